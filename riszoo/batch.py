@@ -1,0 +1,190 @@
+"""What travels between data, model and metrics.
+
+Letters used in every shape comment of the package:
+
+    I pictures   N sentences (N >= I)   L tokens   C channels
+    H x W the network's frame   h x w a coarser grid inside it   H0 x W0 the picture as it was filed
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+GeometryKind = Literal["squeeze", "letterbox", "pad"]
+Span = tuple[str, int, int]
+"""A word of the sentence and the half-open range of its tokens."""
+
+
+class Movable:
+    """A dataclass whose tensors move together; everything else stays as it is."""
+
+    def _map(self, change: Any) -> Self:
+        def walk(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return change(value)
+            if isinstance(value, Movable):
+                return value._map(change)
+            if isinstance(value, dict):
+                return {key: walk(item) for key, item in value.items()}
+            if isinstance(value, list) and value and isinstance(value[0], Tensor | Movable):
+                return [walk(item) for item in value]
+            return value
+
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return type(self)(**{f.name: walk(getattr(self, f.name)) for f in fields})
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self) -> Self:
+        return self._map(lambda tensor: tensor.pin_memory())
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a picture lies in the network's frame, and the way back, as one affine map.
+
+    A point (y, x) of the picture, in pixel-edge coordinates (the first pixel spans 0..1), lies at
+    `scale * point + offset` in the frame. `scale` is taken after rounding, so the picture covers
+    exactly the whole-numbered box `valid`.
+    """
+
+    kind: GeometryKind
+    original: tuple[int, int]
+    frame: tuple[int, int]
+    scale: tuple[float, float]
+    offset: tuple[int, int]
+
+    @classmethod
+    def fit(cls, kind: GeometryKind, original: tuple[int, int], frame: tuple[int, int]) -> Geometry:
+        """squeeze: each side to the frame's. letterbox: aspect kept, centred. pad: aspect kept, top left (as SAM)."""
+        (h0, w0), (h, w) = original, frame
+        if min(h0, w0, h, w) < 1:
+            raise ValueError(f"a picture of {w0} x {h0} pixels does not fit a frame of {w} x {h}")
+        inside = frame
+        if kind != "squeeze":
+            ratio = min(h / h0, w / w0)
+            inside = (min(h, max(1, round(h0 * ratio))), min(w, max(1, round(w0 * ratio))))
+        offset = ((h - inside[0]) // 2, (w - inside[1]) // 2) if kind == "letterbox" else (0, 0)
+        return cls(kind, original, frame, (inside[0] / h0, inside[1] / w0), offset)
+
+    @property
+    def inside(self) -> tuple[int, int]:
+        """Height and width of the picture's box in the frame."""
+        return round(self.original[0] * self.scale[0]), round(self.original[1] * self.scale[1])
+
+    @property
+    def valid(self) -> tuple[int, int, int, int]:
+        """The picture's box in the frame: top, left, bottom, right (half-open)."""
+        (top, left), (height, width) = self.offset, self.inside
+        return top, left, top + height, left + width
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question: a sentence about a picture. `index` is its place in the split, the same on every process."""
+
+    id: str
+    index: int
+    set: str
+    split: str
+    picture: str
+    target: str
+    text: str
+    tags: tuple[str, ...] = ()
+    no_target: bool = False
+
+
+@dataclass
+class Tokens(Movable):
+    """Sentences as numbers. `mask` is true on real tokens; every sentence has at least one."""
+
+    ids: Tensor  # (N, L) int64
+    mask: Tensor  # (N, L) bool
+    spans: list[list[Span]]
+
+
+@dataclass
+class Words(Movable):
+    """Sentences as features. `global_index` points at [CLS] or the end-of-text token, where there is one."""
+
+    states: Tensor  # (N, L, C)
+    mask: Tensor  # (N, L) bool
+    global_index: Tensor | None  # (N,) int64
+    spans: list[list[Span]]
+
+
+@dataclass
+class Features(Movable):
+    """What is known of pictures before any sentence: maps from fine to coarse, and where they hold picture."""
+
+    maps: list[Tensor]  # each (I, C, h, w)
+    valid: Tensor  # (I, 4) int64: top, left, bottom, right in the frame
+    size: tuple[int, int]  # the frame, H and W
+
+    def cells(self, level: int = -1) -> Tensor:
+        """(I, h, w) bool: the cells of one map whose centre lies on the picture; at least one a picture."""
+        return valid_cells(self.valid, self.size, (self.maps[level].shape[-2], self.maps[level].shape[-1]))
+
+    def per_sentence(self, image_index: Tensor) -> Features:
+        """The same features, repeated for each sentence."""
+        return Features([m[image_index] for m in self.maps], self.valid[image_index], self.size)
+
+
+@dataclass
+class Output(Movable):
+    """A model's answer: mask logits, no-target logits where the model has such a head, and maps worth looking at.
+
+    An evidence map is (N, 1, h, w) for the whole sentence or (N, L, h, w) for each token.
+    """
+
+    logits: Tensor  # (N, 1, h, w), covering the whole frame
+    evidence: dict[str, Tensor] = field(default_factory=dict)
+    no_target: Tensor | None = None  # (N,) logit > 0: nothing in the picture is meant
+
+
+@dataclass
+class Batch(Movable):
+    """I pictures and the N sentences asked about them."""
+
+    images: Tensor  # (I, 3, H, W) uint8, RGB
+    valid: Tensor  # (I, 4) int64
+    image_ids: list[str]
+    geometry: list[Geometry]
+    texts: list[str]
+    image_index: Tensor  # (N,) int64: which picture a sentence is about
+    samples: list[Sample]
+    no_target: Tensor  # (N,) bool
+    masks: Tensor | None = None  # (N, H, W) bool: the union at network size
+    truths: dict[str, list[Tensor]] = field(default_factory=dict)  # variant -> a bool mask for each target
+    target_index: Tensor | None = None  # (N,) int64 into each list of `truths`
+    tokens: Tokens | None = None  # put in by the model, on the CPU
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def valid_cells(valid: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """(I, h, w) bool: cells of a grid over the frame whose centre lies in the picture's box.
+
+    A picture too thin to cover any centre keeps the one row or column nearest to its middle.
+    """
+    top, left, bottom, right = valid.unbind(-1)
+    rows = _covered(top, bottom, size[0], grid[0])
+    cols = _covered(left, right, size[1], grid[1])
+    return rows[:, :, None] & cols[:, None, :]
+
+
+def _covered(low: Tensor, high: Tensor, length: int, cells: int) -> Tensor:
+    step = length / cells
+    centre = (torch.arange(cells, device=low.device) + 0.5) * step  # (cells,)
+    inside = (centre >= low[:, None]) & (centre < high[:, None])
+    middle = ((low + high) / 2 / step).long().clamp(0, cells - 1)
+    nearest = torch.arange(cells, device=low.device) == middle[:, None]
+    return inside | (nearest & ~inside.any(-1, keepdim=True))

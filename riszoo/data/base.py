@@ -1,0 +1,96 @@
+"""The record every reader yields, and the split that holds them.
+
+A record is one picture with the targets named in it, each with its sentences and its segmentation *as filed*:
+protocols draw the truth from it in different ways.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riszoo.data.masks import Segmentation
+
+Pixels = NDArray[np.uint8]  # (H0, W0, 3), RGB
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One expression. `tags` name what it takes to resolve it (scenes) or the subsets it belongs to (PhraseCut)."""
+
+    id: str
+    text: str
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one or more sentences name: an object, several, or nothing."""
+
+    id: str
+    segmentation: Segmentation
+    sentences: tuple[Sentence, ...]
+    no_target: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One picture. `load` decodes or renders its pixels; nothing is decoded before."""
+
+    id: str
+    size: tuple[int, int]  # H0, W0
+    targets: tuple[Target, ...]
+    load: Callable[[], Pixels]
+
+    def sentences(self) -> list[tuple[int, Sentence]]:
+        """Every sentence with the place of its target, in the split's order."""
+        return [(place, sentence) for place, target in enumerate(self.targets) for sentence in target.sentences]
+
+
+class Split(ABC):
+    """One split of one set.
+
+    Two flat arrays describe it without touching a record: the picture of each target and the target of each
+    sentence, both non-decreasing. A sentence's place in the split is its index in the second.
+    """
+
+    set: str
+    name: str
+    target_picture: Ints  # (targets,)
+    sentence_target: Ints  # (sentences,)
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many pictures."""
+
+    @abstractmethod
+    def __getitem__(self, picture: int) -> Record: ...
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of what the split holds, equal on every machine."""
+
+    @property
+    def sentence_picture(self) -> Ints:
+        picture: Ints = self.target_picture[self.sentence_target]
+        return picture
+
+    def picture_ids(self) -> list[str]:
+        """The id of every picture; readers with an index answer without building records."""
+        return [self[i].id for i in range(len(self))]
+
+    def texts(self) -> Iterable[str]:
+        """Every sentence, in order; a vocabulary is made of the training split's."""
+        for i in range(len(self)):
+            for _, sentence in self[i].sentences():
+                yield sentence.text
+
+    def describe(self) -> dict[str, Any]:
+        """How its sentences were chosen; part of a result's record."""
+        return {"expressions": "all"}

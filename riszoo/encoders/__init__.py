@@ -1,0 +1,1 @@
+"""Vision and text encoders: language-free picture features, and word states."""
