@@ -193,15 +193,21 @@ def _shorthands(verb: str, given: dict[str, list[str]]) -> Config:
     if "control" in given:
         data["control"] = _last(given, "control")
     if "protocol" in given:
-        from riszoo.metrics.protocols import check_names
-
-        model["protocols"] = check_names(str(_last(given, "protocol")))
+        model["protocols"] = _protocols(str(_last(given, "protocol")))
     for key, section in (("data", data), ("model", model)):
         if section:
             config[key] = {"init_args": section}
     if "logger" in given:
         config["run"] = {"loggers": _loggers(str(_last(given, "logger")))}
     return config
+
+
+def _protocols(text: str) -> str:
+    """The names, each known; `published` is looked up by the model."""
+    from riszoo.metrics.protocols import get_protocols
+
+    get_protocols(text, published="original")
+    return text
 
 
 def _loggers(text: str) -> list[str]:

@@ -89,7 +89,7 @@ def _rows(name: str, folder: Path) -> list[list[str]]:
     training = (runs.card(folder.parent) or {})["training"]
     rows = []
     for split, values in _plain_splits(metrics).items():
-        shuffled, blank = (_value(metrics, f"{split}/{control}", "mIoU") for control in ("shuffled", "blank"))
+        shuffled, blank = (_value(metrics, f"{split}-{control}", "mIoU") for control in ("shuffled", "blank"))
         gap = None if shuffled is None else values["mIoU"] - shuffled
         numbers = [values["oIoU"], values["mIoU"], values["Pr@0.5"], gap, blank]
         rows.append([name, split, *("-" if n is None else f"{n:.2f}" for n in numbers),
@@ -98,7 +98,7 @@ def _rows(name: str, folder: Path) -> list[list[str]]:
 
 
 def _plain_splits(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
-    found = {key: _values(metrics, key) for key in metrics["splits"] if "/" not in key}
+    found = {key: _values(metrics, key) for key, entry in metrics["splits"].items() if entry["chosen"]["control"] == "none"}
     return {key: values for key, values in found.items() if values}
 
 

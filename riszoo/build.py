@@ -9,8 +9,9 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from riszoo import recipes
-from riszoo.encoders.text import takes_vocabulary
 from riszoo.encoders.base import Text
+from riszoo.encoders.text import takes_vocabulary
+from riszoo.encoders.words import vocabulary_of
 from riszoo.errors import UserError
 from riszoo.recipes import Config
 
@@ -34,8 +35,6 @@ def instantiate(base: type[T], section: Config) -> T:
 
 def vocabulary_for(model: Config, data: RISData) -> list[str] | None:
     """The words a word-level text encoder is missing, made of the training split; None where it needs none."""
-    from riszoo.encoders.words import vocabulary_of
-
     text: Config = (model.get("init_args") or {}).get("text") or {}
     if text.get("vocabulary") is None and takes_vocabulary(Text(**text)):
         return vocabulary_of(data.words())

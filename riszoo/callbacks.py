@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from riszoo import runs
 from riszoo.arguments import Request
 from riszoo.batch import Batch, Output
-from riszoo.data.base import Split
 from riszoo.data.module import RISData
 from riszoo.draw import save
 from riszoo.files import write_atomically
 from riszoo.answers import answers, write_answers
-from riszoo.metrics.record import Result, write_results
+from riszoo.metrics.record import Evaluation, write_results
 from riszoo.metrics.table import render
 from riszoo.model import RISModule
 from riszoo.panels import panels
@@ -107,39 +106,61 @@ class Recorder(Callback):
         self._write_results(trainer, _module(pl_module), "test")
 
     def _write_results(self, trainer: Trainer, model: RISModule, verb: str) -> None:
-        results = []
+        results: dict[str, Evaluation] = {}
         for suite, (questions, control) in zip(model.suites, _data(trainer).suites, strict=True):
             with suite.sync_context():  # every process meets here; one writes
                 rows = suite.rows()
             if trainer.is_global_zero:
-                results.append(Result(questions.split, control, list(questions.samples()), rows))
+                name = questions.split.name + ("" if control == "none" else f"-{control}")
+                facts = {**questions.split.describe(), "control": control}
+                results[name] = Evaluation(rows, questions.samples(rows.index.tolist()), facts)
         if not trainer.is_global_zero:
             return
         folder = runs.create(self.folder, f"{verb}-{self.run['data']}")
-        metrics = write_results(folder, results, self._circumstances(trainer, [r.split for r in results]))
+        metrics = write_results(folder, results, self._circumstances(trainer, model))
         for place, drawn in enumerate(self.drawn):
             save(drawn, folder / "pictures" / f"{place:02d}.png")
         self.drawn = []
         print(render(metrics))
+        print(language_gaps(metrics))
         print(f"results: {folder}")
 
-    def _circumstances(self, trainer: Trainer, splits: list[Split]) -> dict[str, Any]:
+    def _circumstances(self, trainer: Trainer, model: RISModule) -> dict[str, Any]:
         path = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None
-        seen = {
-            split.name: int(np.isin(picture_hashes(split.picture_ids()), self.trained_on).sum()) for split in splits
-        }
+        splits = {questions.split.name: questions.split for questions, _ in _data(trainer).suites}
         return {
             **circumstances(trainer.strategy.root_device),
             "command": f"riszoo {self.request.verb} {self.request.command}",
             "checkpoint": None if path is None else {"path": str(path), "sha256": file_hash(path)},
-            "data": {split.name: split.fingerprint() for split in splits},
-            "expressions": {split.name: split.describe() for split in splits},
-            "pictures_trained_on": seen,
+            "data": {name: split.fingerprint() for name, split in splits.items()},
+            "pictures_trained_on": {
+                name: int(np.isin(picture_hashes(split.picture_ids()), self.trained_on).sum())
+                for name, split in splits.items()
+            },
+            "geometry": model.geometry,
+            "size": list(model.size),
+            "interpolation": "bilinear, antialiased",
+            "token_limit": self.token_limit(model),
             "precision": str(trainer.precision),
             "devices": trainer.world_size,
             "seed": torch.initial_seed(),
             "seconds": round(time.time() - self.started, 1),
         }
+
+    @staticmethod
+    def token_limit(model: RISModule) -> Any:
+        return model.hparams["text"]["length"]
+
+
+def language_gaps(metrics: Mapping[str, Any]) -> str:
+    """mIoU less mIoU with shuffled sentences, for each split where both were measured."""
+    lines = []
+    for name, split in metrics["splits"].items():
+        control = metrics["splits"].get(f"{name}-shuffled")
+        if control is not None:
+            (plain, shuffled) = (next(iter(s["protocols"].values()))["values"]["mIoU"] for s in (split, control))
+            lines.append(f"language gap on {name}: {plain - shuffled:.2f} (mIoU less mIoU with shuffled sentences)")
+    return "\n".join(lines)
 
 
 class PredictionWriter(Callback):

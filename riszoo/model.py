@@ -31,7 +31,8 @@ from riszoo.encoders.text import build_text
 from riszoo.encoders.vision import build_vision
 from riszoo.errors import UserError
 from riszoo.hparams import record_hyperparameters
-from riszoo.metrics import RISMetrics, get_protocols
+from riszoo.metrics.protocols import get_protocols
+from riszoo.metrics.suite import RISMetrics
 from riszoo.optim import Optim, make_optimizer
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

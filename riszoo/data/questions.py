@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from riszoo.batch import Batch, Geometry, GeometryKind, Sample
 from riszoo.data.base import Pixels, Record, Split
 from riszoo.data.masks import Truth
-from riszoo.data.order import Item, runs_of
+from riszoo.data.order import Item
 
 Control = Literal["none", "shuffled", "blank"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
@@ -67,12 +67,17 @@ class Questions(Dataset[Example]):
             [asked.index(place) for place in places],
         )
 
-    def samples(self) -> Iterator[Sample]:
-        """Every question of the split in order, without decoding a picture."""
-        first, count = runs_of(self.split.sentence_picture)
-        for start, length in zip(first.tolist(), count.tolist(), strict=True):
-            item = Item(int(self.split.sentence_picture[start]), tuple(range(start, start + length)))
-            yield from self._samples(self.split[item.picture], item)
+    def samples(self, places: Iterable[int]) -> list[Sample]:
+        """The questions at these places of the split, without decoding a picture."""
+        pictures = self.split.sentence_picture
+        asked: dict[int, list[int]] = {}
+        for place in places:
+            asked.setdefault(int(pictures[place]), []).append(place)
+        return [
+            sample
+            for picture, within in asked.items()
+            for sample in self._samples(self.split[picture], Item(picture, tuple(within)))
+        ]
 
     def _chosen(self, record: Record, item: Item) -> list[tuple[int, int]]:
         """(place of the target, place of the sentence) of each sentence asked, within the record."""
