@@ -2,10 +2,10 @@
 
     python tests/scene_oracles.py [pictures]
 
-blind          sees the picture, not the sentence: of all unions of things, the one of the greatest expected IoU over the
-               sentences that may be asked about the picture (60 more are drawn to know them)
-colour+shape   reads only the colour and shape words of what the sentence is about, and takes the union of things
-               having them that has the greatest expected IoU, each of them as likely as the other
+blind          sees the picture, not the sentence: of all unions of things, the one of the greatest expected IoU over
+               the sentences that may be asked about the picture (so many are drawn to know them)
+colour+shape   reads only the colour and shape words of what the sentence is about, and takes the thing having them, or
+               the union of such things, that is best when each is as likely as the other
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from riszoo.data.scenes.render import Rendering
 from riszoo.data.scenes.speaker import Speaker
 from riszoo.data.scenes.world import Scene
 
+POSSIBLE = 240
 Table = np.ndarray  # (unions, unions): IoU of one set of things, as bits, with another
 
 
@@ -48,7 +49,7 @@ def blind(split: ScenesSplit, picture: int, table: Table) -> float:
 def _possible(split: ScenesSplit, scene: Scene, picture: int) -> list:
     dice = Dice(f"possible {picture}")
     sayings: list = []
-    while len(sayings) < 60:
+    while len(sayings) < POSSIBLE:
         sayings += Speaker(scene, dice).say(split.plan.sentences, split.plan.mix) or []
     return sayings
 
@@ -59,8 +60,10 @@ def colour_and_shape(scene: Scene, text: str, things: int, table: Table) -> floa
     fitting = [k for k, thing in enumerate(scene.things) if {*words} <= {thing.colour, thing.shape}]
     if not fitting:
         return float(table[0, things])
-    singles = [1 << k for k in fitting]
-    return float(table[int(table[:, singles].mean(1).argmax()), things])
+    all_of_them = sum(1 << k for k in fitting)
+    guesses = [1 << k for k in fitting] + [all_of_them] * (len(fitting) > 1)
+    best = max(guesses, key=lambda guess: table[guess, [1 << k for k in fitting]].mean())
+    return float(table[best, things])
 
 
 def measure(name: str, pictures: Sequence[int]) -> dict[str, float | dict[str, float]]:

@@ -14,18 +14,20 @@ from dataclasses import dataclass
 
 from riszoo.data.scenes.world import Scene, Thing
 
+SHAPES = ("circle", "ring", "heart", "moon", "square", "triangle", "star", "cross")
+COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "black", "white")
 NOUN = {
-    "disc": "circle", "crescent": "moon", "box": "square", "plus": "cross",
-    "thing": "", "object": "", "shape": "",
-} | {name: name for name in "circle ring heart moon square triangle star cross".split()}  # fmt: skip
+    "disc": "circle", "crescent": "moon", "box": "square", "plus": "cross", "thing": "", "object": "", "shape": "",
+    **{name: name for name in SHAPES},
+}  # fmt: skip
 PLURAL = {"boxes": "box", "crosses": "cross", "pluses": "plus"} | {
     noun + "s": noun for noun in NOUN if noun not in ("box", "cross", "plus")
 }
 ADJECTIVE = {
-    "little": "small", "tiny": "small", "big": "large", "solid": "plain", "spotted": "dotted",
-} | {word: word for word in (
-    "small medium large plain striped dotted red orange yellow green cyan blue purple pink black white"
-).split()}  # fmt: skip
+    "small": "small", "little": "small", "tiny": "small", "medium": "medium", "large": "large", "big": "large",
+    "plain": "plain", "solid": "plain", "striped": "striped", "dotted": "dotted", "spotted": "dotted",
+    **{name: name for name in COLOURS},
+}  # fmt: skip
 PATTERN = {"stripes": "striped", "dots": "dotted", "spots": "dotted"}
 EXTREME = {"leftmost": "left", "rightmost": "right", "topmost": "top", "highest": "top", "bottommost": "bottom",
            "lowest": "bottom", "largest": "large", "biggest": "large", "smallest": "small"}  # fmt: skip
@@ -33,16 +35,16 @@ RANK = {"second": 2, "third": 3, "fourth": 4}
 NUMBER = {"both": 2, "two": 2, "three": 3, "four": 4}
 RELATION = [
     (r"(to |on )?(the )?(left|right)( side)? of", lambda m: m.group(3)),
-    (r"above|higher than", lambda m: "above"),
-    (r"below|under|lower than", lambda m: "below"),
-    (r"near(?! to| est)|next to|close to|beside", lambda m: "near"),
+    (r"above|higher than", lambda _: "above"),
+    (r"below|under|lower than", lambda _: "below"),
+    (r"near(?! to| est)|next to|close to|beside", lambda _: "near"),
 ]
 PLACE = [
     (r"in (the )?(top|upper|bottom|lower) (left|right)( corner)?(?! side)", lambda m: (m.group(2), m.group(3))),
     (r"(on|at) (the )?(left|right)( side)?", lambda m: (m.group(3),)),
     (r"at (the )?(top|bottom)", lambda m: (m.group(2),)),
     (r"in (the )?(upper|lower) part", lambda m: (m.group(2),)),
-    (r"in (the )?(middle of (the )?picture|middle|center)", lambda m: ("middle",)),
+    (r"in (the )?(middle of (the )?picture|middle|center)", lambda _: ("middle",)),
 ]
 SAME = {"upper": "top", "lower": "bottom"}
 

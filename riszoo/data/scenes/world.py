@@ -26,7 +26,7 @@ COLOURS = {
     "white": (248, 248, 246),
 }
 TEXTURES = ("plain", "striped", "dotted")
-SIZES = {"small": 0.023, "medium": 0.043, "large": 0.080}
+SIZES = {"small": 0.023, "medium": 0.043, "large": 0.074}
 """The share of the picture that a thing of each size fills."""
 
 Combination = tuple[str, str]
@@ -42,6 +42,7 @@ SEEN = tuple(combination for combination in EVERY if combination not in HELD_OUT
 
 GROUNDS = ("cloudy", "grainy", "woven")
 NOISE_OFFSETS = 128
+FEWEST = 6
 TURNS = 4
 MOST_HIDDEN = 0.37
 CLOSEST = 0.6
@@ -108,15 +109,15 @@ def family(name: str) -> tuple[Combination, ...]:
 def imagine(
     dice: Dice, extent: tuple[float, float], wanted: Sequence[Combination], strangers: Sequence[Combination] = ()
 ) -> Scene:
-    """A scene of five to eight things of the combinations wanted, and one or two strangers where there are any."""
+    """A scene of six to nine things of the combinations wanted, and one or two strangers where there are any."""
     while True:
         palette = _palette(dice, wanted)
-        kinds = [(dice.pick(palette), True) for _ in range(6 + dice.below(3))]
+        kinds = [(dice.pick(palette), True) for _ in range(FEWEST + dice.below(4))]
         if strangers:
             kinds += [(dice.pick(strangers), False) for _ in range(1 + dice.below(2))]
         placed = _arrange(dice, extent, dice.sample(kinds, len(kinds)))
         chosen = sum(1 << place for place, (_, wanted_kind) in enumerate(placed) if wanted_kind)
-        if chosen.bit_count() >= 5:
+        if chosen.bit_count() >= FEWEST:
             return Scene(extent, tuple(thing for thing, _ in placed), chosen, _ground(dice))
 
 
