@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import pairwise
@@ -28,22 +28,24 @@ ASPECT = {
 """Which attribute a word tells of; every other one is a shape."""
 
 PLACES = {
-    "left": (-1, 0),
-    "right": (1, 0),
-    "top": (0, -1),
-    "bottom": (0, 1),
-    "top left": (-1, -1),
-    "top right": (1, -1),
-    "bottom left": (-1, 1),
-    "bottom right": (1, 1),
-    "middle": (0, 0),
+    "left": ("left",),
+    "right": ("right",),
+    "top": ("top",),
+    "bottom": ("bottom",),
+    "top left": ("top", "left"),
+    "top right": ("top", "right"),
+    "bottom left": ("bottom", "left"),
+    "bottom right": ("bottom", "right"),
+    "middle": ("middle",),
 }
-SIDE = (0.36, 0.46)  # surely and perhaps at a side: as far from it, in parts of the picture
-MIDDLE = (0.14, 0.24)  # surely and perhaps in the middle: as far from it in both directions
+"""Every place, and the parts of the picture in all of which what is there lies."""
+SIDE = (0.36, 0.46)  # surely and perhaps at a side: as near to it, in parts of the picture
+MIDDLE = (0.14, 0.24)  # surely and perhaps in the middle: as near to it in both directions
 
-RELATIONS = ("left of", "right of", "above", "below", "near")
-BEYOND = (0.09, -0.01)  # surely and perhaps left of, above, ...: by so much between the middles, in world units
-NEAR = (0.06, 0.15)  # surely and perhaps near: a gap of so much between discs of the things' areas
+RELATIONS = {"left of": "left", "right of": "right", "above": "top", "below": "bottom", "near": None}
+"""Every relation, and the measure in which the one comes before the other."""
+BEFORE = (-0.09, 0.01)  # surely and perhaps left of, above, ...: from middle to middle, in world units
+NEAR = (0.06, 0.15)  # surely and perhaps near: the gap between discs of the things' areas
 
 MEASURES: dict[str, tuple[Callable[[Thing], float], float]] = {
     "left": (lambda thing: thing.x, 0.06),
@@ -63,16 +65,30 @@ def bits(things: int) -> Iterator[int]:
         things &= things - 1
 
 
+def below(values: Iterable[float], limits: tuple[float, float]) -> Answer:
+    """What is surely small enough, and what perhaps is."""
+    surely = perhaps = 0
+    bit = 1
+    for value in values:
+        if value < limits[0]:
+            surely |= bit
+        if value < limits[1]:
+            perhaps |= bit
+        bit <<= 1
+    return surely, perhaps
+
+
 class Facts:
     """What is true in a scene; what is vague about it is worked out when first asked for."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.things = scene.things
+        self.said = [thing.values for thing in scene.things]
         self.everything = (1 << len(scene.things)) - 1
         self.having: defaultdict[str, int] = defaultdict(int)
-        for place, thing in enumerate(scene.things):
-            for value in thing.values:
+        for place, values in enumerate(self.said):
+            for value in values:
                 self.having[value] |= 1 << place
         self._placed: dict[str, Answer] = {}
         self._related: dict[tuple[str, int], Answer] = {}
@@ -80,45 +96,38 @@ class Facts:
     def placed(self, place: str) -> Answer:
         """What lies at a place of the picture."""
         if place not in self._placed:
-            self._placed[place] = self._split([self._off(thing, place) for thing in self.things])
+            surely = perhaps = self.everything
+            for part in PLACES[place]:
+                there, perhaps_there = self._in_part(part)
+                surely, perhaps = surely & there, perhaps & perhaps_there
+            self._placed[place] = surely, perhaps
         return self._placed[place]
 
     def related(self, relation: str, anchor: int) -> Answer:
         """What stands in a relation to the anchor."""
         if (relation, anchor) not in self._related:
-            there = self.things[anchor]
-            surely, perhaps = self._split([_short(relation, thing, there) for thing in self.things])
+            surely, perhaps = self._related_to(self.things[anchor], RELATIONS[relation])
             others = ~(1 << anchor)
             self._related[relation, anchor] = surely & others, perhaps & others
         return self._related[relation, anchor]
 
-    def _off(self, thing: Thing, place: str) -> float:
-        (width, height), (x, y) = self.scene.extent, PLACES[place]
-        across, down = thing.x / width, thing.y / height
-        if place == "middle":
-            return _between(max(abs(across - 0.5), abs(down - 0.5)), *MIDDLE)
-        gaps = [0.5 + way * (0.5 - part) for way, part in ((x, across), (y, down)) if way]
-        return max(_between(gap, *SIDE) for gap in gaps)
+    def _in_part(self, part: str) -> Answer:
+        width, height = self.scene.extent
+        if part == "middle":
+            off = [max(abs(thing.x / width - 0.5), abs(thing.y / height - 0.5)) for thing in self.things]
+            return below(off, MIDDLE)
+        side = width if part in ("left", "right") else height
+        edge = side if part in ("right", "bottom") else 0.0
+        measure = MEASURES[part][0]
+        return below([(measure(thing) + edge) / side for thing in self.things], SIDE)
 
-    @staticmethod
-    def _split(doubts: list[float]) -> Answer:
-        """Doubt is 0 or less where something is sure, and 1 or more where it is not so."""
-        surely = sum(1 << place for place, doubt in enumerate(doubts) if doubt <= 0)
-        return surely, sum(1 << place for place, doubt in enumerate(doubts) if doubt < 1)
-
-
-def _between(value: float, surely: float, perhaps: float) -> float:
-    return (value - surely) / (perhaps - surely)
-
-
-def _short(relation: str, thing: Thing, there: Thing) -> float:
-    """How far a thing is from surely standing in a relation."""
-    if relation == "near":
-        gap = math.hypot(thing.x - there.x, thing.y - there.y)
-        return _between(gap - math.sqrt(thing.area / math.pi) - math.sqrt(there.area / math.pi), *NEAR)
-    across, down = there.x - thing.x, there.y - thing.y
-    by = {"left of": across, "right of": -across, "above": down, "below": -down}[relation]
-    return _between(by, *BEYOND)
+    def _related_to(self, there: Thing, measure: str | None) -> Answer:
+        if measure is None:
+            gaps = [math.hypot(thing.x - there.x, thing.y - there.y) - thing.disc for thing in self.things]
+            return below([gap - there.disc for gap in gaps], NEAR)
+        of = MEASURES[measure][0]
+        mark = of(there)
+        return below([of(thing) - mark for thing in self.things], BEFORE)
 
 
 class Form(ABC):

@@ -16,7 +16,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from riszoo.data.base import Pixels
 from riszoo.data.masks import Mask, Segmentation, Truth, shrink
-from riszoo.data.scenes.shapes import GRAIN, RING_HOLE, outline
+from riszoo.data.scenes.shapes import GRAIN, RING_HOLE, Outline, outline
 from riszoo.data.scenes.world import NOISE_OFFSETS, Ground, Scene, Thing
 
 FINE = 3
@@ -100,9 +100,10 @@ def _stencil(thing: Thing, radius: int) -> Image.Image:
     return stencil
 
 
-def _corners(corners: tuple[tuple[int, int], ...], middle: int, radius: int) -> list[tuple[int, int]]:
-    half = GRAIN >> 1
-    return [(middle + (x * radius + half) // GRAIN, middle + (y * radius + half) // GRAIN) for x, y in corners]
+def _corners(corners: Outline, middle: int, radius: int) -> list[int]:
+    """x0, y0, x1, y1, ... on the map, rounded."""
+    found: list[int] = (middle + (corners * radius + GRAIN // 2) // GRAIN).tolist()
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -123,7 +124,7 @@ def _colour(canvas: Image.Image, scene: Scene, size: tuple[int, int]) -> Image.I
     painted = canvas.copy()
     painted.putpalette(_palette(scene))
     things = painted.convert("RGB").reduce(FINE)
-    covered = canvas.point([0] + [255] * 255).reduce(FINE)
+    covered = ImageChops.add(canvas, canvas, 1 / 255).reduce(FINE)
     picture = Image.composite(things, ground, covered)
     return ImageChops.add(picture, _noise(scene.ground.noise, size), 1, -NOISE_MIDDLE)
 
@@ -138,7 +139,6 @@ def _palette(scene: Scene) -> list[int]:
 
 NOISE_MIDDLE = 10
 BLOTCH = 4
-_STRONGER = [min(255, BLOTCH * value) for value in range(256)] * 3
 
 
 @lru_cache(maxsize=1)
@@ -159,5 +159,7 @@ def _ground(ground: Ground, size: tuple[int, int]) -> Image.Image:
     height, width = size
     flat = Image.new("RGB", (width, height), ground.colour)
     cells = {"cloudy": (5, 5), "grainy": (24, 24), "woven": (3, 48)}[ground.texture]
-    blotches = _noise(ground.noise, cells).point(_STRONGER).resize((width, height), Image.Resampling.BILINEAR)
+    noise = _noise(ground.noise, cells)
+    strong = ImageChops.add(noise, noise, 2 / BLOTCH)
+    blotches = strong.resize((width, height), Image.Resampling.BILINEAR)
     return ImageChops.add(flat, blotches, 1, -BLOTCH * NOISE_MIDDLE)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 Point = tuple[float, float]
-Outline = tuple[tuple[int, int], ...]
+Outline = NDArray[np.int64]  # x0, y0, x1, y1, ...
 
 GRAIN = 1 << 12
 """The radius of a shape's enclosing circle in the whole numbers of an outline."""
@@ -89,4 +92,4 @@ def outline(shape: str, turn: int) -> Outline:
     """The corners of a shape turned by so many steps."""
     cos, sin = math.cos(turn * TURN), math.sin(turn * TURN)
     turned = [(x * cos - y * sin, x * sin + y * cos) for x, y in _POINTS[shape]]
-    return tuple((round(x * GRAIN), round(y * GRAIN)) for x, y in turned)
+    return np.array([round(value * GRAIN) for point in turned for value in point])

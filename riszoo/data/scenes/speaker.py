@@ -44,10 +44,10 @@ SINGLE = {
 
 GENERAL = {**{name: 0.45 * weight for name, weight in SINGLE.items()}, "plural": 0.35, "none": 0.20}
 
-Z, T, C, S = "size", "texture", "colour", "shape"
+Z, T, C, S = range(4)  # size, texture, colour, shape: their places among a thing's values
 HEADS = Odds({(): 3, (S,): 6, (C,): 3, (C, S): 2, (T,): 1, (T, S): 1, (Z, S): 1})
 """Which attributes the head of a description tells, and how often."""
-FULL = Odds({(C, S): 9, (S,): 1, (C,): 1, (T, S): 2, (Z, S): 2, (T, C): 1, (Z, C): 1, (T, C, S): 2, (Z, C, S): 2})
+FULL = Odds({(C, S): 7, (S,): 1, (C,): 1, (T, S): 2, (Z, S): 2, (T, C): 1, (Z, C): 1, (T, C, S): 2, (Z, C, S): 2})
 """The same for a description by attributes alone."""
 ANCHORED = Odds({"relation": 5, "superlative": 3, "place": 2})
 """How the second thing of a two-hop sentence is described."""
@@ -126,10 +126,10 @@ class Speaker:
             return 2 <= named.bit_count() <= 4 and named != self.facts.everything
         return named == (0 if wanted == "none" else 1 << target)
 
-    def values(self, target: int, odds: Odds[tuple[str, ...]]) -> tuple[str, ...]:
+    def values(self, target: int, odds: Odds[tuple[int, ...]]) -> tuple[str, ...]:
         """Some of a thing's attributes."""
-        thing = self.facts.things[target]
-        return tuple(getattr(thing, aspect) for aspect in self.dice.draw(odds))
+        values = self.facts.said[target]
+        return tuple([values[aspect] for aspect in self.dice.draw(odds)])
 
     def head(self, target: int) -> Kind:
         """A description that fits the target and at least one other thing."""
@@ -183,13 +183,13 @@ def _ordinal(speaker: Speaker, target: int) -> Form | None:
 
 
 def _negation(speaker: Speaker, target: int) -> Form | None:
+    """The head without what another thing of it is, or without where another thing of it lies."""
     head = speaker.head(target)
-    if speaker.dice.chance(0.2):
-        return Without(head, speaker.dice.pick(tuple(PLACES)))
-    other = speaker.facts.things[speaker.dice.pick(list(bits(head.answer(speaker.facts)[0])))]
-    aspect = speaker.dice.pick((T, C, C, S))
-    said = {ASPECT.get(value, S) for value in head.values}
-    return None if aspect in said else Without(head, getattr(other, aspect))
+    other = speaker.dice.pick(list(bits(head.answer(speaker.facts)[0])))
+    if speaker.dice.chance(0.8):
+        return Without(head, speaker.facts.said[other][speaker.dice.pick((T, C, C, S))])
+    places = [name for name in PLACES if speaker.facts.placed(name)[0] >> other & 1]
+    return Without(head, speaker.dice.pick(places)) if places else None
 
 
 def _both(speaker: Speaker, target: int) -> Form | None:
@@ -213,7 +213,7 @@ def _none(speaker: Speaker, target: int) -> Form | None:
     if wanted == "place":
         return Placed(head, speaker.dice.pick(tuple(PLACES)))
     anchor = speaker.find("attribute", other)
-    return Related(head, speaker.dice.pick(RELATIONS), anchor) if anchor else None
+    return Related(head, speaker.dice.pick(tuple(RELATIONS)), anchor) if anchor else None
 
 
 _FORMS: Mapping[str, Callable[[Speaker, int], Form | None]] = {

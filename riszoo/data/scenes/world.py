@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from riszoo.data.scenes.dice import Dice
 from riszoo.data.scenes.shapes import AREA, FAMILIES, SHAPES
@@ -26,7 +26,7 @@ COLOURS = {
     "white": (248, 248, 246),
 }
 TEXTURES = ("plain", "striped", "dotted")
-SIZES = {"small": 0.023, "medium": 0.043, "large": 0.080}
+SIZES = {"small": 0.023, "medium": 0.043, "large": 0.074}
 """The share of the picture that a thing of each size fills."""
 
 Combination = tuple[str, str]
@@ -42,15 +42,17 @@ SEEN = tuple(combination for combination in EVERY if combination not in HELD_OUT
 
 GROUNDS = ("cloudy", "grainy", "woven")
 NOISE_OFFSETS = 128
+FEWEST = 6
 TURNS = 4
-MOST_HIDDEN = 0.42
-LEAST_SEEN = 0.0135
+MOST_HIDDEN = 0.37
+CLOSEST = 0.6
+LEAST_SEEN = 0.015
 PLACE_TRIES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One object: what it looks like, the middle of its enclosing circle, and the area it would fill unhidden."""
+    """One object: what it looks like, its enclosing circle (x, y, reach), and the area it would fill unhidden."""
 
     shape: str
     colour: str
@@ -59,13 +61,14 @@ class Thing:
     x: float
     y: float
     area: float
+    reach: float
     turn: int
     tint: tuple[int, int, int]
 
     @property
-    def reach(self) -> float:
-        """The radius of the enclosing circle."""
-        return math.sqrt(self.area / AREA[self.shape])
+    def disc(self) -> float:
+        """The radius of a disc of its area."""
+        return math.sqrt(self.area / math.pi)
 
     @property
     def values(self) -> tuple[str, str, str, str]:
@@ -106,15 +109,15 @@ def family(name: str) -> tuple[Combination, ...]:
 def imagine(
     dice: Dice, extent: tuple[float, float], wanted: Sequence[Combination], strangers: Sequence[Combination] = ()
 ) -> Scene:
-    """A scene of five to eight things of the combinations wanted, and one or two strangers where there are any."""
+    """A scene of six to nine things of the combinations wanted, and one or two strangers where there are any."""
     while True:
         palette = _palette(dice, wanted)
-        kinds = [(dice.pick(palette), True) for _ in range(6 + dice.below(3))]
+        kinds = [(dice.pick(palette), True) for _ in range(FEWEST + dice.below(4))]
         if strangers:
             kinds += [(dice.pick(strangers), False) for _ in range(1 + dice.below(2))]
         placed = _arrange(dice, extent, dice.sample(kinds, len(kinds)))
         chosen = sum(1 << place for place, (_, wanted_kind) in enumerate(placed) if wanted_kind)
-        if chosen.bit_count() >= 5:
+        if chosen.bit_count() >= FEWEST:
             return Scene(extent, tuple(thing for thing, _ in placed), chosen, _ground(dice))
 
 
@@ -135,48 +138,52 @@ def _arrange(
     placed: list[tuple[Thing, bool]] = []
     hidden: list[float] = []
     for combination, wanted in kinds:
+        loose = _thing(dice, combination)
         for _ in range(PLACE_TRIES):
-            thing = _thing(dice, extent, combination)
-            covers = _covers(thing, placed, hidden)
+            x, y = (dice.between(loose.reach, side - loose.reach) for side in extent)
+            covers = _covers(x, y, loose, placed, hidden)
             if covers is not None:
                 hidden = [*map(float.__add__, hidden, covers), 0.0]
-                placed.append((thing, wanted))
+                placed.append((replace(loose, x=x, y=y), wanted))
                 break
     return placed
 
 
-def _thing(dice: Dice, extent: tuple[float, float], combination: Combination) -> Thing:
+def _thing(dice: Dice, combination: Combination) -> Thing:
     shape, colour = combination
     size = dice.pick(tuple(SIZES))
     area = SIZES[size] * dice.between(0.94, 1.06)
-    reach = math.sqrt(area / AREA[shape])
-    x, y = (dice.between(reach, side - reach) for side in extent)
     red, green, blue = COLOURS[colour]
     tint = (red + dice.below(17) - 8, green + dice.below(17) - 8, blue + dice.below(17) - 8)
-    return Thing(shape, colour, dice.pick(TEXTURES), size, x, y, area, dice.below(2 * TURNS + 1) - TURNS, tint)
+    turn = dice.below(2 * TURNS + 1) - TURNS
+    return Thing(shape, colour, dice.pick(TEXTURES), size, 0, 0, area, math.sqrt(area / AREA[shape]), turn, tint)
 
 
-def _covers(new: Thing, placed: Sequence[tuple[Thing, bool]], hidden: Sequence[float]) -> list[float] | None:
-    """At most how much of each thing below the new one would hide; None where it may not lie there.
+def _covers(
+    x: float, y: float, new: Thing, placed: Sequence[tuple[Thing, bool]], hidden: Sequence[float]
+) -> list[float] | None:
+    """About how much of each thing below the new one would hide at (x, y); None where it may not lie there.
 
-    Enclosing circles stand for the things, so really less is hidden. Things of one colour never touch.
+    Circles between a thing's enclosing one and the disc of its area stand for it. Things of one colour never touch.
     """
     covers = []
     for (old, _), already in zip(placed, hidden, strict=True):
-        lens = _lens(new.reach, old.reach, math.hypot(new.x - old.x, new.y - old.y))
-        most = min(MOST_HIDDEN * old.area, old.area - LEAST_SEEN) if new.colour != old.colour else 0.0
-        if lens > 0 and already + lens > most:
-            return None
+        distance = math.hypot(x - old.x, y - old.y)
+        lens = 0.0
+        if distance < new.reach + old.reach:
+            if new.colour == old.colour or distance < CLOSEST * (new.reach + old.reach):
+                return None
+            lens = _lens((new.reach + new.disc) / 2, (old.reach + old.disc) / 2, distance)
+            if already + lens > min(MOST_HIDDEN * old.area, old.area - LEAST_SEEN):
+                return None
         covers.append(lens)
     return covers
 
 
 def _lens(a: float, b: float, distance: float) -> float:
-    """The area two circles share."""
+    """The area two circles share, neither inside the other."""
     if distance >= a + b:
         return 0.0
-    if distance <= abs(a - b):
-        return math.pi * min(a, b) ** 2
     x = (distance**2 + a**2 - b**2) / (2 * distance)
     return _segment(a, x) + _segment(b, distance - x)
 
