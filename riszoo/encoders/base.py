@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from riszoo.batch import Tokens, Words
 
@@ -47,7 +48,21 @@ class Text:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-class VisionEncoder(nn.Module, ABC):
+class Encoder(nn.Module):
+    """A module that can be frozen for good: no gradients, and evaluation mode however often `train` is called."""
+
+    frozen: bool = False
+
+    def freeze(self) -> Self:
+        self.frozen = True
+        self.requires_grad_(False)
+        return self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(mode and not self.frozen)
+
+
+class VisionEncoder(Encoder, ABC):
     """A picture as maps, in steps that language can enter between.
 
     `forward` is the loop of `stem` and, per stage, `down` and `blocks`. Every step takes and gives NCHW.
@@ -77,10 +92,12 @@ class VisionEncoder(nn.Module, ABC):
         return maps
 
 
-class TextEncoder(nn.Module, ABC):
+class TextEncoder(Encoder, ABC):
     """Sentences as word states. `tokenize` runs on the CPU; a pad token never changes a valid state."""
 
     width: int
+    length: int
+    fixed_length: bool
 
     @abstractmethod
     def tokenize(self, texts: list[str]) -> Tokens:
