@@ -32,7 +32,7 @@ class Vision:
 class Text:
     """Which text encoder, as plain values.
 
-    name        `bigru`, or any transformers encoder: a model type (`bert`: built from `options`), a hub name or a folder
+    name        `bigru`, or any transformers encoder: a type (`bert`: built from `options`), a hub name or a folder
     weights     `none` (random), `pretrained` (by name, from the local cache, or from the folder `name`)
     length      tokens a sentence is cut to, special ones included
     vocabulary  the words of a word-level encoder; left out, it is made of the training split before the model is built

@@ -47,8 +47,9 @@ def body_tensors(model: nn.Module) -> Iterator[Tensor]:
     """The tensors of every convolution with its BatchNorm, in the order of the file."""
     units = [unit for unit in model.modules() if hasattr(unit, "conv") and hasattr(unit, "bn")]
     for unit in units:
-        norm = unit.bn
-        yield from (norm.bias, norm.weight, norm.running_mean, norm.running_var, unit.conv.weight)
+        norm = unit.get_submodule("bn").state_dict(keep_vars=True)
+        yield from (norm[name] for name in ("bias", "weight", "running_mean", "running_var"))
+        yield unit.get_parameter("conv.weight")
 
 
 def load_darknet(model: nn.Module, path: Path) -> None:

@@ -29,13 +29,12 @@ def build_vision(vision: Vision, size: Size) -> VisionEncoder:
     if vision.name.startswith("sam_"):
         from riszoo.encoders.sam import build_sam
 
-        return build_sam(vision, size)
+        encoder: VisionEncoder = build_sam(vision, size)
+        return encoder
     import timm
 
-    if timm.is_model(vision.name.split(".")[0]):
-        encoder = _build_timm(vision, size)
-    else:
-        encoder = _build_own(vision)
+    known = timm.is_model(vision.name.split(".")[0])
+    encoder = _build_timm(vision, size) if known else _build_own(vision)
     return encoder.freeze() if vision.frozen else encoder
 
 
@@ -103,11 +102,12 @@ def _chain(model: nn.Module, taps: list[str]) -> Iterable[tuple[str, nn.Module]]
 
 def _take_downsample(stage: nn.Module) -> nn.Module:
     """Take a stage's own first step out of it; the stage then goes on from the next."""
-    first = next(iter(stage.named_children()), ("", None))
-    if first[0] != "downsample" or not isinstance(first[1], nn.Module):
+    names = [name for name, _ in stage.named_children()]
+    if names[:1] != ["downsample"] or "blocks" not in names:
         return nn.Identity()
+    downsample = stage.get_submodule("downsample")
     stage.downsample = nn.Identity()
-    return first[1]
+    return downsample
 
 
 class PlainViT(VisionEncoder):
@@ -123,7 +123,7 @@ class PlainViT(VisionEncoder):
     def stem(self, x: Tensor) -> Tensor:
         patch = self.strides[0]
         tokens = self._placed(self.vit.patch_embed(x))[:, self.vit.num_prefix_tokens :]  # (I, h w, C)
-        return tokens.transpose(1, 2).unflatten(2, (x.shape[2] // patch, x.shape[3] // patch))
+        return _grid(tokens, x.shape[2] // patch, x.shape[3] // patch)
 
     def down(self, stage: int, x: Tensor) -> Tensor:  # noqa: ARG002
         return x
@@ -131,7 +131,7 @@ class PlainViT(VisionEncoder):
     def blocks(self, stage: int, x: Tensor) -> Tensor:  # noqa: ARG002
         tokens = torch.cat([self._prefix(x), x.flatten(2).transpose(1, 2)], 1)  # (I, prefix + h w, C)
         tokens = self.vit.norm(self._transformed(tokens))[:, self.vit.num_prefix_tokens :]
-        return tokens.transpose(1, 2).unflatten(2, (x.shape[2], x.shape[3]))
+        return _grid(tokens, x.shape[2], x.shape[3])
 
     def _placed(self, patches: Tensor) -> Tensor:
         tokens: Tensor = self.vit.norm_pre(self.vit._pos_embed(patches))
@@ -140,8 +140,7 @@ class PlainViT(VisionEncoder):
     def _prefix(self, x: Tensor) -> Tensor:
         """(I, prefix, C): no picture enters class and register tokens before the blocks, so none is needed here."""
         patches = x.new_zeros(1, x.shape[2], x.shape[3], x.shape[1])
-        if not self.vit.dynamic_img_size:
-            patches = patches.flatten(1, 2)
+        patches = patches if self.vit.dynamic_img_size else patches.flatten(1, 2)
         return self._placed(patches)[:, : self.vit.num_prefix_tokens].expand(len(x), -1, -1)
 
     def _transformed(self, tokens: Tensor) -> Tensor:
@@ -152,13 +151,18 @@ class PlainViT(VisionEncoder):
         return transformed
 
 
+def _grid(tokens: Tensor, height: int, width: int) -> Tensor:
+    """(I, h w, C) -> (I, C, h, w)"""
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, height, width)
+
+
 class Undivided(VisionEncoder):
-    """A model that cannot be cut: its last map, in one step."""
+    """A model that cannot be cut: its last map, in one step; normed where all depths share one grid, as in a ViT."""
 
     def __init__(self, model: Any, maps: Maps) -> None:
         super().__init__()
         model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
-        self.model = model
+        self.model, self.normed = model, len(maps.strides) == 1
         self.channels, self.strides = maps.channels[-1:], maps.strides[-1:]
 
     def stem(self, x: Tensor) -> Tensor:
@@ -169,7 +173,7 @@ class Undivided(VisionEncoder):
 
     def blocks(self, stage: int, x: Tensor) -> Tensor:  # noqa: ARG002
         last: Tensor = self.model.forward_intermediates(
-            x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+            x, indices=1, norm=self.normed, output_fmt="NCHW", intermediates_only=True
         )[-1]
         return last
 

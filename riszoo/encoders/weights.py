@@ -47,11 +47,15 @@ class Loaded:
         kept = {name for name, tensor in self.tensors.items() if id(tensor) in held}
         lacking = [name for name in self.missing if name in kept]
         if lacking:
-            raise UserError(f"{self.path} lacks {_some(lacking)} of this encoder; give the weights of this architecture")
+            raise UserError(
+                f"{self.path} lacks {_some(lacking)} of this encoder; give the weights of this architecture"
+            )
         parts = {_part(name) for name in kept}
         surplus = [name for name in self.unexpected if _part(name) in parts]
         if surplus:
-            raise UserError(f"{self.path} holds {_some(surplus)}, unknown to this encoder; is it a larger architecture's?")
+            raise UserError(
+                f"{self.path} holds {_some(surplus)}, unknown to this encoder; is it a larger architecture's?"
+            )
         if self.unexpected:
             log.info("%s: left aside %s", self.path, _some(self.unexpected))
 
@@ -79,7 +83,9 @@ def read_state(path: Path) -> State:
     try:
         content = _read(path)
     except Exception as error:  # whatever a damaged file makes its reader raise
-        raise UserError(f"{path} cannot be read as {path.suffix} ({type(error).__name__}); download it again") from error
+        raise UserError(
+            f"{path} cannot be read as {path.suffix} ({type(error).__name__}); download it again"
+        ) from error
     state = unwrapped(content)
     if not state:
         raise UserError(f"{path} holds no tensors by name; {OPTION} takes the file of a state dict")
