@@ -1,4 +1,4 @@
-"""Batches of blobs for the metric tests: pictures of mixed sizes, smooth logits near the truth, sentences about them."""
+"""Batches of blobs for the metric tests: pictures of mixed sizes, smooth logits near the truth, their sentences."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Blobs:
                 self.masks.append(mask)
                 self.picture.append(p)
                 tags = ("none",) if nothing else (("colour", "big") if i % 2 else ("place",))
-                self.samples.append(Sample(f"s{i}", i, "blobs", "val", f"p{p}", f"t{i}", "x y" * (i % 3 + 1), tags, nothing))
+                text = "the blob " * (i % 3 + 1)
+                self.samples.append(Sample(f"s{i}", i, "blobs", "val", f"p{p}", f"t{i}", text, tags, nothing))
         torch.manual_seed(3)
         self.logits = torch.nn.functional.interpolate(torch.randn(len(self.samples), 1, 6, 6), size=(grid, grid))
         for i, mask in enumerate(self.masks):

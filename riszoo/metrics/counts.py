@@ -17,14 +17,14 @@ from riszoo.metrics.resample import Size
 def count(predicted: Tensor, true: Tensor, sizes: Sequence[Size], band: float) -> Tensor:
     """(n, M0, M1) bool each -> (n, 13) int64 in the order of `rows.COUNTS`."""
     masks = torch.stack([predicted & true, predicted, true])  # (3, n, M0, M1)
-    along_y, along_x = masks.sum(-1), masks.sum(-2)  # (3, n, M0), (3, n, M1)
+    along_y, along_x = masks.sum(-1, dtype=torch.int32), masks.sum(-2, dtype=torch.int32)  # (3, n, M0), (3, n, M1)
     areas = along_y.sum(-1).T  # (n, 3)
     bands = boundary_counts(masks[1:], sizes, band) if band else areas.new_zeros(len(areas), 2)
-    return torch.cat([areas, bands, boxes(along_y[1], along_x[1]), boxes(along_y[2], along_x[2])], -1)
+    return torch.cat([areas, bands, *boxes(along_y[1:], along_x[1:])], -1)
 
 
 def boxes(along_y: Tensor, along_x: Tensor) -> Tensor:
-    """Mask pixels in each row and column -> (n, 4): top, left, bottom, right, half-open; all 0 around nothing."""
+    """Mask pixels in each row and column -> (..., 4): top, left, bottom, right, half-open; all 0 around nothing."""
     (top, bottom), (left, right) = _extent(along_y), _extent(along_x)
     return torch.stack([top, left, bottom, right], -1)
 

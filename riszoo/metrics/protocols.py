@@ -1,6 +1,7 @@
 """What each published evaluator does between a model's logits and its numbers, as plain values.
 
-A protocol alone resizes and thresholds. `docs/protocols.md` says of each whose code it mirrors and what is approximated.
+A protocol alone resizes and thresholds. `docs/protocols.md` says of each whose code it mirrors and what of it is
+approximated.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ class Resampling:
     border: Border = "edge"
 
 
+_UNION, _BILINEAR = Truth(), Resampling()
+
+
 @dataclass(frozen=True)
 class Protocol:
     """From logits to numbers.
@@ -56,10 +60,10 @@ class Protocol:
 
     name: str
     mirrors: str
-    truth: Truth = Truth()
+    truth: Truth = _UNION
     score: Literal["logit", "probability"] = "logit"
     via: Resampling | None = None
-    resampling: Resampling = Resampling()
+    resampling: Resampling = _BILINEAR
     threshold: float = 0.0
     inclusive: bool = False
     when: Literal["grid", "frame", "end"] = "end"
@@ -116,7 +120,7 @@ _MCN = Protocol(
     name="mcn",
     mirrors="MCN",
     score="probability",
-    via=Resampling(),
+    via=_BILINEAR,
     resampling=_CROPPED,
     threshold=0.35,
     iou="(I+1e-10)/(U+1e-10)",
@@ -137,7 +141,7 @@ _RELA = Protocol(
 _LISA = Protocol(
     name="lisa",
     mirrors="LISA",
-    via=Resampling(),
+    via=_BILINEAR,
     resampling=_CROPPED,
     iou="I/(U+1e-5)",
     empty="1",
@@ -150,7 +154,7 @@ PROTOCOLS = _table(
     replace(_LAVT, name="refzom", mirrors="DMMI on Ref-ZOM", sentences="targeted", no_target="refzom"),
     replace(_LAVT, name="polyformer", mirrors="PolyFormer", truth=replace(_ONCE_480, frame=(512, 512))),
     replace(_LAVT, name="maskris", mirrors="MaskRIS with --eval_ori_size", truth=_ONCE, empty="nan"),
-    replace(_LAVT, name="mmdet", mirrors="mmdetection's RefSegMetric", truth=Truth()),
+    replace(_LAVT, name="mmdet", mirrors="mmdetection's RefSegMetric", truth=_UNION),
     _CRIS,
     replace(
         _CRIS, name="cgformer", mirrors="CGFormer, test", truth=_ONCE, via=None, resampling=_CORNERS, threshold=0.5
@@ -161,7 +165,7 @@ PROTOCOLS = _table(
     Protocol(
         name="rmi",
         mirrors="text_objseg, RMI, CMPC",
-        via=Resampling(),
+        via=_BILINEAR,
         threshold=1e-9,
         inclusive=True,
         when="frame",
@@ -171,7 +175,7 @@ PROTOCOLS = _table(
     Protocol(
         name="gsva",
         mirrors="GSVA on gRefCOCO",
-        via=Resampling(),
+        via=_BILINEAR,
         resampling=_CROPPED,
         inclusive=True,
         precision=(70, 80, 90),

@@ -97,7 +97,7 @@ def resize(maps: Tensor, along: Sequence[Axis], how: Resampling) -> Tensor:
     first_row = torch.arange(n, device=maps.device)[:, None] * h
     out = torch.zeros(())
     for k in range(rows.shape[-1]):
-        part = stacked.index_select(0, (first_row + rows[..., k]).flatten()).unflatten(0, (n, -1))
+        part = stacked.index_select(0, (first_row + rows[..., k]).flatten()).view(n, -1, wide.shape[-1])
         part.mul_(row_weights[:, :, None, k])
         out = part if k == 0 else out.add_(part)  # (n, M0, M1)
     return out
@@ -117,7 +117,7 @@ def _taps_inside(axis: Axis, grid: int, how: Resampling, device: torch.device) -
 
 
 def foreground(logits: Tensor, geometries: Sequence[Geometry], sizes: Sequence[Size], protocol: Protocol) -> Tensor:
-    """(n, h, w) logits over each network frame -> (n, M0, M1) bool: the protocol's mask at each size, False beyond it."""
+    """(n, h, w) logits over each network frame -> (n, M0, M1) bool: the protocol's mask, False beyond each size."""
     maps = _score(logits, protocol)
     if protocol.when == "grid":
         maps = _above(maps, protocol).float()
@@ -128,6 +128,8 @@ def foreground(logits: Tensor, geometries: Sequence[Geometry], sizes: Sequence[S
     along = axes(geometries, sizes)
     maps = resize(maps, along, protocol.resampling)
     mask = _above(maps, protocol) if protocol.when == "end" else maps > 0
+    if len(set(sizes)) == 1:
+        return mask
     rows, cols = (torch.arange(maps.shape[1 + i]) < axis.cells[:, None] for i, axis in enumerate(along))
     return mask & (rows[:, :, None] & cols[:, None, :]).to(mask.device, non_blocking=True)
 

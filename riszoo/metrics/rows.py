@@ -16,7 +16,9 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 SHARED = ("index", "no_target", "head")
-"""The sentence's place in the split; whether nothing is meant; what a no-target head said (-1: there is none)."""
+"""The sentence's place in the split; whether nothing is meant; what a no-target head said (or one of the two below)."""
+NO_HEAD, NO_ANSWER = -1, -2
+"""The mask alone decides; there is no prediction at all, which no rule may reward."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,23 @@ class Rows:
 
     @property
     def no_target(self) -> Bools:
-        return self.values[:, 1] == 1
+        flags: Bools = self.values[:, 1] == 1
+        return flags
+
+    @property
+    def unanswered(self) -> Bools:
+        missing: Bools = self.values[:, 2] == NO_ANSWER
+        return missing
 
     def counts(self, protocol: Protocol) -> Counts:
         start = len(SHARED) + len(COUNTS) * self.protocols.index(protocol)
         return Counts(*self.values[:, start : start + len(COUNTS)].T)
 
     def says_nothing(self, protocol: Protocol) -> Bools:
-        """Whether the model says that nothing is meant: its head, or without one too small a mask."""
+        """Whether the model says that nothing is meant: its head, or without one too small a mask.
+
+        A missing answer is taken for the wrong one.
+        """
         head = self.values[:, 2]
         small = self.counts(protocol).predicted < protocol.nt_pixels
-        return np.where(head >= 0, head == 1, small)
+        return np.where(self.unanswered, ~self.no_target, np.where(head == NO_HEAD, small, head == 1))

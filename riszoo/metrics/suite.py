@@ -14,11 +14,11 @@ from riszoo.batch import Batch, Geometry, Output
 from riszoo.metrics.counts import count
 from riszoo.metrics.protocols import Protocol
 from riszoo.metrics.resample import Size, foreground
-from riszoo.metrics.rows import Rows, width
+from riszoo.metrics.rows import NO_HEAD, Rows, width
 from riszoo.metrics.summary import Values, summarise
 
-CELLS_AT_ONCE = 2**23
-"""Bounds the memory of a resize: so many cells of the largest frame are in work at a time."""
+CELLS_AT_ONCE = {"cpu": 2**17, "cuda": 2**24}
+"""Cells of the largest frame that are in work at a time: what a cache holds, what bounds a device's memory."""
 
 
 class RISMetrics(Metric):
@@ -66,7 +66,7 @@ def _shared(output: Output, batch: Batch) -> Tensor:
     """(N, 3): place in the split, whether nothing is meant, what the head says."""
     device = output.logits.device
     known = torch.tensor([(s.index, s.no_target) for s in batch.samples], device=device, dtype=torch.int64)
-    head = known.new_full((len(known),), -1) if output.no_target is None else (output.no_target > 0).long()
+    head = known.new_full((len(known),), NO_HEAD) if output.no_target is None else (output.no_target > 0).long()
     return torch.cat([known, head.to(device)[:, None]], -1)
 
 
@@ -75,7 +75,7 @@ def protocol_counts(logits: Tensor, geometries: Sequence[Geometry], batch: Batch
     truths, targets = _truths(batch, protocol)
     sizes = [protocol.truth.frame or geometry.original for geometry in geometries]
     blocks, order = [], []
-    for chunk in _chunks(sizes, geometries):
+    for chunk in _chunks(sizes, geometries, CELLS_AT_ONCE.get(logits.device.type, 2**22)):
         near = [geometries[i] for i in chunk]
         size = [sizes[i] for i in chunk]
         mask = foreground(logits[chunk, 0], near, size, protocol)
@@ -96,13 +96,13 @@ def _truths(batch: Batch, protocol: Protocol) -> tuple[list[Tensor], list[int]]:
     return batch.truths[protocol.truth.key], batch.target_index.tolist()
 
 
-def _chunks(sizes: Sequence[Size], geometries: Sequence[Geometry]) -> Iterator[list[int]]:
+def _chunks(sizes: Sequence[Size], geometries: Sequence[Geometry], most: int) -> Iterator[list[int]]:
     """Sentences whose maps are in work together: those of like size, as few as the memory allows."""
     chunk: list[int] = []
     tall = wide = 0
     for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
         grown = max(tall, sizes[i][0], geometries[i].frame[0]), max(wide, sizes[i][1], geometries[i].frame[1])
-        if chunk and (len(chunk) + 1) * grown[0] * grown[1] > CELLS_AT_ONCE:
+        if chunk and (len(chunk) + 1) * grown[0] * grown[1] > most:
             yield chunk
             chunk, grown = [], (max(sizes[i][0], geometries[i].frame[0]), max(sizes[i][1], geometries[i].frame[1]))
         chunk, (tall, wide) = [*chunk, i], grown
@@ -114,7 +114,9 @@ def _padded(truths: list[Tensor], sizes: Sequence[Size], like: Tensor) -> Tensor
     """The chunk's truths in one tensor of the shape of its masks, False beyond each size."""
     for truth, size in zip(truths, sizes, strict=True):
         if tuple(truth.shape) != tuple(size):
-            raise ValueError(f"a truth of {tuple(truth.shape)} cells is compared at {tuple(size)}: its variant is wrong")
+            raise ValueError(
+                f"a truth of {tuple(truth.shape)} cells is compared at {tuple(size)}: its variant is wrong"
+            )
     if len(set(sizes)) == 1:
         return torch.stack(truths)
     padded = torch.zeros_like(like)

@@ -20,12 +20,12 @@ _ADDED = {
 
 
 def summarise(rows: Rows, protocol: Protocol) -> Values:
-    """Every number of one protocol, times 100; nan where there is nothing to average. `n` counts the sentences of each."""
+    """Every number of one protocol, times 100; nan where there is nothing to average. `n`: sentences in mIoU."""
     counts, chosen = rows.counts(protocol), chosen_sentences(rows, protocol)
     inside, either = pooled(rows, protocol)
     iou = pair_iou(rows, protocol)[chosen]
     values = {"oIoU": _ratio(inside[chosen].sum(), either[chosen].sum()), "mIoU": _mean(iou)}
-    passed = {t: passes(inside, either, t, protocol)[chosen] for t in protocol.precision}
+    passed = {t: passes(rows, t, protocol)[chosen] for t in protocol.precision}
     values |= {protocol.pass_name(t): _share(hits) for t, hits in passed.items()}
     values["box@0.5"] = _share(_boxes_pass(counts, protocol)[chosen])
     if protocol.band:
@@ -48,7 +48,10 @@ def pooled(rows: Rows, protocol: Protocol) -> tuple[Ints, Ints]:
 def pair_iou(rows: Rows, protocol: Protocol) -> Floats:
     """Each sentence's IoU, as it enters mIoU."""
     inside, either = pooled(rows, protocol)
-    return _iou(inside, either, protocol)
+    above, below = _ADDED[protocol.iou]
+    iou = (inside + above) / (either + below) if below else plain_iou(inside, either)
+    iou = np.where(either == 0, float(protocol.empty), iou)
+    return np.where(rows.unanswered, 0.0, iou)
 
 
 def sentence_value(rows: Rows, protocol: Protocol) -> Floats:
@@ -63,34 +66,31 @@ def plain_iou(inside: Ints, either: Ints) -> Floats:
     return np.divide(inside, either, out=np.zeros(len(inside)), where=either > 0)
 
 
-def _iou(inside: Ints, either: Ints, protocol: Protocol) -> Floats:
-    above, below = _ADDED[protocol.iou]
-    if not below:
-        iou = plain_iou(inside, either)
-    else:
-        iou = (inside + above) / (either + below)
-    return np.where(either == 0, float(protocol.empty), iou)
-
-
-def passes(inside: Ints, either: Ints, percent: int, protocol: Protocol) -> Bools:
+def passes(rows: Rows, percent: int, protocol: Protocol) -> Bools:
     """Which pairs pass at a threshold. A plain I/U is compared in whole numbers; a smoothed one as its code does."""
     if protocol.iou != "I/U":
         threshold = float(np.float32(percent / 100)) if protocol.tie == "> float32" else percent / 100
-        iou = _iou(inside, either, protocol)
+        iou = pair_iou(rows, protocol)
         return iou >= threshold if protocol.tie == ">=" else iou > threshold
-    margin = 100 * inside - percent * either
-    return ((margin >= 0) & (either > 0)) if protocol.tie == ">=" else margin > 0
+    inside, either = pooled(rows, protocol)
+    return _at_least(100 * inside, percent * either, protocol.tie)
+
+
+def _at_least(part: Ints, whole: Ints, tie: str) -> Bools:
+    """An empty union never passes."""
+    reached: Bools = (part >= whole) & (whole > 0) if tie == ">=" else part > whole
+    return reached
 
 
 def _boxes_pass(counts: Counts, protocol: Protocol) -> Bools:
-    margin = 2 * counts.box_both - counts.box_either
-    return ((margin >= 0) & (counts.box_either > 0)) if protocol.box_tie == ">=" else margin > 0
+    return _at_least(2 * counts.box_both, counts.box_either, protocol.box_tie)
 
 
 def _rejects(rows: Rows, protocol: Protocol) -> Bools:
     """Ref-ZOM and LISA look at the mask alone."""
     if protocol.no_target in ("refzom", "lisa"):
-        return rows.counts(protocol).predicted == 0
+        empty: Bools = (rows.counts(protocol).predicted == 0) & ~rows.unanswered
+        return empty
     return rows.says_nothing(protocol)
 
 
