@@ -22,6 +22,7 @@ from riszoo.errors import UserError
 log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
+DOWNLOAD = "RISZOO_DOWNLOAD"
 OPTION = "--model.vision.weights PATH"
 WRAPPERS = ("model", "state_dict")
 PREFIXES = ("module.", "model.", "backbone.")
@@ -29,7 +30,7 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def may_download() -> bool:
-    return os.environ.get("RISZOO_DOWNLOAD") == "1"
+    return os.environ.get(DOWNLOAD) == "1"
 
 
 @dataclass
@@ -179,7 +180,7 @@ def _from_address(name: str, url: str) -> Path:
 def _absent(name: str, source: str) -> UserError:
     return UserError(
         f"the pretrained weights of {name} are not in the local cache: download {source} and give {OPTION}, "
-        "or set RISZOO_DOWNLOAD=1"
+        f"or set {DOWNLOAD}=1"
     )
 
 
