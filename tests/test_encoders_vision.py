@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -29,6 +31,7 @@ CHAINS = {
     "efficientnet_b0": {},
     "mobilenetv3_small_050": {},
     "pvt_v2_b0": {},
+    "swinv2_cr_tiny_224": {"embed_dim": 8, "num_heads": [1, 1, 2, 2], "window_size": 4},
     "dla46_c": {},
 }
 SPLIT = {"swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "convnext_atto"}
@@ -212,10 +215,10 @@ class Own(VisionEncoder):
         y: Tensor = self.conv(x)
         return y
 
-    def down(self, stage: int, x: Tensor) -> Tensor:
+    def down(self, stage: int, x: Tensor) -> Tensor:  # noqa: ARG002
         return x
 
-    def blocks(self, stage: int, x: Tensor) -> Tensor:
+    def blocks(self, stage: int, x: Tensor) -> Tensor:  # noqa: ARG002
         return x
 
 
@@ -224,6 +227,20 @@ def test_a_class_of_ones_own_by_its_dotted_name() -> None:
     assert type(encoder).__name__ == "Own"
     assert encoder(picture())[0].shape == (2, 6, 16, 24)
     assert encoder.frozen
+
+
+def test_names_of_sam_go_to_its_own_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    sam: Any = types.ModuleType("riszoo.encoders.sam")
+    sam.build_sam = lambda vision, size: (vision.name, size)
+    monkeypatch.setitem(sys.modules, "riszoo.encoders.sam", sam)
+    assert build_vision(Vision("sam_vit_b"), SIZE) == ("sam_vit_b", SIZE)
+
+
+def test_swin_base_has_the_published_number_of_parameters() -> None:
+    """86,878,584 without head; the norm after the last stage (2 x 1024) belongs to classification and is left out."""
+    with torch.device("meta"):
+        encoder = build_vision(Vision("swin_base_patch4_window12_384"), (480, 480))
+    assert sum(p.numel() for p in encoder.parameters()) == 86_878_584 - 2048
 
 
 @pytest.mark.parametrize(

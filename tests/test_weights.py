@@ -168,7 +168,7 @@ def test_a_deeper_models_file_is_not_cut_down_silently(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"deeper.pth holds layer3.1.conv1.weight.* larger architecture"):
         vision("resnet18", tmp_path / "deeper.pth", **RESNET)
     torch.save(as_microsoft(swin(depths=[2, 2, 4, 2])), tmp_path / "swin.pth")
-    with pytest.raises(UserError, match="swin.pth does not fit SwinTransformer"):
+    with pytest.raises(UserError, match=r"swin.pth does not fit SwinTransformer"):
         vision(SWIN_NAME, tmp_path / "swin.pth", **SWIN)
 
 
@@ -311,9 +311,9 @@ def test_a_detectors_file_loads_its_body_and_warns_of_the_leak(tmp_path: Path, d
 
 def test_a_wrong_darknet_file_is_refused(tmp_path: Path, darknet: nn.Module) -> None:
     path = darknet_file(tmp_path / "d.weights", darknet)
-    with pytest.raises(UserError, match="give --model.vision.options.negative_slope 0.1"):
+    with pytest.raises(UserError, match=r"give --model.vision.options.negative_slope 0.1"):
         vision("darknet53", path)
-    with pytest.raises(UserError, match="vision.name must be darknet53"):
+    with pytest.raises(UserError, match=r"vision.name must be darknet53"):
         vision("darknet21", path, negative_slope=0.1)
     content = path.read_bytes()
     for cut, message in ((-4, "holds .* numbers, darknet53 needs 40,6"), (-3, "whole number"), (10, "too short")):

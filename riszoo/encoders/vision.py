@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from riszoo.encoders.base import Vision, VisionEncoder
-from riszoo.encoders.weights import existing, fill, load_weights, read_state
+from riszoo.encoders.weights import existing, fill, first_line, load_weights, read_state
 from riszoo.errors import UserError
 
 Size = tuple[int, int]
@@ -103,20 +103,25 @@ def _chain(model: nn.Module, taps: list[str]) -> Iterable[tuple[str, nn.Module]]
 
 
 def _take_downsample(stage: nn.Module, before: int, after: int, nhwc: bool) -> nn.Module:
-    """Take a stage's own first step out of it, so that the stage goes on from the next.
-
-    It stays inside where its output lies otherwise than the stage's own maps (PVT's is NHWC between NCHW maps).
-    """
+    """Take a stage's own first step out of it, so that the stage goes on from the next."""
     names = [name for name, _ in stage.named_children()]
     if names[:1] != ["downsample"] or "blocks" not in names:
         return nn.Identity()
     downsample = stage.get_submodule("downsample")
-    skeleton = copy.deepcopy(downsample).to("meta")
-    shape = skeleton(torch.empty((1, 4, 4, before) if nhwc else (1, before, 4, 4), device="meta")).shape
-    if shape[3 if nhwc else 1] != after:
+    if not _keeps_layout(downsample, before, after, nhwc):
         return nn.Identity()
     stage.downsample = nn.Identity()
     return downsample
+
+
+def _keeps_layout(downsample: nn.Module, before: int, after: int, nhwc: bool) -> bool:
+    """Whether a map goes in and comes out as the model's maps lie; PVT's and SwinV2-CR's change NCHW to NHWC here."""
+    skeleton = copy.deepcopy(downsample).to("meta")
+    try:
+        shape = skeleton(torch.empty((1, 4, 4, before) if nhwc else (1, before, 4, 4), device="meta")).shape
+    except RuntimeError:
+        return False
+    return bool(shape[3 if nhwc else 1] == after)
 
 
 class PlainViT(VisionEncoder):
@@ -220,8 +225,7 @@ def _create(name: str, **options: Any) -> Any:
     try:
         return timm.create_model(name, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        reason = f"{type(error).__name__} {error}".strip()
-        raise UserError(f"timm cannot build {name} with vision.options {options}: {reason}") from error
+        raise UserError(f"timm cannot build {name} with vision.options {options}: {first_line(error)}") from error
 
 
 def _divided(model: Any, name: str, options: dict[str, Any]) -> VisionEncoder:

@@ -125,7 +125,7 @@ def adapted(state: State, model: nn.Module, path: Path) -> State:
     try:
         return dict(adapt(state, model))
     except (AttributeError, KeyError, IndexError, RuntimeError) as error:
-        raise UserError(f"{path} does not fit {type(model).__name__} as built here: {error}") from error
+        raise UserError(f"{path} does not fit {type(model).__name__} as built here: {first_line(error)}") from error
 
 
 def fill(model: nn.Module, state: State, path: Path) -> Loaded:
@@ -182,6 +182,10 @@ def _absent(name: str, source: str) -> UserError:
         f"the pretrained weights of {name} are not in the local cache: download {source} and give {OPTION}, "
         f"or set {DOWNLOAD}=1"
     )
+
+
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".strip().splitlines()[0]
 
 
 def _part(name: str) -> str:
