@@ -38,8 +38,13 @@ SIZES: dict[str, dict[str, Any]] = {
     "sam_vit_h": {"embed_dim": 1280, "depth": 32, "heads": 16, "global_blocks": [7, 15, 23, 31]},
     # for training from scratch on small pictures: everything trains, and convolutions cut the patches
     "sam_vit_tiny": {
-        **{"embed_dim": 128, "depth": 6, "heads": 4, "global_blocks": [1, 3, 5]},
-        **{"window": 7, "stem": "conv", "peft": "full"},
+        "embed_dim": 128,
+        "depth": 6,
+        "heads": 4,
+        "window": 7,
+        "global_blocks": [1, 3, 5],
+        "stem": "conv",
+        "peft": "full",
     },
 }
 
