@@ -19,7 +19,7 @@ def render(metrics: Mapping[str, Any]) -> str:
 def _protocol_table(name: str, splits: Mapping[str, Split]) -> str:
     own = {title: split for title, split in splits.items() if name in split["protocols"]}
     definition = next(iter(own.values()))["protocols"][name]["definition"]
-    title = f"{name}: {definition['mirrors']} (compared at {definition['eval_size']} size)"
+    title = f"{name}: {definition['mirrors']}; compared at {definition['eval_size']} size"
     passed = [f"Pr@{t / 100:g}" for t in definition["precision"] if t % 10 == 0]
     meant = any(split["no_target_sentences"] for split in own.values())
     further = [column for column in ("gIoU", "cIoU", "N-acc", "T-acc", "acc") if meant] + ["bIoU", "box@0.5"]
