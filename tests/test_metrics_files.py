@@ -26,6 +26,7 @@ from riszoo.metrics.resample import foreground
 from riszoo.metrics.rle import RunLengths, decode
 from riszoo.metrics.score import questions, read_predictions, score
 from riszoo.metrics.suite import RISMetrics
+from riszoo.metrics.summary import sentence_value
 from riszoo.metrics.table import render
 
 NAMES = "original,lavt480,refzom,cris035,phrasecut"
@@ -237,11 +238,12 @@ def test_compare_says_what_differs_and_where(two_runs: tuple[Path, Path], capsys
     (original,) = get_protocols("original")
     counts = [r.rows.counts(original) for r in (a, b)]
     targeted = ~a.rows.no_target
+    values = [sentence_value(r.rows, original) for r in (a, b)]
     shares = [c.both[targeted].sum() / c.either[targeted].sum() for c in counts]
     assert f"difference {100 * (shares[1] - shares[0]):+.2f}" in text
     assert "21 sentences about 7 pictures" in text
     gains = text.split("B gains most on:")[1]
-    assert gains.split()[1] == "s0"
+    assert gains.split()[1] == a.samples[int(np.argmax(values[1] - values[0]))].id
     assert "by type:" in text
     assert "none" in text
     assert "p = " in text
