@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from riszoo.batch import Tokens, Words
+from riszoo.errors import UserError
 
 
 @dataclass
@@ -18,12 +20,14 @@ class Vision:
     name      a timm model, `sam_vit_b|l|h|tiny`, or a dotted class of your own
     weights   `none` (random), `pretrained` (by name, from the local cache), or a file
     frozen    no gradients, and BatchNorm statistics and dropout stay as in evaluation
+    stages    how many stages are kept, from the finest; left out, all
     options   keyword arguments of the encoder's constructor (timm's, or the class's)
     """
 
     name: str = "resnet18"
     weights: str = "none"
     frozen: bool = False
+    stages: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -31,7 +35,7 @@ class Vision:
 class Text:
     """Which text encoder, as plain values.
 
-    name        `bigru`, or any transformers encoder: a model type (`bert`: built from `options`), a hub name or a folder
+    name        `bigru`, or any transformers encoder: a type (`bert`: built from `options`), a hub name or a folder
     weights     `none` (random), `pretrained` (by name, from the local cache, or from the folder `name`)
     length      tokens a sentence is cut to, special ones included
     vocabulary  the words of a word-level encoder; left out, it is made of the training split before the model is built
@@ -47,7 +51,21 @@ class Text:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-class VisionEncoder(nn.Module, ABC):
+class Encoder(nn.Module):
+    """A module that can be frozen for good: no gradients, and evaluation mode however often `train` is called."""
+
+    frozen: bool = False
+
+    def freeze(self) -> Self:
+        self.frozen = True
+        self.requires_grad_(False)
+        return self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(mode and not self.frozen)
+
+
+class VisionEncoder(Encoder, ABC):
     """A picture as maps, in steps that language can enter between.
 
     `forward` is the loop of `stem` and, per stage, `down` and `blocks`. Every step takes and gives NCHW.
@@ -68,6 +86,10 @@ class VisionEncoder(nn.Module, ABC):
     def blocks(self, stage: int, x: Tensor) -> Tensor:
         """The stage itself; its output is map `stage`, (I, channels[stage], H / strides[stage], W / strides[stage])."""
 
+    def keep(self, stages: int) -> None:
+        """Leave out what comes after the first so many stages."""
+        raise UserError(f"{type(self).__name__} cannot be cut after {stages} stages: leave vision.stages out")
+
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
         x = self.stem(x)
@@ -77,10 +99,12 @@ class VisionEncoder(nn.Module, ABC):
         return maps
 
 
-class TextEncoder(nn.Module, ABC):
+class TextEncoder(Encoder, ABC):
     """Sentences as word states. `tokenize` runs on the CPU; a pad token never changes a valid state."""
 
     width: int
+    length: int
+    fixed_length: bool
 
     @abstractmethod
     def tokenize(self, texts: list[str]) -> Tokens:
