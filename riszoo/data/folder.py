@@ -11,9 +11,9 @@ from typing import Any
 from riszoo.data import safe
 from riszoo.data.index import MEANT, NO_TARGET, UNKNOWN, Phrase, Piece, Ref
 from riszoo.data.masks import Size
-from riszoo.data.pictures import Damaged, size_of
+from riszoo.data.pictures import PictureError, size_of
 from riszoo.data.refer import pieces_of
-from riszoo.data.safe import Refused
+from riszoo.data.safe import RecordError
 from riszoo.data.source import Counts, Report, Source, coco_key
 from riszoo.errors import UserError
 
@@ -35,7 +35,6 @@ class Folder(Source):
     pictures_from = "you"
     folders = ("",)
     published: dict[str, Counts] = {}  # noqa: RUF012 - nothing is published about it
-    held_out = ("val", "test", "testA", "testB")
 
     def units(self, split: str) -> tuple[str, ...]:
         return (split,)
@@ -52,7 +51,7 @@ class Folder(Source):
         for place, line in enumerate(_lines(files[0]), 1):
             try:
                 _gather(line, place, unit, files[0].parent, gathered, sizes)
-            except (Refused, Damaged, LookupError, TypeError, ValueError, OverflowError) as error:
+            except (RecordError, PictureError, LookupError, TypeError, ValueError, OverflowError) as error:
                 report(f"{files[0].name}:{place}", str(error))
         yield from gathered.values()
 
@@ -79,7 +78,7 @@ def _parsed(line: str) -> Any:
 
 def _field(row: Any, name: str) -> Any:
     if not isinstance(row, dict):
-        raise Refused("the line is no JSON object")
+        raise RecordError("the line is no JSON object")
     return next((row[spelling] for spelling in FIELDS[name] if row.get(spelling) not in (None, "")), None)
 
 
@@ -88,7 +87,7 @@ def _gather(
 ) -> None:
     picture, sentence, mask = (_field(row, name) for name in FIELDS)
     if picture is None or sentence is None:
-        raise Refused(f"the line lacks a {'picture' if picture is None else 'sentence'}")
+        raise RecordError(f"the line lacks a {'picture' if picture is None else 'sentence'}")
     picture, mask = safe.text(picture), _unquoted(mask)
     sentences = [safe.text(one) for one in (sentence if isinstance(sentence, list) else [sentence])]
     if picture not in sizes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import mmap
 from array import array
@@ -156,7 +157,7 @@ class Index:
             return Stored(size, folder / self.strings["stored"][first])
         pool = "outline" if kind == POLYGONS else "runs"
         ends = self.arrays[f"{pool}.ends"][first : last + 1].tolist()
-        parts = tuple(self.arrays[pool][a:b] for a, b in zip(ends[:-1], ends[1:], strict=True))
+        parts = tuple(self.arrays[pool][a:b] for a, b in itertools.pairwise(ends))
         return Polygons(size, parts) if kind == POLYGONS else Rles(size, parts)
 
     # -- in and out -------------------------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ def _digest(arrays: dict[str, NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.shape}".encode())
-        digest.update(memoryview(np.ascontiguousarray(values)).cast("B") if values.size else b"")
+        digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -140,7 +140,7 @@ class Unknown(Segmentation):
     size: Size
     id: str
 
-    def draw(self, truth: Truth) -> Mask:
+    def draw(self, truth: Truth) -> Mask:  # noqa: ARG002 - there is none to draw
         raise UserError(f"no mask is filed for '{self.id}': it can be predicted, but not be trained on or measured")
 
 
@@ -150,8 +150,8 @@ def shrink(mask: Mask, frame: Size) -> Mask:
     cols = ((np.arange(frame[1]) + 0.5) * mask.shape[1] / frame[1]).astype(np.int64)
     if mask.flags.f_contiguous and not mask.flags.c_contiguous:  # walk along memory: columns lie together
         across = mask.T[cols]
-        return np.ascontiguousarray(across.T).take(rows, axis=0)
-    return mask.take(rows, axis=0).take(cols, axis=1)
+        return np.asarray(across.T.copy()[rows], dtype=np.bool_)
+    return np.asarray(mask[rows][:, cols], dtype=np.bool_)
 
 
 def _rasterise(parts: tuple[Points, ...], overlap: str, size: Size) -> Mask:
@@ -195,6 +195,6 @@ def _together(masks: list[Mask], overlap: str, size: Size) -> Mask:
     if not masks:
         return np.zeros(size, dtype=np.bool_)
     if overlap == "any":
-        return np.logical_or.reduce(masks)
+        return np.asarray(np.logical_or.reduce(masks), dtype=np.bool_)
     together: Mask = np.sum(masks, axis=0, dtype=np.int64) == 1
     return together

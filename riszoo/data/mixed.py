@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,12 +89,11 @@ def _renamed(record: Record, set: str) -> Record:
     return replace(record, id=f"{set}/{record.id}", targets=targets)
 
 
-def leaks(training: Sequence[Selection | Concatenation], held_out: Sequence[Selection | Concatenation]) -> list[Leak]:
-    """Every picture of the training splits that a held-out split uses, with the splits that do."""
-    used: dict[str, list[str]] = {}
-    for split in held_out:
-        for key in dict.fromkeys(split.picture_keys()):
-            used.setdefault(key, []).append(f"{split.set}/{split.name}")
+def leaks(training: Sequence[Selection], held_out: Mapping[str, Sequence[str]]) -> list[Leak]:
+    """Every picture of the training splits that is held out, with the splits that use it."""
     return [
-        Leak(split.set, key, ", ".join(used[key])) for split in training for key in split.picture_keys() if key in used
+        Leak(split.set, key, ", ".join(held_out[key]))
+        for split in training
+        for key in split.picture_keys()
+        if key in held_out
     ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 
 from riszoo.data.index import Index
 from riszoo.data.mixed import Concatenation
@@ -79,6 +78,40 @@ def _open_unit(source: Source, split: str, unit: str, root: Path, options: Optio
         index, targets, set=source.name, name=split, folder=folder, masks=masks, text=options.text,
         expressions=options.expressions, strict=options.strict, keep=there, facts=facts,
     )  # fmt: skip
+
+
+def held_out(sources: Iterable[Source], options: Options) -> dict[str, list[str]]:
+    """By its key, each picture that any evaluation split of any of the sets uses, and the splits that do.
+
+    Annotations are enough: the pictures need not be there.
+    """
+    used: dict[str, list[str]] = {}
+    root = options.folder()
+    for source in sources:
+        for unit in (unit for unit in source.all_units(root) if not is_training(unit)):
+            for key, split in evaluation_keys(open_index(source, root, unit, options.prepared_folder())):
+                used.setdefault(key, []).append(f"{source.name}/{split}")
+    return used
+
+
+def is_training(split: str) -> bool:
+    return split.startswith("train")
+
+
+def evaluation_keys(index: Index) -> Iterator[tuple[str, str]]:
+    """(picture, split) for each use of a picture by whatever is not filed as training."""
+    filed, keys = index.splits(), index.strings["picture_key"]
+    pairs = np.stack([index.target_picture, index.arrays["target_split"]], axis=1)
+    for picture, split in np.unique(pairs, axis=0).tolist():
+        if not is_training(filed[split]):
+            yield keys[picture], filed[split]
+
+
+def training_keys(index: Index) -> set[str]:
+    """The pictures of whatever is filed as training."""
+    training = [place for place, split in enumerate(index.splits()) if is_training(split)]
+    uses = np.isin(index.arrays["target_split"], training)
+    return {index.strings["picture_key"][picture] for picture in np.unique(index.target_picture[uses]).tolist()}
 
 
 def split_targets(index: Index, split: str) -> NDArray[np.int64]:
@@ -186,7 +219,7 @@ def present(index: Index, folder: Path) -> NDArray[np.bool_]:
 
 
 def _listing(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
+    return os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - names, not paths
 
 
 def _missing(index: Index, targets: NDArray[np.int64], there: NDArray[np.bool_]) -> list[str]:

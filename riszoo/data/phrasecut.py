@@ -9,12 +9,13 @@ from typing import Any
 from riszoo.data import safe
 from riszoo.data.index import MEANT, UNKNOWN, Phrase, Piece, Ref
 from riszoo.data.masks import Polygons, Size, Truth, Union
-from riszoo.data.safe import Refused
+from riszoo.data.safe import RecordError
 from riszoo.data.source import Counts, Report, Source
 from riszoo.errors import UserError
 
 FOLDERS = ("VGPhraseCut_v0", "phrasecut", "PhraseCut", "")
 SMALL, LARGE, MANY = 0.02, 0.2, 5  # shares of the picture, and instances, at which a subset begins
+RARE = 500  # the rank from which a category is of no frequent subset
 Names = dict[str, int]
 
 
@@ -25,14 +26,13 @@ class PhraseCut(Source):
     by = "v0"
     publisher = "Chenyun Wu's PhraseCutDataset project (VGPhraseCut_v0)"
     pictures_from = "Visual Genome v1.2 (parts 1 and 2)"
-    folders = tuple(f"{folder}/images" for folder in FOLDERS[:3]) + ("images", "images/VG_100K", "VG_100K")
+    folders = ("VGPhraseCut_v0/images", "phrasecut/images", "PhraseCut/images", "images", "images/VG_100K", "VG_100K")
     published = {  # noqa: RUF012 - read only
         "train": Counts(310_816, 310_816, 71_746),
         "val": Counts(20_316, 20_316, 2_971),
         "miniv": Counts(821, 821, 100),
         "test": Counts(14_354, 14_354, 2_545),
     }
-    held_out = ("val", "miniv", "test")
 
     def units(self, split: str) -> tuple[str, ...]:
         return ("val", "miniv") if split == "val_miniv" else (split,)
@@ -56,7 +56,7 @@ class PhraseCut(Source):
         for place, task in enumerate(tasks):
             try:
                 yield _ref(task, pictures, unit, names)
-            except (Refused, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            except (RecordError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 name = task.get("task_id", f"#{place}") if isinstance(task, dict) else f"#{place}"
                 report(str(name), f"it lacks {error}" if isinstance(error, KeyError) else str(error))
 
@@ -65,12 +65,12 @@ def _ref(task: dict[str, Any], pictures: dict[Any, Any], unit: str, names: Names
     name = safe.text(task["task_id"])
     number = safe.number(task.get("image_id", int(name.partition("__")[0])))
     if number not in pictures:
-        raise Refused(f"its picture {number} is not in the file of pictures")
+        raise RecordError(f"its picture {number} is not in the file of pictures")
     row = pictures[number]
     size = safe.size(row["height"], row["width"])
     pieces = [_instance(instance, size) for instance in task["Polygons"]] if "Polygons" in task else []
     if "Polygons" in task and not pieces:
-        raise Refused("it has no outline")
+        raise RecordError("it has no outline")
     phrase = safe.text(task["phrase"])
     tags = _tags(task.get("phrase_structure") or {}, pieces, size, row.get("coco_id"), unit, names)
     return Ref(
@@ -93,11 +93,11 @@ def _instance(polygons: Any, size: Size) -> Piece:
 
 def _point(point: Any) -> Any:
     if not isinstance(point, (list, tuple)) or len(point) != 2:
-        raise Refused(f"{point!r:.40} is no point")
+        raise RecordError(f"{point!r:.40} is no point")
     return point
 
 
-# -- the subsets that the official evaluation reports -------------------------------------------------------------------
+# -- the subsets that the official evaluation reports ------------------------------------------------------------------
 
 
 def _tags(
@@ -128,20 +128,18 @@ def _extent(pieces: list[Piece], size: Size) -> str:
 
 
 def _frequent(path: Path) -> Names:
-    """The rank of each name, from the counts that come with the set; nothing where they are absent."""
+    """The rank of each category, from the counts that come with the set; nothing where they are absent."""
     if not path.is_file():
         return {}
     filed = safe.load_json(path)
-    counts = filed.get("name", {}) if isinstance(filed, dict) else {}
-    rows = counts.items() if isinstance(counts, dict) else counts
-    ranked = sorted(((name, count) for name, count in rows), key=lambda row: -row[1])
-    return {name: rank for rank, (name, _) in enumerate(ranked)}
+    rows = filed.get("cat", []) if isinstance(filed, dict) else []
+    return {row[0]: rank for rank, row in enumerate(rows) if isinstance(row, list) and row}
 
 
 def _frequency(name: Any, names: Names) -> tuple[str, ...]:
     if not names:
         return ()
-    rank = names.get(name, len(names) + 500) if isinstance(name, str) else 500
+    rank = names.get(name, RARE) if isinstance(name, str) else RARE
     steps = (("c20", 0, 20), ("c100", 0, 100), ("c500", 0, 500), ("c21-100", 20, 100), ("c101-500", 100, 500))
     inside = tuple(tag for tag, low, high in steps if low <= rank < high)
     return inside or ("c500+",)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from riszoo.data.base import Pixels
 
 
-class Damaged(UserError):
+class PictureError(UserError):
     """A picture that is there and cannot be read."""
 
 
@@ -35,7 +35,7 @@ def decode(path: Path) -> Pixels:
                 return _decode_jpeg(blob)
             return np.array(picture.convert("RGB"))
     except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Damaged(f"picture {path} cannot be read: {error}; replace the file") from error
+        raise PictureError(f"picture {path} cannot be read: {error}; replace the file") from error
 
 
 def _possible(picture: Image.Image) -> None:
@@ -71,7 +71,7 @@ def size_of(path: Path) -> Size:
             _possible(picture)
             return picture.height, picture.width
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Damaged(f"picture {path} cannot be read: {error}; replace the file") from error
+        raise PictureError(f"picture {path} cannot be read: {error}; replace the file") from error
 
 
 def load(path: Path, size: Size, strict: bool) -> Pixels:
@@ -82,7 +82,7 @@ def load(path: Path, size: Size, strict: bool) -> Pixels:
     """
     try:
         pixels = decode(path)
-    except Damaged as error:
+    except PictureError as error:
         if strict:
             raise
         warnings.warn(f"{error} (shown as black; --data.strict true makes this an error)", stacklevel=2)
@@ -91,6 +91,6 @@ def load(path: Path, size: Size, strict: bool) -> Pixels:
         return pixels
     message = f"picture {path} is {pixels.shape[1]} x {pixels.shape[0]} pixels, its annotation {size[1]} x {size[0]}"
     if strict:
-        raise Damaged(f"{message}: replace the file, or leave --data.strict off to scale it")
+        raise PictureError(f"{message}: replace the file, or leave --data.strict off to scale it")
     warnings.warn(f"{message}: it is scaled", stacklevel=2)
     return resize(pixels, size)

@@ -9,7 +9,7 @@ from typing import Any
 from riszoo.data import safe
 from riszoo.data.index import MEANT, NO_TARGET, Phrase, Piece, Ref
 from riszoo.data.masks import Size
-from riszoo.data.safe import Refused
+from riszoo.data.safe import RecordError
 from riszoo.data.source import COCO_FOLDERS, Counts, Report, Source
 from riszoo.errors import UserError
 
@@ -27,16 +27,15 @@ class Refer(Source):
         dataset: str,
         by: str,
         published: dict[str, Counts],
-        held_out: tuple[str, ...],
         publisher: str,
         refs: str = "refs",
     ) -> None:
         self.name, self.dataset, self.by = name, dataset, by
-        self.published, self.held_out, self.publisher = published, held_out, publisher
+        self.published, self.publisher = published, publisher
         self.folders = COCO_FOLDERS
         self._refs = refs
 
-    def units(self, split: str) -> tuple[str, ...]:
+    def units(self, split: str) -> tuple[str, ...]:  # noqa: ARG002 - all splits in one file
         return (self.by,)
 
     def choices(self, root: Path, unit: str) -> list[list[Path]]:
@@ -51,7 +50,7 @@ class Refer(Source):
                 "val(G)), or --data refcocog, whose umd partition has a test split"
             )
 
-    def refs(self, files: list[Path], unit: str, report: Report) -> Iterator[Ref]:
+    def refs(self, files: list[Path], unit: str, report: Report) -> Iterator[Ref]:  # noqa: ARG002 - named by its files
         rows, instances = safe.read(files[0]), safe.load_json(files[1])
         if not isinstance(rows, list):
             raise UserError(f"{files[0]} holds no list of refs: get the file again")
@@ -59,13 +58,13 @@ class Refer(Source):
         for place, row in enumerate(rows):
             try:
                 yield self._ref(row, pictures, annotations)
-            except (Refused, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            except (RecordError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 report(_name(row, place), _why(error))
 
     def _ref(self, row: dict[str, Any], pictures: Rows, annotations: Rows) -> Ref:
         number = safe.number(row["image_id"])
         if number not in pictures:
-            raise Refused(f"its picture {number} is not in instances.json")
+            raise RecordError(f"its picture {number} is not in instances.json")
         picture = pictures[number]
         size = safe.size(picture["height"], picture["width"])
         targets = _targets(row)
@@ -89,6 +88,7 @@ class RefClef(Refer):
     """ReferIt in the `refer` layout: pictures of SAIAPR TC-12, masks as lists of RLEs."""
 
     pictures_from = "ImageCLEF (SAIAPR TC-12; the `refer` repository names the subset in use)"
+    absent = ("17975.jpg", "19575.jpg", "19579.jpg")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -103,7 +103,7 @@ def pieces_of(segmentation: Any, size: Size) -> Piece:
     if isinstance(segmentation, dict):
         return Piece(runs=[safe.runs(segmentation, size)])
     if not isinstance(segmentation, list) or not segmentation:
-        raise Refused("its annotation has no segmentation")
+        raise RecordError("its annotation has no segmentation")
     if isinstance(segmentation[0], dict):
         return Piece(runs=[safe.runs(rle, size) for rle in segmentation])
     return Piece(outlines=[safe.outline(part, size) for part in segmentation])
@@ -128,14 +128,14 @@ def _pieces(targets: list[int], picture: int, annotations: Rows, size: Size) -> 
     pieces = []
     for target in targets:
         if target not in annotations:
-            raise Refused(f"its annotation {target} is not in instances.json")
+            raise RecordError(f"its annotation {target} is not in instances.json")
         row = annotations[target]
         if row.get("image_id", picture) != picture:
-            raise Refused(f"its annotation {target} belongs to picture {row['image_id']}, not {picture}")
+            raise RecordError(f"its annotation {target} belongs to picture {row['image_id']}, not {picture}")
         if len(targets) == 1 or not row.get("iscrowd"):
             pieces.append(pieces_of(row["segmentation"], size))
     if targets and not pieces:
-        raise Refused("every annotation it names is a crowd")
+        raise RecordError("every annotation it names is a crowd")
     return pieces
 
 
@@ -145,7 +145,7 @@ def _phrases(row: dict[str, Any], tags: tuple[str, ...]) -> list[Phrase]:
         for one in row["sentences"]
     ]
     if not phrases:
-        raise Refused("it has no sentence")
+        raise RecordError("it has no sentence")
     return phrases
 
 

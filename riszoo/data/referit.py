@@ -8,7 +8,7 @@ from typing import Any
 
 from riszoo.data import safe
 from riszoo.data.index import Phrase, Piece, Ref
-from riszoo.data.safe import Refused
+from riszoo.data.safe import RecordError
 from riszoo.data.source import Counts, Report, Source
 from riszoo.errors import UserError
 
@@ -27,7 +27,6 @@ class ReferIt(Source):
         "trainval": Counts(49_515, 59_976, 9_995),
         "test": Counts(49_730, 60_105, 9_994),
     }
-    held_out = ("val", "test")
 
     def units(self, split: str) -> tuple[str, ...]:
         return ("train", "val") if split == "trainval" else (split,)
@@ -53,7 +52,7 @@ class ReferIt(Source):
         for region, expressions in queries.items():
             try:
                 yield _ref(region, expressions, sizes, unit, masks)
-            except (Refused, LookupError, TypeError, ValueError) as error:
+            except (RecordError, LookupError, TypeError, ValueError) as error:
                 report(region, str(error))
 
 
@@ -64,14 +63,14 @@ def _folder_above(file: Path) -> Path:
 def _ref(region: str, expressions: Any, sizes: dict[str, Any], unit: str, masks: str) -> Ref:
     number, separator, part = region.partition("_")
     if not (separator and number.isdecimal() and part.isdecimal()):
-        raise Refused("its name is not <picture>_<region>")
+        raise RecordError("its name is not <picture>_<region>")
     file = f"{number}.jpg"
     filed = sizes.get(file, sizes.get(number))
     if filed is None:
-        raise Refused(f"the size of {file} is not filed")
+        raise RecordError(f"the size of {file} is not filed")
     width, height = filed
     if not isinstance(expressions, list) or not expressions:
-        raise Refused("it has no sentence")
+        raise RecordError("it has no sentence")
     phrases = [
         Phrase(f"{region}.{place}", safe.text(text), " ".join(safe.text(text).lower().split()))
         for place, text in enumerate(expressions)

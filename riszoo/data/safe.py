@@ -19,7 +19,7 @@ PIXELS = 1 << 27  # the largest picture, in pixels
 POINTS = 1 << 20  # of one outline
 
 
-class Refused(ValueError):
+class RecordError(ValueError):
     """A record that cannot be what it should be; the reader adds which record."""
 
 
@@ -30,7 +30,7 @@ class _Plain(pickle.Unpickler):
         super().__init__(file, encoding=encoding)
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise Refused(f"it asks for '{module}.{name}', which annotation files never do")
+        raise RecordError(f"it asks for '{module}.{name}', which annotation files never do")
 
 
 def load_pickle(path: Path, cap: int = CAP) -> Any:
@@ -42,7 +42,7 @@ def load_pickle(path: Path, cap: int = CAP) -> Any:
                 return _Plain(file, encoding).load()
         except UnicodeDecodeError:
             continue
-        except Refused as error:
+        except RecordError as error:
             raise UserError(f"{path} is refused: {error}; get the file from its publisher") from error
         except Exception as error:  # a broken pickle raises nearly anything
             raise _broken(path, "pickle", error) from error
@@ -93,14 +93,14 @@ def text(value: Any) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str):
-        raise Refused(f"{value!r:.80} is no text")
+        raise RecordError(f"{value!r:.80} is no text")
     return value.encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be filed
 
 
 def number(value: Any) -> int:
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not whole:
-        raise Refused(f"{value!r:.80} is no whole number")
+        raise RecordError(f"{value!r:.80} is no whole number")
     return int(value)
 
 
@@ -108,7 +108,7 @@ def size(height: Any, width: Any) -> Size:
     """The size of a picture that can be held in memory."""
     h, w = number(height), number(width)
     if h < 1 or w < 1 or h * w > PIXELS:
-        raise Refused(f"a picture of {w} x {h} pixels is not possible")
+        raise RecordError(f"a picture of {w} x {h} pixels is not possible")
     return h, w
 
 
@@ -116,10 +116,10 @@ def outline(points: Any, within: Size) -> Points:
     """One flat outline. Outside the picture is allowed by as much as the picture is large."""
     flat = _numbers(points)
     if len(flat) < 2 or len(flat) % 2 or len(flat) > 2 * POINTS:
-        raise Refused(f"an outline of {len(flat)} numbers is no list of points")
+        raise RecordError(f"an outline of {len(flat)} numbers is no list of points")
     far = 2.0 * max(within)
     if not np.isfinite(flat).all() or flat.min() < -far or flat.max() > far:
-        raise Refused(f"an outline leaves its picture of {within[1]} x {within[0]} pixels by far")
+        raise RecordError(f"an outline leaves its picture of {within[1]} x {within[0]} pixels by far")
     return flat
 
 
@@ -127,30 +127,30 @@ def _numbers(values: Any) -> Points:
     try:
         flat = np.asarray(values)
     except ValueError as error:
-        raise Refused("an outline is no flat list of numbers") from error
+        raise RecordError("an outline is no flat list of numbers") from error
     if flat.ndim != 1 or flat.dtype.kind not in "iuf":
-        raise Refused("an outline is no flat list of numbers")
+        raise RecordError("an outline is no flat list of numbers")
     return flat.astype(np.float64)
 
 
 def runs(rle: Any, within: Size) -> Runs:
     """The runs of one RLE, compressed or not; they fill the picture exactly."""
     if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
-        raise Refused("an RLE lacks 'size' or 'counts'")
+        raise RecordError("an RLE lacks 'size' or 'counts'")
     filed = rle["size"]
     if not isinstance(filed, (list, tuple)) or len(filed) != 2 or size(*filed) != within:
-        raise Refused(f"an RLE of size {filed!r:.40} lies over a picture of (h, w) = {within}")
+        raise RecordError(f"an RLE of size {filed!r:.40} lies over a picture of (h, w) = {within}")
     counts = rle["counts"]
     lengths = _plain_counts(counts) if isinstance(counts, (list, tuple)) else _packed_counts(counts)
     if len(lengths) == 0 or lengths.min() < 0 or lengths.max() > PIXELS or lengths.sum() != within[0] * within[1]:
-        raise Refused(f"the runs of an RLE do not fill its {within[0] * within[1]} pixels")
+        raise RecordError(f"the runs of an RLE do not fill its {within[0] * within[1]} pixels")
     return lengths.astype(np.uint32)
 
 
 def _plain_counts(counts: Any) -> NDArray[np.int64]:
     lengths = np.asarray(counts)
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
-        raise Refused("the counts of an RLE are no whole numbers")
+        raise RecordError("the counts of an RLE are no whole numbers")
     return lengths.astype(np.int64)
 
 
@@ -159,15 +159,15 @@ def _packed_counts(counts: Any) -> NDArray[np.int64]:
     if isinstance(counts, str):
         counts = counts.encode("ascii", "replace")
     if not isinstance(counts, bytes) or not counts:
-        raise Refused("the counts of an RLE are neither text nor numbers")
+        raise RecordError("the counts of an RLE are neither text nor numbers")
     signs = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     last = (signs & 32) == 0
     if signs.min() < 0 or signs.max() > 63 or not last[-1]:
-        raise Refused("the counts of an RLE hold signs that are none of its alphabet")
+        raise RecordError("the counts of an RLE hold signs that are none of its alphabet")
     ends = np.flatnonzero(last)
     starts = np.concatenate(([0], ends[:-1] + 1))
     if (ends - starts).max() > 6:
-        raise Refused("a run of an RLE is longer than any picture")
+        raise RecordError("a run of an RLE is longer than any picture")
     shift = 5 * (np.arange(len(signs)) - np.repeat(starts, ends - starts + 1))
     values = np.add.reduceat((signs & 31) << shift, starts)
     values -= np.where(signs[ends] & 16, np.int64(1) << (5 * (ends - starts + 1)), 0)

@@ -16,8 +16,8 @@ Report = Callable[[str, str], None]
 
 COCO_FOLDERS = (
     "images/mscoco/images/train2014", "images/mscoco/train2014", "images/train2014", "images/coco/train2014",
-    "images/coco2014/train2014", "mscoco/images/train2014", "mscoco/train2014", "coco/train2014", "coco/images/train2014",
-    "coco2014/train2014", "train2014",
+    "images/coco2014/train2014", "mscoco/images/train2014", "mscoco/train2014", "coco/train2014",
+    "coco/images/train2014", "coco2014/train2014", "train2014",
 )  # fmt: skip
 COCO_FILE = re.compile(r"(?:COCO_(?:train|val)2014_)?0*(\d{1,12})(?:_\d+)?\.jpe?g", re.IGNORECASE)
 
@@ -37,7 +37,7 @@ class Source(ABC):
     publisher   who gives the files out, in words
     folders     spellings of the picture folder, beneath the root
     published   counts that the check compares with
-    held_out    splits that are never trained on
+    absent      pictures that are listed and were never given out
     """
 
     name: str
@@ -47,7 +47,7 @@ class Source(ABC):
     pictures_from: str
     folders: tuple[str, ...]
     published: dict[str, Counts]
-    held_out: tuple[str, ...]
+    absent: tuple[str, ...] = ()
 
     @abstractmethod
     def units(self, split: str) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ class Source(ABC):
     def refuse(self, split: str) -> None:  # noqa: B027 - most sets refuse nothing
         """A UserError for a split that is known not to exist, with the reason."""
 
-    def all_units(self, root: Path) -> tuple[str, ...]:
+    def all_units(self, root: Path) -> tuple[str, ...]:  # noqa: ARG002 - a folder of one's own looks there
         """Every unit that a check or a preparation visits."""
         return tuple(dict.fromkeys(unit for split in self.published for unit in self.units(split)))
 

@@ -12,7 +12,6 @@ from riszoo.data.source import Counts, Source
 from riszoo.errors import UserError
 
 REFER = "Licheng Yu's `refer` project (UNC; an issue there lists mirrors)"
-UNC = ("val", "testA", "testB")
 UNKNOWN = Counts(None, None, None)
 
 _ALL: list[Source] = [
@@ -26,7 +25,6 @@ _ALL: list[Source] = [
             "testA": Counts(1_975, 5_657, 750),
             "testB": Counts(1_810, 5_095, 750),
         },
-        UNC,
         REFER,
     ),
     Refer(
@@ -38,7 +36,6 @@ _ALL: list[Source] = [
             "val": Counts(5_000, None, 4_559),
             "test": Counts(5_000, None, 4_527),
         },
-        ("val", "test"),
         REFER,
     ),
     Refer(
@@ -51,7 +48,6 @@ _ALL: list[Source] = [
             "testA": Counts(1_975, 5_726, 750),
             "testB": Counts(1_798, 4_889, 750),
         },
-        UNC,
         REFER,
     ),
     Refer(
@@ -63,7 +59,6 @@ _ALL: list[Source] = [
             "val": Counts(2_573, 4_896, 1_300),
             "test": Counts(5_023, 9_602, 2_600),
         },
-        ("val", "test"),
         REFER,
     ),
     Refer(
@@ -71,7 +66,6 @@ _ALL: list[Source] = [
         "refcocog",
         "google",
         {"train": Counts(44_822, 85_474, 24_698), "val": Counts(5_000, 9_536, 4_650)},
-        ("val",),
         REFER,
     ),
     Refer(
@@ -84,7 +78,6 @@ _ALL: list[Source] = [
             "testA": Counts(None, None, 750),
             "testB": Counts(None, None, 750),
         },
-        UNC,
         "Henghui Ding's gRefCOCO project",
         refs="grefs",
     ),
@@ -93,7 +86,6 @@ _ALL: list[Source] = [
         "refclef",
         "berkeley",
         {"train": Counts(None, None, None), "val": Counts(None, 5_842, None), "test": Counts(None, 60_103, None)},
-        ("val", "test"),
         REFER,
     ),
     RefClef(
@@ -101,7 +93,6 @@ _ALL: list[Source] = [
         "refclef",
         "unc",
         dict.fromkeys(("train", "val", "testA", "testB", "testC"), UNKNOWN),
-        ("val", "testA", "testB", "testC"),
         REFER,
     ),
     ReferIt(),

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,15 +39,15 @@ def _picture_mask(path: Path, size: Size) -> Mask:
     with Image.open(path) as picture:
         if (picture.height, picture.width) != size:  # told before anything is unfolded
             raise ValueError(_other_size((picture.height, picture.width), size))
-        pixels = np.asarray(picture)  # an indexed picture gives its indices: 0 is the ground
+        pixels: NDArray[Any] = np.asarray(picture)  # an indexed picture gives its indices: 0 is the ground
     if pixels.ndim == 3:
         colours = pixels[..., :3] if pixels.shape[2] in (3, 4) else pixels[..., :1]
-        pixels = colours.any(axis=2)
-    return np.array(pixels != 0)
+        return np.asarray(colours.any(axis=2), dtype=np.bool_)
+    return pixels != 0 if pixels.dtype != np.bool_ else pixels.copy()
 
 
 def _matlab_mask(path: Path) -> Mask:
-    return matlab_matrix(path.read_bytes(), "segimg_t") == 0
+    return np.asarray(matlab_matrix(path.read_bytes(), "segimg_t") == 0, dtype=np.bool_)
 
 
 def matlab_matrix(blob: bytes, name: str) -> NDArray[np.generic]:
