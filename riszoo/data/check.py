@@ -38,12 +38,9 @@ def run(argv: list[str]) -> int:
     sources = [source(name) for name in given.sets]
     if given.record is not None:
         return _look_up(sources, options, given.record)
-    reports = [examine(one, options, given.pictures) for one in sources]
-    facts: Facts = {
-        "sets": reports,
-        "leaks": _leaks(sources, options, reports),
-        "good": all(r["good"] for r in reports),
-    }
+    indices: Indices = {}
+    reports = [examine(one, options, given.pictures, indices) for one in sources]
+    facts: Facts = {"sets": reports, "leaks": _leaks(indices), "good": all(report["good"] for report in reports)}
     print(json.dumps(facts, indent=2) if given.json else "\n".join(_lines(facts)))
     return 0 if facts["good"] else 1
 
