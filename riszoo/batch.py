@@ -139,7 +139,7 @@ class Features(Movable):
 
 @dataclass
 class Output(Movable):
-    """A model's answer: mask logits, no-target logits where the model has such a head, and maps worth looking at.
+    """A model's answer: mask logits, maps worth looking at, and no-target logits where the model has such a head.
 
     An evidence map is (N, 1, h, w) for the whole sentence or (N, L, h, w) for each token.
     """
@@ -147,6 +147,7 @@ class Output(Movable):
     logits: Tensor  # (N, 1, h, w), covering the whole frame
     evidence: dict[str, Tensor] = field(default_factory=dict)
     no_target: Tensor | None = None  # (N,) logit > 0: nothing in the picture is meant
+    aux: dict[str, Tensor] = field(default_factory=dict)  # what the model's own loss reads, and nobody else
 
 
 @dataclass

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-import data_trees as trees
 import numpy as np
 import pytest
 
 from riszoo.data import check
 from riszoo.data.source import Counts
 from riszoo.data.sources import SOURCES
+from tests import data_trees as trees
 
 
 @pytest.fixture

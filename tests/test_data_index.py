@@ -7,7 +7,6 @@ import os
 import pickle
 import warnings
 
-import data_trees as trees
 import numpy as np
 import pytest
 
@@ -17,6 +16,7 @@ from riszoo.data.masks import Truth
 from riszoo.data.opening import Options, open_index, open_split
 from riszoo.data.sources import source
 from riszoo.errors import UserError
+from tests import data_trees as trees
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import data_trees as trees
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -10,6 +9,7 @@ from pycocotools import mask as coco
 
 from riszoo.data.masks import Nothing, Polygons, Rles, Truth, Union, Unknown, shrink
 from riszoo.errors import UserError
+from tests import data_trees as trees
 
 SIZE = (trees.H, trees.W)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 
-import data_trees as trees
 import pytest
 
 from riszoo.data.mixed import Concatenation, leaks
 from riszoo.data.opening import Options, held_out, open_split
 from riszoo.data.sources import source
+from tests import data_trees as trees
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pickle
 import warnings
 from pathlib import Path
 
-import data_trees as trees
 import numpy as np
 import pytest
 
@@ -16,6 +15,7 @@ from riszoo.data.opening import Options, open_split
 from riszoo.data.source import coco_key, matches
 from riszoo.data.sources import SOURCES, source
 from riszoo.errors import UserError
+from tests import data_trees as trees
 
 ANY, ONCE, OUTLINED = Truth(), Truth(overlap="once"), Truth(engine="pillow")
 

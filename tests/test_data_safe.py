@@ -8,7 +8,6 @@ import pickle
 import struct
 import warnings
 
-import data_trees as trees
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +20,7 @@ from riszoo.data.pictures import PictureError, decode, load, resize, size_of
 from riszoo.data.sources import source
 from riszoo.data.stored import matlab_matrix, read_mask
 from riszoo.errors import UserError
+from tests import data_trees as trees
 
 SIZE = (20, 30)
 

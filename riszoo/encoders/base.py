@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from riszoo.batch import Tokens, Words
 
@@ -31,7 +32,7 @@ class Vision:
 class Text:
     """Which text encoder, as plain values.
 
-    name        `bigru`, or any transformers encoder: a model type (`bert`: built from `options`), a hub name or a folder
+    name        `bigru`, or any transformers encoder: a type (`bert`: built from `options`), a hub name or a folder
     weights     `none` (random), `pretrained` (by name, from the local cache, or from the folder `name`)
     length      tokens a sentence is cut to, special ones included
     vocabulary  the words of a word-level encoder; left out, it is made of the training split before the model is built
@@ -47,7 +48,21 @@ class Text:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-class VisionEncoder(nn.Module, ABC):
+class Encoder(nn.Module):
+    """A module that can be frozen for good: no gradients, and evaluation mode however often `train` is called."""
+
+    frozen: bool = False
+
+    def freeze(self) -> Self:
+        self.frozen = True
+        self.requires_grad_(False)
+        return self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(mode and not self.frozen)
+
+
+class VisionEncoder(Encoder, ABC):
     """A picture as maps, in steps that language can enter between.
 
     `forward` is the loop of `stem` and, per stage, `down` and `blocks`. Every step takes and gives NCHW.
@@ -77,10 +92,12 @@ class VisionEncoder(nn.Module, ABC):
         return maps
 
 
-class TextEncoder(nn.Module, ABC):
+class TextEncoder(Encoder, ABC):
     """Sentences as word states. `tokenize` runs on the CPU; a pad token never changes a valid state."""
 
     width: int
+    length: int
+    fixed_length: bool
 
     @abstractmethod
     def tokenize(self, texts: list[str]) -> Tokens:

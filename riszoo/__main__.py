@@ -1,0 +1,8 @@
+"""`python -m riszoo`."""
+
+import sys
+
+from riszoo.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""From a model's output to masks that can be handed on: PNG files, RLE, a box and a score."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as coco
+from torch import Tensor
+
+from riszoo.batch import Batch, Output
+from riszoo.data.masks import Mask
+from riszoo.files import write_atomically
+from riszoo.metrics.protocols import Protocol
+from riszoo.metrics.resample import foreground
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says to one sentence. `nothing` is the no-target head's word, None without such a head."""
+
+    id: str
+    text: str
+    mask: Mask  # at the size the protocol compares at
+    score: float
+    nothing: bool | None
+
+    @property
+    def rle(self) -> dict[str, Any]:
+        encoded = coco.encode(np.asfortranarray(self.mask.astype(np.uint8)))
+        return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+
+    @property
+    def box(self) -> list[int]:
+        """x, y, width, height around the mask; all zero where it is empty."""
+        rows, cols = np.flatnonzero(self.mask.any(1)), np.flatnonzero(self.mask.any(0))
+        if len(rows) == 0:
+            return [0, 0, 0, 0]
+        return [int(v) for v in (cols[0], rows[0], cols[-1] - cols[0] + 1, rows[-1] - rows[0] + 1)]
+
+    def entry(self) -> dict[str, Any]:
+        """As JSON carries it."""
+        found = {"id": self.id, "text": self.text, "segmentation": self.rle, "bbox": self.box,
+                 "score": round(self.score, 6)}  # fmt: skip
+        return found if self.nothing is None else {**found, "no_target": self.nothing}
+
+
+def answers(output: Output, batch: Batch, protocol: Protocol) -> list[Answer]:
+    """One answer a sentence, resized and made binary as the protocol says."""
+    found = []
+    says = [None] * len(batch) if output.no_target is None else (output.no_target > 0).tolist()
+    for i, sample in enumerate(batch.samples):
+        geometry = batch.geometry[int(batch.image_index[i])]
+        size = protocol.truth.frame or geometry.original
+        mask = foreground(output.logits[i : i + 1, 0], [geometry], [size], protocol)[0]
+        found.append(Answer(sample.id, sample.text, mask.cpu().numpy(), _score(output.logits[i, 0]), says[i]))
+    return found
+
+
+def _score(logits: Tensor) -> float:
+    """Mean probability of the cells that are foreground; 0 for an empty mask."""
+    inside = logits > 0
+    return float(logits.sigmoid()[inside].mean()) if bool(inside.any()) else 0.0
+
+
+def png(mask: Mask) -> bytes:
+    """Black and white, one bit of meaning: 0 or 255."""
+    file = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_answers(folder: Path, found: list[Answer]) -> list[dict[str, Any]]:
+    """A PNG a sentence; returns the entries for the RLE file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for answer in found:
+        write_atomically(folder / f"{answer.id}.png", png(answer.mask))
+    return [answer.entry() for answer in found]
+
+
+def per_word(maps: Tensor, spans: list[tuple[str, int, int]]) -> list[tuple[str, np.ndarray[Any, Any]]]:
+    """(L, h, w) evidence of tokens -> the mean map of each word's tokens."""
+    return [(word, maps[first:last].float().mean(0).cpu().numpy()) for word, first, last in spans]
+
+
+def evidence_of(output: Output, batch: Batch, sentence: int, top: int, left: int, bottom: int, right: int) -> dict[str, Any]:
+    """Each evidence map of one sentence cut to the picture: one map, or one a word."""
+    assert batch.tokens is not None
+    frame = batch.images.shape[-2:]
+    cut: dict[str, Any] = {}
+    for name, maps in output.evidence.items():
+        h, w = maps.shape[-2:]
+        rows = slice(round(top * h / frame[0]), max(round(top * h / frame[0]) + 1, round(bottom * h / frame[0])))
+        cols = slice(round(left * w / frame[1]), max(round(left * w / frame[1]) + 1, round(right * w / frame[1])))
+        one = torch.nan_to_num(maps[sentence, :, rows, cols])
+        words = per_word(one, batch.tokens.spans[sentence])
+        cut[name] = one[0].float().cpu().numpy() if len(one) == 1 else words
+    return cut

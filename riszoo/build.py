@@ -1,0 +1,93 @@
+"""From plain values to objects: one way for the command line, checkpoints, tests and Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+
+from riszoo import recipes
+from riszoo.encoders.base import Text
+from riszoo.encoders.text import takes_vocabulary
+from riszoo.encoders.words import vocabulary_of
+from riszoo.errors import UserError
+from riszoo.recipes import Config
+
+if TYPE_CHECKING:
+    from riszoo.data.module import RISData
+    from riszoo.model import RISModule
+
+T = TypeVar("T")
+
+
+def instantiate(base: type[T], section: Config) -> T:
+    """`{"class_path", "init_args"}` -> an object, its values checked against the constructor's types."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "it")
+    try:
+        built: T = parser.instantiate_classes(parser.parse_object({"it": section})).it
+    except ArgumentError as error:
+        raise UserError(f"{section.get('class_path')}: {' '.join(str(error).split())}") from None
+    return built
+
+
+def vocabulary_for(model: Config, data: RISData) -> list[str] | None:
+    """The words a word-level text encoder is missing, made of the training split; None where it needs none."""
+    text: Config = (model.get("init_args") or {}).get("text") or {}
+    if text.get("vocabulary") is None and takes_vocabulary(Text(**text)):
+        return vocabulary_of(data.words())
+    return None
+
+
+def with_vocabulary(model: Config, data: RISData) -> Config:
+    words = vocabulary_for(model, data)
+    return model if words is None else recipes.merge(model, {"init_args": {"text": {"vocabulary": words}}})
+
+
+def from_recipe(
+    name: str, data: str = "scenes", scale: str | None = None, over: Config | None = None
+) -> tuple[RISModule, RISData, Config]:
+    """A model and its data module as `riszoo fit` would make them; `over` is laid on the resolved recipe."""
+    from riszoo.data.module import RISData
+    from riszoo.model import RISModule
+
+    config = recipes.merge(recipes.resolve(name, data, scale), over or {})
+    linked = {key: config["model"]["init_args"][key] for key in ("size", "geometry") if key in config["model"]["init_args"]}
+    module = instantiate(RISData, recipes.merge(config["data"], {"init_args": linked}))  # type: ignore[type-abstract]
+    config["model"] = with_vocabulary(config["model"], module)
+    return instantiate(RISModule, config["model"]), module, config  # type: ignore[type-abstract]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A riszoo checkpoint, opened with weights_only."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is no checkpoint that can be read safely: {reason}") from None
+    if not isinstance(content, dict) or "state_dict" not in content or "riszoo" not in content:
+        raise UserError(f"{path} is not a riszoo checkpoint: it lacks the model's class and weights")
+    return content
+
+
+def model_section(checkpoint: dict[str, Any]) -> Config:
+    """The configuration a checkpoint's model is rebuilt from."""
+    kept = checkpoint.get("hyper_parameters", {})
+    init = {key: value for key, value in kept.items() if not key.startswith("_")}
+    return {"class_path": checkpoint["riszoo"]["class_path"], "init_args": init}
+
+
+def from_checkpoint(path: Path) -> RISModule:
+    """The model of a checkpoint, with its weights, ready to be asked."""
+    from riszoo.model import RISModule
+
+    content = read_checkpoint(path)
+    section = model_section(content)
+    for encoder in ("vision", "text"):  # the checkpoint holds their weights: nothing else is looked for
+        if isinstance(section["init_args"].get(encoder), dict):
+            section["init_args"][encoder]["weights"] = "none"
+    model = instantiate(RISModule, section)  # type: ignore[type-abstract]
+    model.load_state_dict(content["state_dict"])
+    return model.eval()

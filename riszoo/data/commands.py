@@ -1,0 +1,46 @@
+"""`riszoo data`: show, check and prepare data sets."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from riszoo import recipes
+from riszoo.errors import UserError
+from riszoo.info import OneSentence
+
+VERBS = {"show": None, "check": "riszoo.data.check", "prepare": "riszoo.data.prepare"}
+
+
+def main(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: riszoo data show|check|prepare SET [options]   (each with --help)")
+        return 0 if argv else 2
+    if argv[0] not in VERBS:
+        raise UserError(recipes.unknown("verb of 'riszoo data'", argv[0], VERBS))
+    module = VERBS[argv[0]]
+    return show(argv[1:]) if module is None else int(importlib.import_module(module).run(argv[1:]))
+
+
+def show(argv: list[str]) -> int:
+    """A contact sheet of a set: picture, sentence, outline of the mask."""
+    parser = OneSentence(prog="riszoo data show", description=show.__doc__)
+    parser.add_argument("data", help="a data set's recipe")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--start", type=int, default=0, help="the first picture shown")
+    parser.add_argument("--root", help="where the data set lies")
+    parser.add_argument("--out", default=None, help="the PNG to write; <data>-<split>.png when left out")
+    args = parser.parse_args(argv)
+    from riszoo.build import instantiate
+    from riszoo.data.module import RISData
+    from riszoo.data.show import sheet
+    from riszoo.draw import save
+
+    source = recipes.get("data", args.data).content
+    options = recipes.merge(source.get("common", {}).get("data", {}), {"root": args.root} if args.root else {})
+    data = instantiate(RISData, {"class_path": source["class_path"], "init_args": options})  # type: ignore[type-abstract]
+    out = Path(args.out or f"{args.data}-{args.split}.png")
+    save(sheet(data.split(args.split), args.count, args.start), out)
+    print(f"{out}: {args.count} pictures of {args.data}, {args.split}")
+    return 0

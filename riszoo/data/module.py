@@ -1,0 +1,174 @@
+"""The data module that every set shares: which questions are asked, in which order, on which process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from riszoo.batch import Batch, GeometryKind
+from riszoo.data.base import Split
+from riszoo.data.masks import Truth
+from riszoo.data.order import EvalBatches, Share, TrainBatches
+from riszoo.data.questions import CONTROLS, Control, Questions, collate
+from riszoo.errors import UserError
+
+
+class RISData(LightningDataModule, ABC):
+    """Pictures and the sentences asked about them; a set is a subclass that opens its splits.
+
+    Args:
+        size, geometry: the network's frame and how a picture comes into it (linked from the model)
+        batch_size: sentences a device takes at once, at most
+        total_batch_size: sentences in one optimiser step, over all devices (left out: batch_size times devices)
+        sentences_per_image: sentences asked about one picture in training, cycled where it has fewer
+        epoch: one pass over every target (a sentence drawn for each), or over every sentence
+        eval_pictures: pictures a device evaluates at once
+        grouped: in evaluation, ask all sentences of a picture together
+        workers: loading processes a device
+        seed: of the training order; left out, the run's seed
+        train_split, val_split: what `fit` uses
+        val_pictures: how many pictures the validations during training see; left out, all
+        test_splits: what `test` and `predict` use
+        control: `none`, `shuffled` (each picture asked another picture's sentence), `blank`, or several with commas
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int | tuple[int, int] = 480,
+        geometry: GeometryKind = "squeeze",
+        batch_size: int = 32,
+        total_batch_size: int | None = None,
+        sentences_per_image: int = 1,
+        epoch: Literal["targets", "sentences"] = "targets",
+        eval_pictures: int = 16,
+        grouped: bool = True,
+        workers: int = 1,
+        seed: int | None = None,
+        train_split: str = "train",
+        val_split: str = "val",
+        val_pictures: int | None = None,
+        test_splits: list[str] = ["val"],  # noqa: B006 - read only
+        control: str = "none",
+    ) -> None:
+        super().__init__()
+        self.frame = (size, size) if isinstance(size, int) else (size[0], size[1])
+        self.geometry: GeometryKind = geometry
+        self.batch_size, self.total_batch_size = batch_size, total_batch_size
+        self.sentences_per_image, self.epoch = sentences_per_image, epoch
+        self.eval_pictures, self.grouped, self.workers, self.seed = eval_pictures, grouped, workers, seed
+        self.train_split, self.val_split, self.val_pictures = train_split, val_split, val_pictures
+        self.test_splits = test_splits
+        self.controls = parse_controls(control)
+        self.truths: list[Truth] = [Truth()]
+        self.suites: list[tuple[Questions, Control]] = []
+        self._open: dict[str, Split] = {}
+
+    @abstractmethod
+    def open(self, split: str) -> Split:
+        """One split of the set, or a UserError naming the split and those there are."""
+
+    def split(self, name: str) -> Split:
+        """As `open`, once."""
+        if name not in self._open:
+            self._open[name] = self.open(name)
+        return self._open[name]
+
+    def words(self) -> Iterable[str]:
+        """Sentences that a word vocabulary is made of."""
+        return self.split(self.train_split).texts()
+
+    # -- one optimiser step, over the devices at hand -----------------------------------------------------------------
+
+    @property
+    def share(self) -> Share:
+        return Share.of(self.total_batch_size, self.batch_size, self.sentences_per_image, self._world)
+
+    @property
+    def device_batch(self) -> int:
+        """Sentences a device takes at once."""
+        return self.share.sentences
+
+    @property
+    def _world(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    @property
+    def _rank(self) -> int:
+        return 0 if self.trainer is None else self.trainer.global_rank
+
+    def setup(self, stage: str) -> None:
+        """Missing files are told before a model trains; accumulation follows from the devices."""
+        for name in self._wanted(stage):
+            self.split(name)
+        if stage == "fit" and self.trainer is not None:
+            self.trainer.accumulate_grad_batches = self.share.accumulate
+
+    def _wanted(self, stage: str) -> list[str]:
+        if stage in ("test", "predict"):
+            return self.test_splits
+        return [self.train_split, self.val_split] if stage == "fit" else [self.val_split]
+
+    # -- loaders ------------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        split = self.split(self.train_split)
+        seed = torch.initial_seed() % 2**32 if self.seed is None else self.seed
+        order = TrainBatches(split, self.share, self.epoch, seed, self._rank, self._world)
+        if len(order) == 0:
+            raise UserError(
+                f"split '{split.name}' of {split.set} is smaller than one batch of {self.share.total} sentences: "
+                "lower --data.total_batch_size or --data.batch_size"
+            )
+        return self._loader(Questions(split, self.frame, self.geometry, masks=True), order)
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        training = self.trainer is not None and self.trainer.state.fn == "fit"
+        controls: list[Control] = ["none"] if training else self.controls
+        return self._eval_loaders([self.val_split], controls, self.val_pictures if training else None)
+
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        return self._eval_loaders(self.test_splits, self.controls, None)
+
+    def predict_dataloader(self) -> list[DataLoader[Batch]]:
+        return self._eval_loaders(self.test_splits, self.controls[:1], None)
+
+    def _eval_loaders(self, splits: list[str], controls: list[Control], limit: int | None) -> list[DataLoader[Batch]]:
+        self.suites = [
+            (Questions(self.split(name), self.frame, self.geometry, truths=self.truths, control=control), control)
+            for name in splits
+            for control in controls
+        ]
+        return [
+            self._loader(
+                questions,
+                EvalBatches(questions.split, self.eval_pictures, self.grouped, self._rank, self._world, limit),
+            )
+            for questions, _ in self.suites
+        ]
+
+    def _loader(self, questions: Questions, batches: Any) -> DataLoader[Batch]:
+        return DataLoader(
+            questions,
+            batch_sampler=batches,
+            num_workers=self.workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.workers > 0 and isinstance(batches, TrainBatches),
+        )
+
+
+def parse_controls(text: str) -> list[Control]:
+    """`none,shuffled` -> the controls, each known."""
+    controls: list[Control] = []
+    for word in text.split(","):
+        known = next((control for control in CONTROLS if control == word.strip()), None)
+        if known is None:
+            raise UserError(f"unknown control '{word.strip()}': choose among {', '.join(CONTROLS)}")
+        controls.append(known)
+    return controls

@@ -1,0 +1,149 @@
+"""From a record to what the network sees: pictures in the frame, sentences, truths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from riszoo.batch import Batch, Geometry, GeometryKind, Sample
+from riszoo.data.base import Pixels, Record, Split
+from riszoo.data.masks import Truth
+from riszoo.data.order import Item
+
+Control = Literal["none", "shuffled", "blank"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
+
+
+class Example(NamedTuple):
+    """One picture with its questions, before several are stacked."""
+
+    image: Tensor  # (3, H, W) uint8
+    geometry: Geometry
+    samples: list[Sample]
+    masks: Tensor | None  # (n, H, W) bool, for each sentence
+    truths: dict[str, list[Tensor]]  # variant -> (h, w) bool, for each target asked about
+    target_index: list[int]  # for each sentence, into each list of `truths`
+
+
+class Questions(Dataset[Example]):
+    """A split as the network is asked about it.
+
+    `masks` gives the union at network size (training); `truths` lists the variants that protocols compare with.
+    A control changes the sentences and nothing else.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        frame: tuple[int, int],
+        geometry: GeometryKind,
+        *,
+        masks: bool = False,
+        truths: list[Truth] | None = None,
+        control: Control = "none",
+    ) -> None:
+        self.split, self.frame, self.geometry = split, frame, geometry
+        self.masks, self.truths, self.control = masks, truths or [], control
+
+    def __getitem__(self, item: Item) -> Example:
+        record = self.split[item.picture]
+        pixels = record.load()
+        geometry = Geometry.fit(self.geometry, (pixels.shape[0], pixels.shape[1]), self.frame)
+        samples = self._samples(record, item)
+        places = [place for place, _ in self._chosen(record, item)]
+        asked = sorted(set(places))
+        return Example(
+            place_picture(pixels, geometry),
+            geometry,
+            samples,
+            torch.stack([self._mask(record, place, geometry) for place in places]) if self.masks else None,
+            {t.key: [torch.from_numpy(record.targets[p].segmentation.draw(t)) for p in asked] for t in self.truths},
+            [asked.index(place) for place in places],
+        )
+
+    def samples(self, places: Iterable[int]) -> list[Sample]:
+        """The questions at these places of the split, without decoding a picture."""
+        pictures = self.split.sentence_picture
+        asked: dict[int, list[int]] = {}
+        for place in places:
+            asked.setdefault(int(pictures[place]), []).append(place)
+        return [
+            sample
+            for picture, within in asked.items()
+            for sample in self._samples(self.split[picture], Item(picture, tuple(within)))
+        ]
+
+    def _chosen(self, record: Record, item: Item) -> list[tuple[int, int]]:
+        """(place of the target, place of the sentence) of each sentence asked, within the record."""
+        first = int(np.searchsorted(self.split.sentence_picture, item.picture))
+        flat = [place for place, _ in record.sentences()]
+        return [(flat[index - first], index - first) for index in item.sentences]
+
+    def _samples(self, record: Record, item: Item) -> list[Sample]:
+        flat = record.sentences()
+        samples = []
+        for index, (place, within) in zip(item.sentences, self._chosen(record, item), strict=True):
+            sentence, target = flat[within][1], record.targets[place]
+            text = self._asked(sentence.text, item.picture, within)
+            samples.append(
+                Sample(
+                    sentence.id, index, self.split.set, self.split.name, record.id, target.id, text, sentence.tags,
+                    target.no_target,
+                )
+            )  # fmt: skip
+        return samples
+
+    def _asked(self, text: str, picture: int, within: int) -> str:
+        if self.control == "none":
+            return text
+        if self.control == "blank":
+            return ""
+        other = self.split[(picture + max(1, len(self.split) // 2)) % len(self.split)].sentences()
+        return other[within % len(other)][1].text
+
+    def _mask(self, record: Record, place: int, geometry: Geometry) -> Tensor:
+        """The union in the network's frame; nothing is named outside the picture."""
+        top, left, bottom, right = geometry.valid
+        inside = record.targets[place].segmentation.draw(Truth(frame=geometry.inside))
+        mask = torch.zeros(self.frame, dtype=torch.bool)
+        mask[top:bottom, left:right] = torch.from_numpy(inside)
+        return mask
+
+
+def place_picture(pixels: Pixels, geometry: Geometry) -> Tensor:
+    """(H0, W0, 3) uint8 -> (3, H, W) uint8 in the frame; what is outside the picture is left at zero."""
+    top, left, bottom, right = geometry.valid
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    if image.shape[-2:] != geometry.inside:
+        image = F.interpolate(image[None], size=geometry.inside, mode="bilinear", antialias=True)[0]
+    if geometry.inside == geometry.frame:
+        return image.contiguous()
+    frame = torch.zeros((3, *geometry.frame), dtype=torch.uint8)
+    frame[:, top:bottom, left:right] = image
+    return frame
+
+
+def collate(examples: list[Example]) -> Batch:
+    """Pictures stacked; sentences, and targets, in one row over all of them."""
+    counts = torch.tensor([len(e.samples) for e in examples])
+    samples = [sample for e in examples for sample in e.samples]
+    starts = np.cumsum([0] + [max(e.target_index) + 1 for e in examples[:-1]]).tolist()
+    return Batch(
+        images=torch.stack([e.image for e in examples]),
+        valid=torch.tensor([e.geometry.valid for e in examples]),
+        image_ids=[e.samples[0].picture for e in examples],
+        geometry=[e.geometry for e in examples],
+        texts=[sample.text for sample in samples],
+        image_index=torch.repeat_interleave(torch.arange(len(examples)), counts),
+        samples=samples,
+        no_target=torch.tensor([sample.no_target for sample in samples]),
+        masks=torch.cat([e.masks for e in examples if e.masks is not None]) if examples[0].masks is not None else None,
+        truths={key: [mask for e in examples for mask in e.truths[key]] for key in examples[0].truths},
+        target_index=torch.tensor([i + s for e, s in zip(examples, starts, strict=True) for i in e.target_index]),
+    )

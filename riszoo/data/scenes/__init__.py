@@ -1,0 +1,6 @@
+"""The embedded set: rendered pictures with referring sentences whose truth is exact."""
+
+from riszoo.data.scenes.split import PLANS, VERSION, ScenesSplit
+from riszoo.data.scenes.wording import vocabulary
+
+__all__ = ["PLANS", "VERSION", "ScenesSplit", "vocabulary"]

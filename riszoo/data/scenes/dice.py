@@ -1,0 +1,49 @@
+"""Chance that gives the same throws on every machine.
+
+Only `random()` of Python's generator is promised to stay the same between versions, so everything is made of it.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Odds(Generic[T]):
+    """Values with weights, to draw from."""
+
+    def __init__(self, weights: Mapping[T, float]) -> None:
+        self.values = tuple(weights)
+        self.edges = tuple(accumulate(weights.values()))
+
+
+class Dice:
+    """Throws that follow from a name, such as `scenes/0/val/17`."""
+
+    def __init__(self, name: str) -> None:
+        self.random = random.Random(name).random
+
+    def below(self, count: int) -> int:
+        return int(self.random() * count)
+
+    def between(self, low: float, high: float) -> float:
+        return low + self.random() * (high - low)
+
+    def chance(self, probability: float) -> bool:
+        return self.random() < probability
+
+    def pick(self, options: Sequence[T]) -> T:
+        return options[int(self.random() * len(options))]
+
+    def draw(self, odds: Odds[T]) -> T:
+        return odds.values[bisect(odds.edges, self.random() * odds.edges[-1])]
+
+    def sample(self, options: Sequence[T], count: int) -> list[T]:
+        """Some of the options, each at most once, in a random order."""
+        rest = list(options)
+        return [rest.pop(self.below(len(rest))) for _ in range(min(count, len(rest)))]

@@ -1,0 +1,22 @@
+"""`riszoo list`: what there is, read from the recipes."""
+
+from __future__ import annotations
+
+from riszoo.errors import UserError
+from riszoo.metrics.protocols import PROTOCOLS
+from riszoo.recipes import listing
+
+
+def main(argv: list[str]) -> int:
+    if argv:
+        raise UserError(f"'riszoo list' takes no options, and got '{argv[0]}'")
+    headings = {"models": "models (--model)", "data": "data sets (--data)"}
+    seen: set[str] = set()
+    for kind, recipe in listing():
+        if kind not in seen:
+            seen.add(kind)
+            print(f"{headings[kind]}")
+        scales = f"  [{', '.join(recipe.scales)}]" if kind == "models" else ""
+        print(f"  {recipe.name:<18}{recipe.title}{scales}")
+    print(f"protocols (--protocol)\n  {', '.join(PROTOCOLS)}, published")
+    return 0

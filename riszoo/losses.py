@@ -1,0 +1,38 @@
+"""Losses that keep one value a sentence, so that a neighbour in the batch never changes another's."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def shrink_mask(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(N, H, W) bool -> (N, h, w) share of each cell that is inside the mask."""
+    dtype = torch.get_default_dtype() if not masks.is_floating_point() else masks.dtype
+    return F.adaptive_avg_pool2d(masks.to(dtype)[:, None], grid)[:, 0]
+
+
+def majority(shares: Tensor) -> Tensor:
+    """(N, h, w) shares -> 0 or 1 where more than half a cell is inside; a tiny object keeps its largest cell."""
+    largest = shares.amax((-2, -1), keepdim=True)
+    return ((shares > 0.5) | ((shares == largest) & (largest > 0))).to(shares.dtype)
+
+
+def bce(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy, mean over the cells of each sentence: (N, h, w) twice -> (N,)."""
+    return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none").mean((-2, -1))
+
+
+def dice(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - Dice of the probabilities, smoothed by one pixel so that empty against empty costs nothing: (N,)."""
+    inside, target = logits.sigmoid(), target.to(logits.dtype)
+    overlap = (inside * target).sum((-2, -1))
+    return 1 - (2 * overlap + 1) / (inside.sum((-2, -1)) + target.sum((-2, -1)) + 1)
+
+
+def spatial_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of a softmax over the cells against the target spread evenly; an empty target costs nothing."""
+    target = target.to(logits.dtype)
+    spread = target / target.sum((-2, -1), keepdim=True).clamp_min(1)
+    return -(spread * logits.flatten(1).log_softmax(-1).view_as(logits)).sum((-2, -1))

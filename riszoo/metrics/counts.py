@@ -1,0 +1,78 @@
+"""Two masks as thirteen whole numbers, from which every metric follows.
+
+Letters: n pairs of masks, M0 x M1 cells (a smaller picture's are False beyond its size).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from riszoo.metrics.resample import Size
+
+
+def count(predicted: Tensor, true: Tensor, sizes: Sequence[Size], band: float) -> Tensor:
+    """(n, M0, M1) bool each -> (n, 13) int64 in the order of `rows.COUNTS`."""
+    masks = torch.stack([predicted & true, predicted, true])  # (3, n, M0, M1)
+    along_y, along_x = masks.sum(-1, dtype=torch.int32), masks.sum(-2, dtype=torch.int32)  # (3, n, M0), (3, n, M1)
+    areas = along_y.sum(-1).T  # (n, 3)
+    bands = boundary_counts(masks[1:], sizes, band) if band else areas.new_zeros(len(areas), 2)
+    return torch.cat([areas, bands, *boxes(along_y[1:], along_x[1:])], -1)
+
+
+def boxes(along_y: Tensor, along_x: Tensor) -> Tensor:
+    """Mask pixels in each row and column -> (..., 4): top, left, bottom, right, half-open; all 0 around nothing."""
+    (top, bottom), (left, right) = _extent(along_y), _extent(along_x)
+    return torch.stack([top, left, bottom, right], -1)
+
+
+def _extent(totals: Tensor) -> tuple[Tensor, Tensor]:
+    place = torch.arange(totals.shape[-1], device=totals.device)
+    filled = totals > 0
+    end = torch.where(filled, place + 1, 0).amax(-1)
+    start = torch.where(filled, place, totals.shape[-1]).amin(-1)
+    return torch.minimum(start, end), end
+
+
+def band_width(size: Size, share: float) -> int:
+    """Cells that a boundary band is wide: a share of the diagonal, at least one."""
+    return max(1, round(share * math.hypot(*size)))
+
+
+def boundary_counts(masks: Tensor, sizes: Sequence[Size], share: float) -> Tensor:
+    """(2, n, M0, M1) -> (n, 2): cells in both masks' boundary bands, and in either's (as in boundary IoU)."""
+    widths = [band_width(size, share) for size in sizes]
+    bands = torch.empty_like(masks) if len(set(widths)) > 1 else masks
+    for width in set(widths):
+        if bands is masks:
+            bands = masks & ~erode(masks, width)
+            break
+        where = torch.tensor([i for i, w in enumerate(widths) if w == width], device=masks.device)
+        part = masks.index_select(1, where)
+        bands.index_copy_(1, where, part & ~erode(part, width))
+    predicted, true = bands
+    return torch.stack([(predicted & true).sum((-2, -1)), (predicted | true).sum((-2, -1))], -1)
+
+
+def erode(masks: Tensor, width: int) -> Tensor:
+    """The cells whose square of 2 width + 1 cells lies wholly inside the mask; outside the picture is background."""
+    return _erode_axis(_erode_axis(masks, width, -1), width, -2)
+
+
+def _erode_axis(masks: Tensor, width: int, axis: int) -> Tensor:
+    """A window is the meeting of two half as long, so its length doubles with every step."""
+    length = masks.shape[axis]
+    if length <= 2 * width:
+        return torch.zeros_like(masks)
+    reach, window = masks, 1
+    while window < 2 * width + 1:
+        step = min(window, 2 * width + 1 - window)
+        rest = reach.shape[axis] - step
+        reach = reach.narrow(axis, 0, rest) & reach.narrow(axis, step, rest)
+        window += step
+    eroded = torch.zeros_like(masks)
+    eroded.narrow(axis, width, length - 2 * width).copy_(reach)
+    return eroded

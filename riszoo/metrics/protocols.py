@@ -1,0 +1,215 @@
+"""What each published evaluator does between a model's logits and its numbers, as plain values.
+
+A protocol alone resizes and thresholds. `docs/protocols.md` says of each whose code it mirrors and what of it is
+approximated.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from riszoo.data.masks import Truth
+from riszoo.errors import UserError
+
+Kernel = Literal["nearest", "bilinear", "bicubic"]
+Border = Literal["edge", "picture", "zero"]
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """One resize of a map.
+
+    align_corners   the outermost cell centres of both grids coincide, instead of their outer edges
+    border          what lies beyond: the last cell of the grid, the last cell of the picture's box (the map is
+                    cropped first), or zeros
+    """
+
+    kernel: Kernel = "bilinear"
+    align_corners: bool = False
+    border: Border = "edge"
+
+
+_UNION, _BILINEAR = Truth(), Resampling()
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """From logits to numbers.
+
+    truth        how the truth is drawn; its frame is where prediction and truth are compared
+    score        what is resized: the mask logit, or its sigmoid
+    via          a first resize to the network's frame, where the mirrored code makes one
+    resampling   the resize to the frame of comparison
+    threshold    a score above it is foreground; at it, too, when `inclusive`
+    when         the threshold is applied at the `end`, or already on the model's `grid` or in the network's `frame`;
+                 then whatever is above 0 after the resize counts as foreground
+    iou          a pair's IoU from I and U;  `empty` replaces it where U = 0
+    tie          what a pair must do to pass Pr@t; `> float32` compares with t as a 32-bit number
+    precision    the t of Pr@t, in percent
+    sentences    which sentences enter oIoU, mIoU and Pr: `all`, or `targeted` ones only
+    no_target    whose rules give gIoU, cIoU, N-acc, T-acc (Ref-ZOM: acc)
+    ruled        oIoU, mIoU and Pr follow those rules too: a target called empty has I = 0
+    nt_pixels    a model without a no-target head says "nothing" with a mask of fewer pixels
+    box_tie      what the box around the mask must do at IoU 0.5
+    band         width of the boundary band as a share of the picture's diagonal; 0: not measured
+    subsets      numbers for each sentence type (its first tag), or for every tag
+    """
+
+    name: str
+    mirrors: str
+    truth: Truth = _UNION
+    score: Literal["logit", "probability"] = "logit"
+    via: Resampling | None = None
+    resampling: Resampling = _BILINEAR
+    threshold: float = 0.0
+    inclusive: bool = False
+    when: Literal["grid", "frame", "end"] = "end"
+    iou: Literal["I/U", "I/(U+1e-6)", "I/(U+1e-5)", "(I+1e-10)/(U+1e-10)"] = "I/U"
+    empty: Literal["0", "1", "nan"] = "0"
+    tie: Literal[">=", ">", "> float32"] = ">="
+    precision: tuple[int, ...] = (50, 60, 70, 80, 90)
+    sentences: Literal["all", "targeted"] = "all"
+    no_target: Literal["none", "rela", "gsva", "lisa", "refzom"] = "none"
+    ruled: bool = False
+    nt_pixels: int = 1
+    box_tie: Literal[">=", ">"] = ">="
+    band: float = 0.0
+    subsets: Literal["type", "tags"] = "type"
+
+    def definition(self) -> dict[str, Any]:
+        """Everything that fixes the numbers, for the record of a result."""
+        eval_size = "original" if self.truth.frame is None else "x".join(map(str, self.truth.frame))
+        return {**asdict(self), "eval_size": eval_size, "truth_variant": self.truth.key}
+
+    def pass_name(self, percent: int) -> str:
+        return f"Pr@{percent / 100:g}"
+
+
+def _table(*protocols: Protocol) -> dict[str, Protocol]:
+    return {protocol.name: protocol for protocol in protocols}
+
+
+_ONCE = Truth(overlap="once")
+_ONCE_480 = Truth(overlap="once", frame=(480, 480))
+_CORNERS = Resampling("bicubic", align_corners=True)
+_CROPPED = Resampling(border="picture")
+_TO_95 = (50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
+
+_ORIGINAL = Protocol(
+    name="original",
+    mirrors="the zoo's default: LAVT's numbers at the picture's own size, ReLA's rules where nothing is meant",
+    sentences="targeted",
+    no_target="rela",
+    band=0.02,
+)
+_LAVT = Protocol(name="lavt480", mirrors="LAVT, CrossVLT", truth=_ONCE_480)
+_CRIS = Protocol(
+    name="cris035",
+    mirrors="CRIS, ETRIS",
+    score="probability",
+    via=_CORNERS,
+    resampling=Resampling("bicubic", border="zero"),
+    threshold=0.35,
+    iou="I/(U+1e-6)",
+    tie="> float32",
+)
+_MCN = Protocol(
+    name="mcn",
+    mirrors="MCN",
+    score="probability",
+    via=_BILINEAR,
+    resampling=_CROPPED,
+    threshold=0.35,
+    iou="(I+1e-10)/(U+1e-10)",
+    empty="1",
+    tie=">",
+    precision=_TO_95,
+    box_tie=">",
+)
+_RELA = Protocol(
+    name="rela",
+    mirrors="ReLA on gRefCOCO",
+    truth=Truth(engine="scaled", frame=(480, 480)),
+    precision=(70, 80, 90),
+    sentences="targeted",
+    no_target="rela",
+    ruled=True,
+)
+_LISA = Protocol(
+    name="lisa",
+    mirrors="LISA",
+    via=_BILINEAR,
+    resampling=_CROPPED,
+    iou="I/(U+1e-5)",
+    empty="1",
+    no_target="lisa",
+)
+
+PROTOCOLS = _table(
+    _ORIGINAL,
+    _LAVT,
+    replace(_LAVT, name="refzom", mirrors="DMMI on Ref-ZOM", sentences="targeted", no_target="refzom"),
+    replace(_LAVT, name="polyformer", mirrors="PolyFormer", truth=replace(_ONCE_480, frame=(512, 512))),
+    replace(_LAVT, name="maskris", mirrors="MaskRIS with --eval_ori_size", truth=_ONCE, empty="nan"),
+    replace(_LAVT, name="mmdet", mirrors="mmdetection's RefSegMetric", truth=_UNION),
+    _CRIS,
+    replace(
+        _CRIS, name="cgformer", mirrors="CGFormer, test", truth=_ONCE, via=None, resampling=_CORNERS, threshold=0.5
+    ),
+    _MCN,
+    replace(_MCN, name="vlt", mirrors="VLT"),
+    replace(_MCN, name="simrec", mirrors="SimREC", when="grid"),
+    Protocol(
+        name="rmi",
+        mirrors="text_objseg, RMI, CMPC",
+        via=_BILINEAR,
+        threshold=1e-9,
+        inclusive=True,
+        when="frame",
+    ),
+    _RELA,
+    replace(_RELA, name="rela50", mirrors="ReLA, a mask of fewer than 50 pixels being empty", nt_pixels=50),
+    Protocol(
+        name="gsva",
+        mirrors="GSVA on gRefCOCO",
+        via=_BILINEAR,
+        resampling=_CROPPED,
+        inclusive=True,
+        precision=(70, 80, 90),
+        sentences="targeted",
+        no_target="gsva",
+    ),
+    _LISA,
+    Protocol(
+        name="phrasecut",
+        mirrors="the PhraseCut evaluator",
+        truth=Truth(engine="pillow"),
+        tie=">",
+        box_tie=">",
+        subsets="tags",
+    ),
+)
+
+
+def get_protocols(names: str | Sequence[str], published: str | None = None) -> tuple[Protocol, ...]:
+    """Protocols by name, each once. The word `published` stands for the one that a recipe's paper used."""
+    words = names.split(",") if isinstance(names, str) else list(names)
+    resolved = [_resolve(word.strip(), published) for word in words if word.strip()]
+    if not resolved:
+        raise UserError(f"no protocol is named; choose from {', '.join(PROTOCOLS)}")
+    return tuple(dict.fromkeys(resolved))
+
+
+def _resolve(word: str, published: str | None) -> Protocol:
+    if word == "published":
+        if published is None:
+            raise UserError("the recipe names no published protocol: write the name of one instead of 'published'")
+        word = published
+    if word not in PROTOCOLS:
+        near = difflib.get_close_matches(word, PROTOCOLS, n=1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(PROTOCOLS)}"
+        raise UserError(f"there is no protocol '{word}': {hint}")
+    return PROTOCOLS[word]

@@ -1,0 +1,125 @@
+"""RISMetrics: every protocol in one pass over the logits, equal to the last bit on any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from riszoo.batch import Batch, Geometry, Output
+from riszoo.metrics.counts import count
+from riszoo.metrics.protocols import Protocol
+from riszoo.metrics.resample import Size, foreground
+from riszoo.metrics.rows import NO_HEAD, Rows, width
+from riszoo.metrics.summary import Values, summarise
+
+CELLS_AT_ONCE = {"cpu": 2**17, "cuda": 2**24}
+"""Cells of the largest frame that are in work at a time: what a cache holds, what bounds a device's memory."""
+
+
+class RISMetrics(Metric):
+    """A row of integers for each sentence; `compute` adds them up, whatever the order they came in.
+
+    `update` takes a model's output and its batch, which carries the truth variant of every protocol. `rows()`, after
+    all processes met in `compute` or `sync_context`, is the table that the files of a run are written from.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    table: list[Tensor]
+
+    def __init__(self, protocols: Sequence[Protocol], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.protocols = tuple(protocols)
+        self.add_state("table", default=[], dist_reduce_fx="cat")
+
+    def update(self, output: Output, batch: Batch) -> None:
+        geometries = [batch.geometry[i] for i in batch.image_index.tolist()]
+        columns = [_shared(output, batch)]
+        columns += [protocol_counts(output.logits, geometries, batch, protocol) for protocol in self.protocols]
+        self.table.append(torch.cat(columns, -1))
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """A process that was given no sentence still meets the others, with an empty table."""
+        if not self.table:
+            self.table.append(torch.zeros(0, width(self.protocols), dtype=torch.int64, device=self.device))
+        super().sync(*args, **kwargs)
+
+    def rows(self) -> Rows:
+        """What this process holds; every process's rows inside `with metrics.sync_context():`."""
+        blocks = [self.table] if isinstance(self.table, Tensor) else self.table
+        values = [block.cpu().numpy() for block in blocks]
+        return Rows.sort(self.protocols, np.concatenate([np.zeros((0, width(self.protocols)), np.int64), *values]))
+
+    def compute(self) -> dict[str, Values]:
+        """protocol -> metric -> value, times 100."""
+        rows = self.rows()
+        return {protocol.name: summarise(rows, protocol) for protocol in self.protocols}
+
+
+def _shared(output: Output, batch: Batch) -> Tensor:
+    """(N, 3): place in the split, whether nothing is meant, what the head says."""
+    device = output.logits.device
+    known = torch.tensor([(s.index, s.no_target) for s in batch.samples], device=device, dtype=torch.int64)
+    head = known.new_full((len(known),), NO_HEAD) if output.no_target is None else (output.no_target > 0).long()
+    return torch.cat([known, head.to(device)[:, None]], -1)
+
+
+def protocol_counts(logits: Tensor, geometries: Sequence[Geometry], batch: Batch, protocol: Protocol) -> Tensor:
+    """(N, 13) int64 of one protocol, its masks made a chunk of sentences at a time."""
+    truths, targets = _truths(batch, protocol)
+    sizes = [protocol.truth.frame or geometry.original for geometry in geometries]
+    blocks, order = [], []
+    for chunk in _chunks(sizes, geometries, CELLS_AT_ONCE.get(logits.device.type, 2**22)):
+        near = [geometries[i] for i in chunk]
+        size = [sizes[i] for i in chunk]
+        mask = foreground(logits[chunk, 0], near, size, protocol)
+        true = _padded([truths[targets[i]] for i in chunk], size, mask)
+        blocks.append(count(mask, true, size, protocol.band))
+        order += chunk
+    place = torch.tensor(order, device=logits.device)
+    table = torch.cat(blocks)
+    return torch.empty_like(table).index_copy_(0, place, table)
+
+
+def _truths(batch: Batch, protocol: Protocol) -> tuple[list[Tensor], list[int]]:
+    if protocol.truth.key not in batch.truths or batch.target_index is None:
+        raise ValueError(
+            f"the batch carries no truth '{protocol.truth.key}', which protocol '{protocol.name}' compares with:"
+            " give the data module the same protocols as the metrics"
+        )
+    return batch.truths[protocol.truth.key], batch.target_index.tolist()
+
+
+def _chunks(sizes: Sequence[Size], geometries: Sequence[Geometry], most: int) -> Iterator[list[int]]:
+    """Sentences whose maps are in work together: those of like size, as few as the memory allows."""
+    chunk: list[int] = []
+    tall = wide = 0
+    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
+        grown = max(tall, sizes[i][0], geometries[i].frame[0]), max(wide, sizes[i][1], geometries[i].frame[1])
+        if chunk and (len(chunk) + 1) * grown[0] * grown[1] > most:
+            yield chunk
+            chunk, grown = [], (max(sizes[i][0], geometries[i].frame[0]), max(sizes[i][1], geometries[i].frame[1]))
+        chunk, (tall, wide) = [*chunk, i], grown
+    if chunk:
+        yield chunk
+
+
+def _padded(truths: list[Tensor], sizes: Sequence[Size], like: Tensor) -> Tensor:
+    """The chunk's truths in one tensor of the shape of its masks, False beyond each size."""
+    for truth, size in zip(truths, sizes, strict=True):
+        if tuple(truth.shape) != tuple(size):
+            raise ValueError(
+                f"a truth of {tuple(truth.shape)} cells is compared at {tuple(size)}: its variant is wrong"
+            )
+    if len(set(sizes)) == 1:
+        return torch.stack(truths)
+    padded = torch.zeros_like(like)
+    for row, truth, (height, wide) in zip(padded, truths, sizes, strict=True):
+        row[:height, :wide] = truth
+    return padded

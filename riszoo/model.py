@@ -1,0 +1,198 @@
+"""The contract every model keeps, and the steps they share. READ FIRST.
+
+A model is five functions between a batch and its answer; `RISModule` calls them in one order, whatever the verb:
+
+    tokenize(texts) -> Tokens                            on the CPU, before the batch travels
+    backbone(images, valid) -> Features                  nothing language-dependent; cacheable when it does not train
+    enrich(Features) -> Features                         what trains on top, still without language
+    encode_text(Tokens) -> Words
+    decode(Features, image_index, Words) -> Output       where the sentence meets the picture
+    loss(Output, Batch) -> {name: (N,)}                  one value a sentence, already weighted
+
+A picture is encoded once, however many sentences are asked about it. A model with early fusion returns from
+`backbone` what is still language-free and lets language into the later stages in `decode`; nothing outside knows.
+Only a protocol (riszoo/metrics) resizes and thresholds what `decode` returns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from riszoo.batch import Batch, Features, GeometryKind, Output, Tokens, Words
+from riszoo.encoders.base import Text, TextEncoder, Vision, VisionEncoder
+from riszoo.encoders.text import build_text
+from riszoo.encoders.vision import build_vision
+from riszoo.errors import UserError
+from riszoo.hparams import record_hyperparameters
+from riszoo.metrics.protocols import get_protocols
+from riszoo.metrics.suite import RISMetrics
+from riszoo.optim import Optim, make_optimizer
+
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+class RISModule(LightningModule, ABC):
+    """A referring segmentation model.
+
+    Args:
+        size: the network's frame, one side or (H, W)
+        geometry: how a picture comes into the frame
+        mean, std: of the pixels, 0..255
+        fill: grey value around the picture; left out, the mean
+        vision, text: the encoders
+        optim: how it trains
+        protocols: the names of the protocols it is measured by; `published` is the paper's own
+        channels_last: memory format of pictures and convolutions
+    """
+
+    published: ClassVar[str] = "original"
+
+    def __init__(
+        self,
+        *,
+        size: int | tuple[int, int] = 480,
+        geometry: GeometryKind = "squeeze",
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        fill: float | None = None,
+        vision: Vision = Vision(),  # noqa: B008 - read only, and jsonargparse shows its fields
+        text: Text = Text(),  # noqa: B008
+        optim: Optim = Optim(),  # noqa: B008
+        protocols: str = "original",
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        record_hyperparameters(self)
+        self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
+        self.geometry = geometry
+        self.optim = optim
+        self.protocols = get_protocols(protocols, published=self.published)
+        self.vision: VisionEncoder = build_vision(vision, self.size)
+        self.text: TextEncoder = build_text(text)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        centre, spread = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        around = centre if fill is None else torch.full((3, 1, 1), fill)
+        self.register_buffer("pixel_mean", centre, persistent=False)
+        self.register_buffer("pixel_std", spread, persistent=False)
+        self.register_buffer("pixel_fill", (around - centre) / spread, persistent=False)
+        self.suites: list[RISMetrics] = []
+
+    # -- the five functions ---------------------------------------------------------------------------------------
+
+    def tokenize(self, texts: list[str]) -> Tokens:
+        return self.text.tokenize(texts)
+
+    def backbone(self, images: Tensor, valid: Tensor) -> Features:
+        """(I, 3, H, W) uint8 and the pictures' boxes in it -> raw maps."""
+        return Features(self.vision(self.normalise(images, valid)), valid, self.size)
+
+    def enrich(self, raw: Features) -> Features:
+        return raw
+
+    def encode_image(self, images: Tensor, valid: Tensor) -> Features:
+        return self.enrich(self.backbone(images, valid))
+
+    def encode_text(self, tokens: Tokens) -> Words:
+        words: Words = self.text(tokens)
+        return words
+
+    @abstractmethod
+    def decode(self, pictures: Features, image_index: Tensor, words: Words) -> Output:
+        """One mask a sentence; `pictures.per_sentence(image_index)` repeats the pictures' features."""
+
+    @abstractmethod
+    def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Weighted terms, each (N,): a sentence's value must not depend on its neighbours in the batch."""
+
+    # -- what they share ------------------------------------------------------------------------------------------
+
+    def normalise(self, images: Tensor, valid: Tensor) -> Tensor:
+        """Pixels to zero mean and unit spread; everything outside `valid` becomes the fill, whatever was there."""
+        x = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        rows = torch.arange(x.shape[-2], device=x.device)
+        cols = torch.arange(x.shape[-1], device=x.device)
+        top, left, bottom, right = valid[:, :, None].unbind(1)  # (I, 1) each
+        inside = ((rows >= top) & (rows < bottom))[:, None, :, None] & ((cols >= left) & (cols < right))[:, None, None]
+        return torch.where(inside, x, self.pixel_fill).contiguous(memory_format=self.memory_format)
+
+    def forward(self, batch: Batch) -> Output:
+        tokens = self.tokenize(batch.texts).to(batch.images.device) if batch.tokens is None else batch.tokens
+        pictures = self.encode_image(batch.images, batch.valid)
+        return self.decode(pictures, batch.image_index, self.encode_text(tokens))
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        batch.tokens = self.tokenize(batch.texts)
+        return batch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        terms = {name: value.mean() for name, value in self.loss(self(batch), batch).items()}
+        total = torch.stack(list(terms.values())).sum()
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch))
+        self.log("loss", total.detach(), prog_bar=True, batch_size=len(batch))
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:
+        output: Output = self(batch)
+        self.suites[dataloader_idx].update(output, batch)
+        return output
+
+    test_step = validation_step
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:
+        output: Output = self(batch)
+        return output
+
+    # -- what a run asks for --------------------------------------------------------------------------------------
+
+    def open_suites(self, count: int) -> None:
+        """One metric suite for each split in play, in the order of the loaders."""
+        self.suites = [RISMetrics(self.protocols).to(self.device) for _ in range(count)]
+
+    def setup(self, stage: str) -> None:
+        """The data module learns which truths the protocols want, before any loader is made."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:
+            data.truths = list(dict.fromkeys(protocol.truth for protocol in self.protocols))
+
+    def on_validation_epoch_start(self) -> None:
+        self.open_suites(len(self.trainer.datamodule.suites))  # type: ignore[attr-defined]
+
+    def on_test_epoch_start(self) -> None:
+        self.on_validation_epoch_start()
+
+    def on_validation_epoch_end(self) -> None:
+        """The first protocol's numbers of the first split steer the training."""
+        if self.trainer.sanity_checking or not self.suites:
+            return
+        values = self.suites[0].compute()[self.protocols[0].name]
+        shown = {f"val/{name}": torch.tensor(values[name], dtype=torch.float32) for name in ("mIoU", "oIoU")}
+        self.log_dict(shown, prog_bar=True, rank_zero_only=True)
+
+    def on_fit_start(self) -> None:
+        batch = getattr(getattr(self.trainer, "datamodule", None), "device_batch", 2)
+        trains = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.modules())
+        if batch == 1 and trains:
+            raise UserError(
+                "BatchNorm cannot train on one sentence a device: raise --data.batch_size or --data.total_batch_size"
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer, schedule = make_optimizer(self, self.optim, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [EMAWeightAveraging(decay=self.optim.ema)] if self.optim.ema else []
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What `riszoo info` counts: the model's children by name."""
+        return dict(self.named_children())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["riszoo"] = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}"}

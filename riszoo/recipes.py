@@ -1,0 +1,171 @@
+"""Recipes: the YAML files that name everything there is. Nothing heavier than a YAML reader is imported here.
+
+A model recipe holds what all its scales share (`common`) and one section a scale; a data recipe may add to it by
+scale. Resolving gives the plain configuration that LightningCLI reads:
+
+    {"model": {"class_path", "init_args"}, "data": {"class_path", "init_args"}, "trainer": {...}, "run": {...}}
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from riszoo.errors import UserError
+
+Config = dict[str, Any]
+ENTRY_POINTS = "riszoo.recipes"
+NOT_SCALES = {"title", "class_path", "paper", "specification", "assumed", "common", "sets", "scale"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One YAML file. `kind` is `models` or `data`."""
+
+    name: str
+    kind: str
+    path: Path
+    content: Config
+
+    @property
+    def title(self) -> str:
+        return str(self.content.get("title", self.name))
+
+    @property
+    def scales(self) -> list[str]:
+        return [key for key in self.content if key not in NOT_SCALES]
+
+
+def read_yaml(path: Path) -> Config:
+    """A YAML mapping, or one sentence that says where it is broken."""
+    try:
+        content = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping such as 'model: lts', not {type(content).__name__}")
+    return content
+
+
+@cache
+def folders() -> tuple[Path, ...]:
+    """Where recipes are: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).resolve().parent
+    return tuple(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())[:1]
+
+
+@cache
+def plugin_folders() -> tuple[Path, ...]:
+    """Folders of installed plug-ins: an entry point of the group `riszoo.recipes` names a package that holds
+    `models/` and `data/`."""
+    from importlib.metadata import entry_points
+
+    found = []
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            spec = importlib.util.find_spec(point.module)
+        except ImportError:
+            spec = None
+        places = [] if spec is None else list(spec.submodule_search_locations or [])
+        if not places:
+            raise UserError(f"the plug-in '{point.name}' names {point.module}, which is not an installed package")
+        found += [Path(place) for place in places]
+    return tuple(found)
+
+
+def names(kind: str, *, plugins: bool = True) -> list[str]:
+    """Every recipe of a kind, sorted; installed plug-ins last."""
+    own = sorted(path.stem for folder in folders() for path in (folder / kind).glob("*.yaml"))
+    if not plugins:
+        return own
+    return own + sorted(p.stem for folder in plugin_folders() for p in (folder / kind).glob("*.yaml"))
+
+
+def find(kind: str, name: str) -> Recipe | None:
+    """A recipe by name; plug-ins are only looked through when riszoo has none of that name."""
+    for places in (folders, plugin_folders):
+        for folder in places():
+            path = folder / kind / f"{name}.yaml"
+            if path.name == f"{name}.yaml" and "/" not in name and path.is_file():
+                return Recipe(name, kind, path, read_yaml(path))
+    return None
+
+
+def get(kind: str, name: str) -> Recipe:
+    recipe = find(kind, name)
+    if recipe is None:
+        what = {"models": "model", "data": "data set"}[kind]
+        raise UserError(unknown(what, name, names(kind)))
+    return recipe
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """One sentence about a wrong name, with the nearest right one."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"there is {', '.join(known) or 'none'}"
+    return f"unknown {what} '{name}': {hint}"
+
+
+def merge(base: Config, over: Config) -> Config:
+    """`over` laid upon `base`, mapping by mapping; anything else is replaced. Neither is changed."""
+    merged = copy.deepcopy(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def default_scale(data: str) -> str:
+    """tiny on the embedded set, the paper's setting on real data."""
+    content = get("data", data).content
+    return str(content.get("scale", "paper"))
+
+
+def resolve(model: str, data: str, scale: str | None = None) -> Config:
+    """The plain configuration of a model on a set at a scale."""
+    recipe, source = get("models", model), get("data", data)
+    scale = scale or default_scale(data)
+    if scale not in recipe.scales:
+        raise UserError(unknown(f"scale of '{model}'", scale, recipe.scales))
+    layers = [
+        source.content.get("common", {}),
+        source.content.get(scale, {}),
+        recipe.content.get("common", {}),
+        recipe.content[scale],
+        recipe.content.get("sets", {}).get(data, {}) if scale == "paper" else {},
+    ]
+    config: Config = {}
+    for layer in layers:
+        config = merge(config, layer)
+    return {
+        "run": {"model": model, "data": data, "scale": scale},
+        "model": {"class_path": recipe.content["class_path"], "init_args": config.get("model", {})},
+        "data": {"class_path": source.content["class_path"], "init_args": config.get("data", {})},
+        "trainer": _with_budget(config),
+    }
+
+
+def _with_budget(config: Config) -> Config:
+    """A budget is a number of training sentences; how many steps that makes follows from the total batch."""
+    trainer: Config = dict(config.get("trainer", {}))
+    if "budget" in config:
+        batch = config["data"].get("total_batch_size") or config["data"]["batch_size"]
+        trainer["max_steps"] = int(config["budget"]) // int(batch)
+    return trainer
+
+
+def listing() -> Iterator[tuple[str, Recipe]]:
+    for kind in ("models", "data"):
+        for name in names(kind):
+            yield kind, get(kind, name)

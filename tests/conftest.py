@@ -1,0 +1,28 @@
+"""What every test may rely on: no network, one thread, seeds, and small recipes."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _calm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs land in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RISZOO_DATA", raising=False)
+    yield
+
+
+def pytest_configure(config: Any) -> None:
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,73 @@
+"""Batches of blobs for the metric tests: pictures of mixed sizes, smooth logits near the truth, their sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from riszoo.batch import Batch, Geometry, Output, Sample
+from riszoo.data.masks import Bitmap, shrink
+from riszoo.metrics.protocols import Protocol
+
+FRAME = (96, 96)
+
+
+def disc(size: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
+    y, x = np.ogrid[: size[0], : size[1]]
+    return (y + 0.5 - centre[0]) ** 2 + (x + 0.5 - centre[1]) ** 2 < radius**2
+
+
+class Blobs:
+    """A small split: `pictures` of mixed sizes, `each` sentences about each, every fifth meaning nothing."""
+
+    def __init__(self, pictures: int = 7, each: int = 3, grid: int = 24, kind: str = "letterbox", head: bool = False):
+        rng = np.random.default_rng(5)
+        self.samples, self.geometry, self.masks, self.picture = [], [], [], []
+        for p in range(pictures):
+            size = (int(rng.integers(60, 140)), int(rng.integers(60, 140)))
+            geometry = Geometry.fit(kind, size, FRAME)
+            self.geometry.append(geometry)
+            for _ in range(each):
+                i = len(self.samples)
+                nothing = i % 5 == 4
+                mask = disc(size, rng.uniform(20, min(size) - 20, 2), rng.uniform(8, 30)) & (not nothing)
+                self.masks.append(mask)
+                self.picture.append(p)
+                tags = ("none",) if nothing else (("colour", "big") if i % 2 else ("place",))
+                text = "the blob " * (i % 3 + 1)
+                self.samples.append(Sample(f"s{i}", i, "blobs", "val", f"p{p}", f"t{i}", text, tags, nothing))
+        torch.manual_seed(3)
+        self.logits = torch.nn.functional.interpolate(torch.randn(len(self.samples), 1, 6, 6), size=(grid, grid))
+        for i, mask in enumerate(self.masks):
+            inside = np.zeros(FRAME, dtype=bool)
+            top, left, bottom, right = self.geometry[self.picture[i]].valid
+            inside[top:bottom, left:right] = shrink(mask, (bottom - top, right - left))
+            near = torch.from_numpy(inside).float()[None, None]
+            self.logits[i] += 4 * torch.nn.functional.interpolate(near, size=(grid, grid), mode="area")[0] - 2
+        self.head = torch.randn(len(self.samples)) if head else None
+
+    def batch(self, chosen: Sequence[int], protocols: Sequence[Protocol], grouped: bool = True) -> tuple[Output, Batch]:
+        """The sentences at these places; `grouped`: a picture appears once however many of them are about it."""
+        pictures = sorted({self.picture[i] for i in chosen}) if grouped else [self.picture[i] for i in chosen]
+        place = [pictures.index(self.picture[i]) if grouped else k for k, i in enumerate(chosen)]
+        geometry = [self.geometry[p] for p in pictures]
+        truths = {
+            p.truth.key: [torch.from_numpy(Bitmap(self.masks[i]).draw(p.truth)) for i in chosen] for p in protocols
+        }
+        samples = [self.samples[i] for i in chosen]
+        batch = Batch(
+            images=torch.zeros(len(pictures), 3, *FRAME, dtype=torch.uint8),
+            valid=torch.tensor([g.valid for g in geometry]),
+            image_ids=[f"p{p}" for p in pictures],
+            geometry=geometry,
+            texts=[s.text for s in samples],
+            image_index=torch.tensor(place),
+            samples=samples,
+            no_target=torch.tensor([s.no_target for s in samples]),
+            truths=truths,
+            target_index=torch.arange(len(chosen)),
+        )
+        head = None if self.head is None else self.head[list(chosen)]
+        return Output(self.logits[list(chosen)], no_target=head), batch
