@@ -200,6 +200,7 @@ def task(picture: int, polygons: Any, phrase: str) -> dict[str, Any]:
         "task_id": f"{picture}__{len(phrase)}", "image_id": picture, "ann_ids": [1],
         "phrase": phrase, "Polygons": polygons, "instance_boxes": [],
         "phrase_structure": {
-            "name": "sky", "attributes": ["white"], "relation_ids": [], "relation_descriptions": [], "type": "attribute",
+            "name": "sky", "attributes": ["white"], "relation_ids": [], "relation_descriptions": [],
+            "type": "attribute",
         },
     }  # fmt: skip

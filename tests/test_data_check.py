@@ -36,7 +36,8 @@ def checked(capsys, *argv) -> tuple[int, dict]:
     return code, json.loads(capsys.readouterr().out)
 
 
-def test_a_set_as_published_is_good(tmp_path, capsys, as_published):
+@pytest.mark.usefixtures("as_published")
+def test_a_set_as_published_is_good(tmp_path, capsys):
     code, facts = checked(capsys, "refcoco", "--root", sound(tmp_path), "--pictures")
     (report,) = facts["sets"]
     assert (code, facts["good"], report["faults"]) == (0, True, [])
@@ -48,7 +49,8 @@ def test_a_set_as_published_is_good(tmp_path, capsys, as_published):
     assert text.endswith("  good\n")
 
 
-def test_every_fault_is_told(tmp_path, capsys, as_published):
+@pytest.mark.usefixtures("as_published")
+def test_every_fault_is_told(tmp_path, capsys):
     root = trees.refcoco(tmp_path)
     folder = root / "images/train2014"
     (folder / trees.coco_name(1)).unlink()

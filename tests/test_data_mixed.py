@@ -14,7 +14,7 @@ from tests import data_trees as trees
 
 @pytest.fixture
 def root(tmp_path):
-    """RefCOCO trains on pictures 1 and 2; RefCOCO+ evaluates on 2; RefCOCOg trains on 3 and 4, RefCOCO's held-out ones."""
+    """RefCOCO trains on pictures 1 and 2; RefCOCO+ evaluates on 2; RefCOCOg trains on 3, 4 and 5."""
     trees.refcoco(tmp_path)
     tables = {
         "images": trees.images(1, 2, 3, 4, 5),

@@ -42,7 +42,7 @@ def bert(length: int = 8, **options: Any) -> TextEncoder:
 
 
 def test_words_are_lower_case_keep_digits_and_split_punctuation_off() -> None:
-    assert split("The 2nd man's T-shirt, #12!") == ["the", "2nd", "man", "'", "s", "t", "-", "shirt", ",", "#", "12", "!"]
+    assert split("The 2nd man's T-shirt, #12!") == "the 2nd man ' s t - shirt , # 12 !".split()
     assert located("A Čat") == [("a", 0, 1), ("čat", 2, 5)]
 
 
