@@ -157,6 +157,7 @@ class RISModule(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """The data module learns which truths the protocols want, before any loader is made."""
+        self.to(memory_format=self.memory_format)
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             data.truths = list(dict.fromkeys(protocol.truth for protocol in self.protocols))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from riszoo.batch import Tokens, Words
+from riszoo.errors import UserError
 
 
 @dataclass
@@ -19,12 +20,14 @@ class Vision:
     name      a timm model, `sam_vit_b|l|h|tiny`, or a dotted class of your own
     weights   `none` (random), `pretrained` (by name, from the local cache), or a file
     frozen    no gradients, and BatchNorm statistics and dropout stay as in evaluation
+    stages    how many stages are kept, from the finest; left out, all
     options   keyword arguments of the encoder's constructor (timm's, or the class's)
     """
 
     name: str = "resnet18"
     weights: str = "none"
     frozen: bool = False
+    stages: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -82,6 +85,10 @@ class VisionEncoder(Encoder, ABC):
     @abstractmethod
     def blocks(self, stage: int, x: Tensor) -> Tensor:
         """The stage itself; its output is map `stage`, (I, channels[stage], H / strides[stage], W / strides[stage])."""
+
+    def keep(self, stages: int) -> None:
+        """Leave out what comes after the first so many stages."""
+        raise UserError(f"{type(self).__name__} cannot be cut after {stages} stages: leave vision.stages out")
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []

@@ -160,3 +160,14 @@ def check_options(options: dict[str, Any], known: Any, name: str) -> None:
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(known)[:12])}"
             raise UserError(f"{name} knows no option {option!r} (text.options); {hint}")
+
+
+def takes_vocabulary(text: Text) -> bool:
+    """Whether the encoder reads words that a training split must name first."""
+    if text.name == "bigru":
+        return True
+    if Path(text.name).is_dir():
+        return False
+    from transformers import CONFIG_MAPPING
+
+    return text.name in CONFIG_MAPPING

@@ -35,6 +35,8 @@ def build_vision(vision: Vision, size: Size) -> VisionEncoder:
 
     known = timm.is_model(vision.name.split(".")[0])
     encoder = _build_timm(vision, size) if known else _build_own(vision)
+    if vision.stages is not None:
+        encoder.keep(vision.stages)
     return encoder.freeze() if vision.frozen else encoder
 
 
@@ -69,6 +71,12 @@ class Staged(VisionEncoder):
 
     def blocks(self, stage: int, x: Tensor) -> Tensor:
         return self._out(self.stages[stage](self._in(x)))
+
+    def keep(self, stages: int) -> None:
+        if not 1 <= stages <= len(self.channels):
+            raise UserError(f"vision.stages {stages} of an encoder that has {len(self.channels)}")
+        self.channels, self.strides = self.channels[:stages], self.strides[:stages]
+        self.downs, self.stages = self.downs[:stages], self.stages[:stages]
 
     def _in(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1) if self.nhwc else x
