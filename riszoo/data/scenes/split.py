@@ -48,7 +48,7 @@ class Plan:
     sentences: int
     wanted: Sequence[Combination] = SEEN
     strangers: Sequence[Combination] = ()
-    mix: Odds[str] = Odds(SINGLE)  # noqa: RUF009
+    mix: Odds[str] = Odds(SINGLE)
 
 
 PLANS = {
