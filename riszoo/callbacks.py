@@ -81,9 +81,16 @@ class Recorder(Callback):
 
     def _write_card(self, trainer: Trainer, **more: Any) -> None:
         if trainer.is_global_zero:
-            card = {**self.run, "verb": self.request.verb, "command": f"riszoo {self.request.verb} {self.request.command}",
-                    "started": self.started, "seed": torch.initial_seed(), "devices": trainer.world_size,
-                    **circumstances(trainer.strategy.root_device), **more}  # fmt: skip
+            card = {
+                **self.run,
+                "verb": self.request.verb,
+                "command": f"riszoo {self.request.verb} {self.request.command}",
+                "started": self.started,
+                "seed": torch.initial_seed(),
+                "devices": trainer.world_size,
+                **circumstances(trainer.strategy.root_device),
+                **more,
+            }
             write_atomically(self.folder / runs.CARD, json.dumps(card, indent=2) + "\n")
 
     # -- evaluation ---------------------------------------------------------------------------------------------------

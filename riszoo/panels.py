@@ -23,5 +23,5 @@ def panels(model: RISModule, batch: Batch, output: Output, most: int) -> Iterato
         truth = None
         if truths and batch.target_index is not None:
             truth = shrink(truths[int(batch.target_index[i])].cpu().numpy(), picture.shape[:2])
-        evidence = evidence_of(output, batch, i, top, left, bottom, right)
+        evidence = evidence_of(output, batch, i)
         yield panel(picture, answer.text, shrink(answer.mask, picture.shape[:2]), truth, evidence)

@@ -23,7 +23,7 @@ from riszoo.model import RISModule
 
 
 RARE = -3.0
-"""Logit that maps begin at: a cell in twenty is target, and learning that by the bias alone takes thousands of steps."""
+"""Logit that maps begin at: a cell in twenty is target, and the bias alone takes thousands of steps to learn it."""
 
 
 @dataclass
