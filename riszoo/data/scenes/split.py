@@ -147,7 +147,8 @@ class ScenesSplit(Split):
         """A hash of the version, name, seed and size, of the first sentences, and of the first pictures' pixels.
 
         The pictures are hashed at one size, whatever the split's. Nothing in them depends on the machine: chance is of
-        the promised kind, outlines are whole numbers, and Pillow draws and averages them in whole numbers.
+        the promised kind, outlines are whole numbers, and Pillow draws and averages in whole numbers (alike since
+        11.2.1).
         """
         digest = hashlib.sha256(repr((VERSION, self.name, self.seed, self.size, len(self))).encode())
         for picture in range(HASHED_SENTENCES):
