@@ -39,7 +39,11 @@ class Entry:
 
 def entries() -> list[Entry]:
     names = [name for name in recipes.names("models") if "tiny" in recipes.get("models", name).scales]
-    toys = [Entry(f"toy-{name.lower()}", {"class_path": f"tests.toys.{name}", "init_args": TOY}) for name in ("Early", "Taps")]
+    taps = recipes.merge(TOY, {"vision": {"stages": 3}})  # a stage that is not tapped would never train
+    toys = [
+        Entry("toy-early", {"class_path": "tests.toys.Early", "init_args": TOY}),
+        Entry("toy-taps", {"class_path": "tests.toys.Taps", "init_args": taps}),
+    ]
     return [Entry(name, recipes.resolve(name, "scenes", "tiny")["model"]) for name in names] + toys
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from riszoo.errors import UserError
+
 Mask = NDArray[np.bool_]  # (h, w)
+Points = NDArray[np.float64]  # (2k,): x0, y0, x1, y1, ...
+Runs = NDArray[np.uint32]  # lengths of runs down the columns, the first one outside
+Size = tuple[int, int]  # h, w
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Truth:
 class Segmentation(ABC):
     """What an annotation file says of one target, over a picture of `size` (h, w)."""
 
-    size: tuple[int, int]
+    size: Size
 
     @abstractmethod
     def draw(self, truth: Truth) -> Mask:
@@ -51,16 +57,144 @@ class Bitmap(Segmentation):
     mask: Mask
 
     @property
-    def size(self) -> tuple[int, int]:  # type: ignore[override]
+    def size(self) -> Size:  # type: ignore[override]
         return self.mask.shape[0], self.mask.shape[1]
 
     def draw(self, truth: Truth) -> Mask:
         return self.mask if truth.frame is None else shrink(self.mask, truth.frame)
 
 
-def shrink(mask: Mask, frame: tuple[int, int]) -> Mask:
+@dataclass(frozen=True)
+class Polygons(Segmentation):
+    """The outlines of one annotation, each a part of it; checked by `riszoo.data.safe` when they were read."""
+
+    size: Size
+    parts: tuple[Points, ...]
+
+    def draw(self, truth: Truth) -> Mask:
+        if truth.engine == "scaled" and truth.frame is not None:
+            return self._scaled(truth.frame, truth.overlap)
+        if truth.engine == "pillow":
+            mask = _outlined(self.parts, truth.overlap, self.size)
+        else:
+            mask = _rasterise(self.parts, truth.overlap, self.size)
+        return mask if truth.frame is None else shrink(mask, truth.frame)
+
+    def _scaled(self, frame: Size, overlap: str) -> Mask:
+        """Scaled first, drawn then; parts of fewer than three points are left out, as ReLA does."""
+        ratio = np.array([frame[1] / self.size[1], frame[0] / self.size[0]])
+        parts = tuple((part.reshape(-1, 2) * ratio).ravel() for part in self.parts if len(part) >= 6)
+        return _rasterise(parts, overlap, frame)
+
+
+@dataclass(frozen=True)
+class Rles(Segmentation):
+    """The run lengths of one annotation, each a part of it that covers the whole picture."""
+
+    size: Size
+    parts: tuple[Runs, ...]
+
+    def draw(self, truth: Truth) -> Mask:
+        mask = _together([_unrolled(runs, self.size) for runs in self.parts], truth.overlap, self.size)
+        return mask if truth.frame is None else shrink(mask, truth.frame)
+
+
+@dataclass(frozen=True)
+class Stored(Segmentation):
+    """A mask in a file of its own: a PNG (whatever is not zero is inside), or ReferIt's `.mat` (zero is inside)."""
+
+    size: Size
+    path: Path
+
+    def draw(self, truth: Truth) -> Mask:
+        from riszoo.data.stored import read_mask
+
+        return Bitmap(read_mask(self.path, self.size)).draw(truth)
+
+
+@dataclass(frozen=True)
+class Union(Segmentation):
+    """Several annotations that are meant together. The overlap rule is about the parts of one; they always unite."""
+
+    size: Size
+    members: tuple[Segmentation, ...]
+
+    def draw(self, truth: Truth) -> Mask:
+        return _together([member.draw(truth) for member in self.members], "any", truth.frame or self.size)
+
+
+@dataclass(frozen=True)
+class Nothing(Segmentation):
+    """Nothing in the picture is meant."""
+
+    size: Size
+
+    def draw(self, truth: Truth) -> Mask:
+        return np.zeros(truth.frame or self.size, dtype=np.bool_)
+
+
+@dataclass(frozen=True)
+class Unknown(Segmentation):
+    """No mask is filed: enough to predict, not to train or to measure."""
+
+    size: Size
+    id: str
+
+    def draw(self, truth: Truth) -> Mask:  # noqa: ARG002 - there is none to draw
+        raise UserError(f"no mask is filed for '{self.id}': it can be predicted, but not be trained on or measured")
+
+
+def shrink(mask: Mask, frame: Size) -> Mask:
     """Nearest neighbour in the half-pixel-centred convention: the cell under each new centre."""
     rows = ((np.arange(frame[0]) + 0.5) * mask.shape[0] / frame[0]).astype(np.int64)
     cols = ((np.arange(frame[1]) + 0.5) * mask.shape[1] / frame[1]).astype(np.int64)
-    shrunk: Mask = mask[rows[:, None], cols[None, :]]
-    return shrunk
+    if mask.flags.f_contiguous and not mask.flags.c_contiguous:  # walk along memory: columns lie together
+        across = mask.T[cols]
+        return np.asarray(across.T.copy()[rows], dtype=np.bool_)
+    return np.asarray(mask[rows][:, cols], dtype=np.bool_)
+
+
+def _rasterise(parts: tuple[Points, ...], overlap: str, size: Size) -> Mask:
+    """By the COCO mask API. Its Python wrapper takes four numbers for a box, hence the function beneath."""
+    from pycocotools import _mask as coco
+
+    if not parts:
+        return np.zeros(size, dtype=np.bool_)
+    outlines = coco.frPoly(list(parts), *size)
+    if overlap == "any":
+        drawn = coco.decode([coco.merge(outlines, 0)])[:, :, 0]  # (h, w), columns together
+    else:
+        drawn = (coco.decode(outlines).sum(axis=2) == 1).view(np.uint8)
+    mask: Mask = drawn.view(np.bool_)
+    return mask
+
+
+def _outlined(parts: tuple[Points, ...], overlap: str, size: Size) -> Mask:
+    """PhraseCut's way: whole-numbered points, filled and outlined by Pillow; a single point draws nothing."""
+    from PIL import Image, ImageDraw
+
+    drawn = []
+    canvas = Image.new("L", (size[1], size[0]), 0)
+    for part in (part for part in parts if len(part) >= 4):
+        ImageDraw.Draw(canvas).polygon(part.astype(np.int64).tolist(), outline=1, fill=1)
+        if overlap == "once":
+            drawn.append(np.array(canvas, dtype=np.bool_))
+            canvas = Image.new("L", (size[1], size[0]), 0)
+    return _together(drawn or [np.array(canvas, dtype=np.bool_)], overlap, size)
+
+
+def _unrolled(runs: Runs, size: Size) -> Mask:
+    inside = np.arange(len(runs)) % 2 == 1
+    mask: Mask = np.repeat(inside, runs).reshape(size[1], size[0]).T
+    return mask
+
+
+def _together(masks: list[Mask], overlap: str, size: Size) -> Mask:
+    if len(masks) == 1:
+        return masks[0]
+    if not masks:
+        return np.zeros(size, dtype=np.bool_)
+    if overlap == "any":
+        return np.asarray(np.logical_or.reduce(masks), dtype=np.bool_)
+    together: Mask = np.sum(masks, axis=0, dtype=np.int64) == 1
+    return together

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_info
+
 from riszoo.data.base import Split
+from riszoo.data.mixed import Concatenation, leaks
 from riszoo.data.module import RISData
+from riszoo.data.opening import Options, held_out, open_split
+from riszoo.data.selection import Selection, TextField
+from riszoo.data.source import Source
+from riszoo.data.sources import source
+from riszoo.errors import UserError
 
 
 class Scenes(RISData):
@@ -31,3 +39,111 @@ class Scenes(RISData):
         from riszoo.data.scenes import vocabulary
 
         return vocabulary()
+
+
+class OnDisk(RISData):
+    """A set whose files a user has got.
+
+    Args:
+        root: the folder with annotation folders and pictures; left out: the variable RISZOO_DATA, then ./data
+        pictures: the picture folder, where it is somewhere else
+        prepared: the folder of prepared indices, where they are not beside the annotations
+        text: sentences `raw` as typed, or `sent`: lower-cased and tokenised
+        expressions: `all`, `first` or `random(SEED)` of each target
+        strict: bad records and missing, damaged or differently sized pictures are errors
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        pictures: str | None = None,
+        prepared: str | None = None,
+        text: TextField = "raw",
+        expressions: str = "all",
+        strict: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.options = Options(root, pictures, prepared, text, expressions, strict)
+
+
+class RefCOCO(OnDisk):
+    """Every set in the `refer` layout: refcoco, refcoco+, refcocog, grefcoco, refclef; `by` is the partition."""
+
+    def __init__(self, *, dataset: str = "refcoco", by: str = "unc", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dataset, self.by = dataset, by
+
+    def open(self, split: str) -> Split:
+        return open_split(source(self.dataset, self.by), split, self.options)
+
+
+class ReferIt(OnDisk):
+    """ReferIt in text_objseg's form."""
+
+    def open(self, split: str) -> Split:
+        return open_split(source("referit"), split, self.options)
+
+
+class PhraseCut(OnDisk):
+    """PhraseCut; `val_miniv` is its whole validation set."""
+
+    def open(self, split: str) -> Split:
+        return open_split(source("phrasecut"), split, self.options)
+
+
+class Folder(OnDisk):
+    """Pictures of one's own: `root` holds train.jsonl (or .csv), val.jsonl and so on."""
+
+    def open(self, split: str) -> Split:
+        return open_split(source("folder"), split, self.options)
+
+
+class Mixed(OnDisk):
+    """Several sets trained on together, less every picture that an evaluation split of any of them uses.
+
+    Args:
+        sets: what is trained on
+        also_held_out: sets that are only evaluated; their evaluation pictures are kept out of training too
+        report_leaks: list every picture that was taken out, and the splits that use it
+    """
+
+    def __init__(
+        self,
+        *,
+        sets: list[str] = ["refcoco", "refcoco+", "refcocog"],  # noqa: B006 - read only
+        also_held_out: list[str] = [],  # noqa: B006 - read only
+        report_leaks: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sets, self.also_held_out, self.report_leaks = sets, also_held_out, report_leaks
+
+    def open(self, split: str) -> Split:
+        """`train` is the filtered union; `refcoco/testA` is one set's split; `val` is the union of all of them."""
+        name, separator, rest = split.partition("/")
+        if separator:
+            return open_split(self._source(name), rest, self.options)
+        parts = self._parts(split)
+        if split.startswith("train"):
+            parts = self._less_leaks(parts)
+        return Concatenation("+".join(self.sets), split, parts, named=True)
+
+    def _parts(self, split: str) -> list[Selection]:
+        opened = [open_split(source(name), split, self.options) for name in self.sets]
+        return [part for one in opened for part in (one.parts if isinstance(one, Concatenation) else [one])]
+
+    def _less_leaks(self, parts: list[Selection]) -> list[Selection]:
+        sources = [source(name) for name in dict.fromkeys([*self.sets, *self.also_held_out])]
+        found = leaks(parts, held_out(sources, self.options))
+        rank_zero_info(f"mixed training leaves out {len(found)} picture(s) that evaluation splits use")
+        if self.report_leaks:
+            rank_zero_info("\n".join(f"{leak.set}\t{leak.picture}\t{leak.used_by}" for leak in found))
+        barred = {leak.picture for leak in found}
+        return [part.without(barred) for part in parts]
+
+    def _source(self, name: str) -> Source:
+        if name not in (*self.sets, *self.also_held_out):
+            raise UserError(f"'{name}' is not in play: add it to --data.sets or --data.also_held_out")
+        return source(name)

@@ -1,0 +1,110 @@
+"""Changes to a picture that keep its sentences true. Off by default; the same generator gives the same change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from riszoo.data.base import Pixels
+from riszoo.data.masks import Mask, shrink
+from riszoo.data.pictures import resize
+
+Change = tuple[Pixels, list[Mask], list[str]]
+
+MIRROR = {"left": "right", "lefthand": "righthand", "leftmost": "rightmost", "leftside": "rightside", "lt": "rt"}
+MIRROR |= {other: word for word, other in MIRROR.items()}
+UNSURE = re.compile(
+    r"\b(?:l|r|clock|clockwise|east|west|lefty|righty|rights|right-handed|left-handed|lefthanded|righthanded)\b"
+    r"|\bo'? ?clock\b|\b\d+:\d+\b|\b(?:is|are|only|one|was|what's|any|nothing) left\b(?! of)|\ball right\b"
+    r"|\bright (?:next|behind|beside|above|below|under|before|after|there|here|now|at|by|near|up|down|over|in)\b",
+    re.IGNORECASE,
+)
+"""Words that a mirror changes in a way no swap of words follows, or that may not speak of sides at all."""
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Which changes, and how much.
+
+    flip     share of pictures mirrored, sentences re-worded; not done where a sentence cannot be
+    jitter   brightness, contrast and saturation are each scaled by a factor in 1 - jitter .. 1 + jitter
+    crop     share of pictures cropped; every target stays whole
+    smallest the least share of the picture's area that a crop keeps
+    """
+
+    flip: float = 0.0
+    jitter: float = 0.0
+    crop: float = 0.0
+    smallest: float = 0.5
+
+    def __call__(self, pixels: Pixels, masks: Sequence[Mask], texts: Sequence[str], generator: Generator) -> Change:
+        change = (pixels, list(masks), list(texts))
+        chances = generator.random(2)
+        if chances[0] < self.flip:
+            change = flipped(*change) or change
+        if chances[1] < self.crop:
+            change = cropped(*change, generator, self.smallest)
+        return (jittered(change[0], self.jitter, generator), *change[1:]) if self.jitter else change
+
+
+def mirrored(text: str) -> str | None:
+    """The sentence as it is true of the mirrored picture, or None where that is not certain."""
+    if UNSURE.search(text):
+        return None
+    return re.sub(r"[A-Za-z]+", lambda word: _as(word[0], MIRROR.get(word[0].lower(), word[0])), text)
+
+
+def _as(model: str, word: str) -> str:
+    """The word in the model's capitals."""
+    return word.upper() if model.isupper() else word.capitalize() if model[0].isupper() else word
+
+
+def flipped(pixels: Pixels, masks: Sequence[Mask], texts: Sequence[str]) -> Change | None:
+    """Left and right exchanged in the picture, its masks and its sentences; None where a sentence cannot follow."""
+    reworded = [mirrored(text) for text in texts]
+    if None in reworded:
+        return None
+    turned = [np.ascontiguousarray(mask[:, ::-1]) for mask in masks]
+    return np.ascontiguousarray(pixels[:, ::-1]), turned, [text for text in reworded if text is not None]
+
+
+def cropped(
+    pixels: Pixels, masks: Sequence[Mask], texts: Sequence[str], generator: Generator, smallest: float = 0.5
+) -> Change:
+    """A part of the picture around every target, back at the picture's size; its aspect is kept."""
+    size = pixels.shape[0], pixels.shape[1]
+    scale = np.sqrt(generator.uniform(smallest, 1.0))
+    rows, cols = (
+        _window(np.logical_or.reduce([mask.any(axis=1 - axis) for mask in masks]), scale, generator) for axis in (0, 1)
+    )
+    if (rows.stop - rows.start, cols.stop - cols.start) == size:
+        return pixels, list(masks), list(texts)
+    part = resize(np.ascontiguousarray(pixels[rows, cols]), size)
+    return part, [shrink(mask[rows, cols], size) for mask in masks], list(texts)
+
+
+def _window(wanted: Mask, scale: float, generator: Generator) -> slice:
+    """A window over one side, as long as the scale says or as the targets need."""
+    length = len(wanted)
+    places = np.flatnonzero(wanted)
+    first, last = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
+    window = max(round(length * scale), last - first, 1)
+    lowest, highest = (max(0, last - window), min(first, length - window)) if len(places) else (0, length - window)
+    start = int(generator.integers(lowest, highest + 1))
+    return slice(start, start + window)
+
+
+def jittered(pixels: Pixels, amount: float, generator: Generator) -> Pixels:
+    """Brightness, contrast and saturation changed a little. Colours keep their hue, so that "red" stays true."""
+    bright, contrast, colour = generator.uniform(1 - amount, 1 + amount, 3).astype(np.float32)
+    values = pixels.astype(np.float32) * bright
+    grey = values @ LUMA  # (H0, W0)
+    values = grey[..., None] + colour * (values - grey[..., None])
+    values = grey.mean() + contrast * (values - grey.mean())
+    return np.asarray(np.clip(np.rint(values), 0, 255), dtype=np.uint8)

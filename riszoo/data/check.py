@@ -1,0 +1,214 @@
+"""`riszoo data check`: what is there, what is missing, and what differs from what was published."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from riszoo.data.index import Index
+from riszoo.data.opening import (
+    Options,
+    evaluation_keys,
+    open_index,
+    picture_folder,
+    present,
+    split_targets,
+    stamp,
+    training_keys,
+)
+from riszoo.data.pictures import PictureError, decode
+from riszoo.data.source import Source
+from riszoo.data.sources import source
+from riszoo.errors import UserError
+
+Facts = dict[str, Any]
+Indices = dict[str, list[Index]]  # of each set that could be read
+SHOWN = 10  # lines of one kind in the report for people; --json has them all
+
+
+def run(argv: list[str]) -> int:
+    """0 where everything is there and as published, otherwise 1."""
+    given = _parser().parse_args(argv)
+    options = Options(root=given.root, pictures=given.pictures_folder, prepared=given.prepared)
+    sources = [source(name) for name in given.sets]
+    if given.record is not None:
+        return _look_up(sources, options, given.record)
+    indices: Indices = {}
+    reports = [examine(one, options, given.pictures, indices) for one in sources]
+    facts: Facts = {"sets": reports, "leaks": _leaks(indices), "good": all(report["good"] for report in reports)}
+    print(json.dumps(facts, indent=2) if given.json else "\n".join(_lines(facts)))
+    return 0 if facts["good"] else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="riszoo data check", description=__doc__)
+    parser.add_argument("sets", nargs="+", metavar="SET", help="refcoco, refcocog-google, phrasecut, folder, ...")
+    parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
+    parser.add_argument("--pictures-folder", help="the picture folder, where it is somewhere else")
+    parser.add_argument("--prepared", help="the folder of prepared indices")
+    parser.add_argument("--pictures", action="store_true", help="decode every picture: damaged ones, other sizes")
+    parser.add_argument("--record", metavar="ID", help="show what is filed under one id, and nothing else")
+    parser.add_argument("--json", action="store_true", help="machine-readable, with every id")
+    return parser
+
+
+def examine(one: Source, options: Options, pictures: bool, indices: Indices) -> Facts:
+    """Everything that can be said of one set; `good` is the verdict, `faults` its reasons. `indices` is added to."""
+    facts: Facts = {"set": one.name, "by": one.by, "files": [], "splits": {}, "bad_records": [], "faults": []}
+    try:
+        root = options.folder()
+        facts["root"] = str(root)
+        facts["pictures"] = {"missing": [], "absent": [], "damaged": [], "other_size": []}
+        for unit in one.all_units(root):
+            index = _unit(one, unit, root, options, facts)
+            if index is None:
+                continue
+            indices.setdefault(one.name, []).append(index)
+            _pictures(one, index, picture_folder(one, root, options.pictures, index), pictures, facts)
+        if not one.all_units(root):
+            raise UserError(f"{one.name}: no train.jsonl, val.csv or the like in {root}")
+    except UserError as error:
+        facts["faults"].append(str(error))
+    facts["good"] = not facts["faults"]
+    return facts
+
+
+def _unit(one: Source, unit: str, root: Path, options: Options, facts: Facts) -> Index | None:
+    try:
+        files = one.files(root, unit)
+    except UserError as error:  # the other units may be there
+        facts["faults"].append(str(error))
+        return None
+    facts["files"] += [{"path": str(path), **stamp(path)} for path in files]
+    index = open_index(one, root, unit, options.prepared_folder())
+    facts.setdefault("content", {})[unit] = index.digest
+    facts["bad_records"] += [{"id": record, "reason": reason} for record, reason in index.problems]
+    if index.problems:
+        facts["faults"].append(f"{len(index.problems)} bad record(s) in {files[0].name}")
+    for split in dict.fromkeys([*(s for s in one.published if one.units(s) == (unit,)), *index.splits()]):
+        _split(one, split, index, facts)
+    return index
+
+
+def _split(one: Source, split: str, index: Index, facts: Facts) -> None:
+    targets = split_targets(index, split)
+    first, last = index.arrays["target_phrases"][targets].T
+    found = (len(targets), int((last - first).sum()), len(np.unique(index.target_picture[targets])))
+    names = ("targets", "sentences", "pictures")
+    row: Facts = dict(zip(names, found, strict=True))
+    if split in one.published:
+        row["published"] = one.published[split]._asdict()
+        differing = [n for n in names if row["published"][n] not in (None, row[n])]
+        facts["faults"] += [f"{split}: {row[n]:,} {n}, published are {row['published'][n]:,}" for n in differing]
+    facts["splits"][split] = row
+
+
+def _pictures(one: Source, index: Index, folder: Path, decoded: bool, facts: Facts) -> None:
+    there, found = present(index, folder), facts["pictures"]
+    found["folder"] = str(folder)
+    names = list(index.strings["picture_file"])
+    gone = [name for name, here in zip(names, there, strict=True) if not here]
+    missing = [name for name in gone if name not in one.absent]
+    found["missing"] += missing
+    found["absent"] += [name for name in gone if name in one.absent]
+    if missing:
+        facts["faults"].append(f"{len(missing)} of {len(names)} pictures are not in {folder}")
+    if decoded:
+        _decode(index, names, there.nonzero()[0].tolist(), folder, facts)
+
+
+def _decode(index: Index, names: list[str], numbers: list[int], folder: Path, facts: Facts) -> None:
+    found = facts["pictures"]
+    for number in numbers:
+        try:
+            size = decode(folder / names[number]).shape[:2]
+        except PictureError:
+            found["damaged"].append(names[number])
+            continue
+        if size != index.size(number):
+            found["other_size"].append(names[number])
+    for kind, words in (("damaged", "cannot be read"), ("other_size", "are not of their annotated size")):
+        if found[kind]:
+            facts["faults"].append(f"{len(found[kind])} pictures in {folder} {words}, such as {found[kind][0]}")
+
+
+def _leaks(indices: Indices) -> list[Facts]:
+    """For each pair of the chosen sets, how many training pictures of one an evaluation split of the other uses."""
+    table = []
+    for one, train in indices.items():
+        keys = {key for index in train for key in training_keys(index)}
+        for other, held in indices.items():
+            shared = keys & {key for index in held for key, _ in evaluation_keys(index)}
+            table.append({"train": one, "held_out": other, "pictures": len(shared), "keys": sorted(shared)})
+    return [row for row in table if row["pictures"]]
+
+
+def _look_up(sources: list[Source], options: Options, record: str) -> int:
+    """Everything filed under an id: of a picture, a target, a sentence or a bad record."""
+    root = options.folder()
+    found = [
+        row
+        for one in sources
+        for unit in one.all_units(root)
+        for row in _filed(open_index(one, root, unit, options.prepared_folder()), record)
+    ]
+    print(json.dumps(found, indent=2))
+    return 0 if found else 1
+
+
+def _filed(index: Index, record: str) -> Iterator[Facts]:
+    yield from ({"id": name, "left_out": reason} for name, reason in index.problems if name == record)
+    strings = index.strings
+    picture, target, sentence = (strings[f"{kind}_id"].find(record) for kind in ("picture", "target", "sentence"))
+    firsts, lasts = index.arrays["target_phrases"].T
+    for number, (first, last) in enumerate(zip(firsts.tolist(), lasts.tolist(), strict=True)):
+        asked = sentence is not None and first <= sentence < last
+        if asked or number == target or index.target_picture[number] == picture:
+            place = int(index.target_picture[number])
+            phrases = [{"id": strings["sentence_id"][n], "raw": strings["raw"][n]} for n in range(first, last)]
+            yield {
+                "id": strings["target_id"][number],
+                "split": index.splits()[index.arrays["target_split"][number]],
+                "picture": strings["picture_file"][place],
+                "size": index.size(place),
+                "sentences": phrases,
+            }
+
+
+# -- for people -------------------------------------------------------------------------------------------------------
+
+
+def _lines(facts: Facts) -> Iterator[str]:
+    for report in facts["sets"]:
+        yield f"{report['set']} ({report['by']})" + (f" in {report['root']}" if "root" in report else "")
+        yield from (f"  {one['path']}  {one['bytes']:,} bytes  sha256 {one['sha256'][:16]}" for one in report["files"])
+        yield from (f"  content {digest[:16]} ({unit})" for unit, digest in report.get("content", {}).items())
+        yield from _table(report["splits"])
+        yield from _some("left out", [f"{row['id']}: {row['reason']}" for row in report["bad_records"]])
+        for kind, names in report.get("pictures", {}).items():
+            yield from _some(kind, names) if isinstance(names, list) else [f"  pictures in {names}"]
+        yield from (f"  ! {fault}" for fault in report["faults"])
+        yield "  good" if report["good"] else "  not good"
+    for leak in facts["leaks"]:
+        pictures = f"{leak['pictures']:,} training pictures of {leak['train']}"
+        yield f"{pictures} are in evaluation splits of {leak['held_out']}"
+
+
+def _table(splits: dict[str, Facts]) -> Iterator[str]:
+    for name, row in splits.items():
+        cells = []
+        for kind in ("targets", "sentences", "pictures"):
+            published = row.get("published", {}).get(kind)
+            cells.append(f"{row[kind]:>9,} {kind}" + (f" (published {published:,})" if published is not None else ""))
+        yield f"  {name:10}" + "  ".join(cells)
+
+
+def _some(kind: str, lines: list[str]) -> Iterator[str]:
+    yield from (f"  {kind.replace('_', ' ')}: {line}" for line in lines[:SHOWN])
+    if len(lines) > SHOWN:
+        yield f"  {kind.replace('_', ' ')}: and {len(lines) - SHOWN:,} more (--json lists them)"

@@ -1,0 +1,123 @@
+"""Pictures of one's own: a folder with one JSONL or CSV a split."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from riszoo.data import safe
+from riszoo.data.index import MEANT, NO_TARGET, UNKNOWN, Phrase, Piece, Ref
+from riszoo.data.masks import Size
+from riszoo.data.pictures import PictureError, size_of
+from riszoo.data.refer import pieces_of
+from riszoo.data.safe import RecordError
+from riszoo.data.source import Counts, Report, Source, coco_key
+from riszoo.errors import UserError
+
+FIELDS = {
+    "picture": ("picture", "image", "file_name", "img"),
+    "sentence": ("sentence", "sentences", "text", "expression"),
+    "mask": ("mask", "segmentation", "polygon", "polygons", "rle"),
+}
+NOTHING = "none"
+SUFFIXES = (".jsonl", ".csv", ".ndjson")
+
+
+class Folder(Source):
+    """Lines of picture, sentence and mask; lines that share picture and mask are one target with several sentences."""
+
+    name = dataset = "folder"
+    by = "lines"
+    publisher = "you (one line a sentence: picture, sentence, mask)"
+    pictures_from = "you"
+    folders = ("",)
+    published: dict[str, Counts] = {}  # noqa: RUF012 - nothing is published about it
+
+    def units(self, split: str) -> tuple[str, ...]:
+        return (split,)
+
+    def all_units(self, root: Path) -> tuple[str, ...]:
+        return tuple(sorted(path.stem for path in root.iterdir() if path.suffix in SUFFIXES))
+
+    def choices(self, root: Path, unit: str) -> list[list[Path]]:
+        return [[root / f"{unit}{suffix}" for suffix in SUFFIXES]]
+
+    def refs(self, files: list[Path], unit: str, report: Report) -> Iterator[Ref]:
+        gathered: dict[tuple[str, str], Ref] = {}
+        sizes: dict[str, Size] = {}
+        for place, line in enumerate(_lines(files[0]), 1):
+            try:
+                _gather(line, place, unit, files[0].parent, gathered, sizes)
+            except (RecordError, PictureError, LookupError, TypeError, ValueError, OverflowError) as error:
+                report(f"{files[0].name}:{place}", str(error))
+        yield from gathered.values()
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """One row a line; a broken line is a text, which no reader takes for a row."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                yield from csv.DictReader(file)
+                return
+            for line in filter(str.strip, file):
+                yield _parsed(line)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no UTF-8 text of lines: {error}; save it as UTF-8") from error
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+
+
+def _field(row: Any, name: str) -> Any:
+    if not isinstance(row, dict):
+        raise RecordError("the line is no JSON object")
+    return next((row[spelling] for spelling in FIELDS[name] if row.get(spelling) not in (None, "")), None)
+
+
+def _gather(
+    row: Any, place: int, unit: str, root: Path, gathered: dict[tuple[str, str], Ref], sizes: dict[str, Size]
+) -> None:
+    picture, sentence, mask = (_field(row, name) for name in FIELDS)
+    if picture is None or sentence is None:
+        raise RecordError(f"the line lacks a {'picture' if picture is None else 'sentence'}")
+    picture, mask = safe.text(picture), _unquoted(mask)
+    sentences = [safe.text(one) for one in (sentence if isinstance(sentence, list) else [sentence])]
+    if picture not in sizes:
+        sizes[picture] = size_of(root / picture)
+    key = (picture, json.dumps(mask) if mask is not None else f"line {place}")
+    if key not in gathered:
+        known, pieces = _target(mask, row, sizes[picture])
+        gathered[key] = Ref(
+            picture, picture, sizes[picture], coco_key(picture) or f"{root.name}:{picture}",
+            str(row.get("id") or place), unit, pieces, [], known,
+        )  # fmt: skip
+    ref = gathered[key]
+    first = len(ref.phrases)
+    ref.phrases += [
+        Phrase(f"{ref.id}.{first + n}", one, " ".join(one.lower().split())) for n, one in enumerate(sentences)
+    ]
+
+
+def _unquoted(mask: Any) -> Any:
+    """In a CSV, outlines and runs are JSON inside a cell."""
+    return json.loads(mask) if isinstance(mask, str) and mask.lstrip()[:1] in ("[", "{") else mask
+
+
+def _target(mask: Any, row: dict[str, Any], size: Size) -> tuple[int, list[Piece]]:
+    if mask in (NOTHING, []) or str(row.get("no_target", "")).lower() in ("true", "1"):
+        return NO_TARGET, []
+    if mask is None:
+        return UNKNOWN, []
+    if isinstance(mask, str):
+        return MEANT, [Piece(stored=mask)]
+    if isinstance(mask, list) and not isinstance(mask[0], (list, dict)):
+        mask = [mask]  # one outline, not in a list of its own
+    return MEANT, [pieces_of(mask, size)]

@@ -1,0 +1,227 @@
+"""From names to a split: where the root is, which index serves, which pictures are there."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riszoo.data.index import Index
+from riszoo.data.mixed import Concatenation
+from riszoo.data.safe import file_hash
+from riszoo.data.selection import Selection, TextField
+from riszoo.data.source import Source, matches
+from riszoo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every set on disk lets a user choose.
+
+    root         the folder with the annotation folders and the pictures; left out: RISZOO_DATA, then ./data
+    pictures     the picture folder, where it is somewhere else
+    prepared     the folder of prepared indices, where they are not beside the annotations
+    text         `raw` as typed, or `sent`: lower-cased and tokenised
+    expressions  `all`, `first` or `random(SEED)` of each target
+    strict       a bad record, a missing, damaged or differently sized picture is an error, not a warning
+    """
+
+    root: str | None = None
+    pictures: str | None = None
+    prepared: str | None = None
+    text: TextField = "raw"
+    expressions: str = "all"
+    strict: bool = False
+
+    def folder(self) -> Path:
+        """The root, which must exist."""
+        named = self.root or os.environ.get("RISZOO_DATA") or "data"
+        root = Path(named).expanduser()
+        if not root.is_dir():
+            raise UserError(
+                f"no folder '{root}' to look for data in: name one with --data.root or the variable RISZOO_DATA"
+            )
+        return root
+
+    def prepared_folder(self) -> Path | None:
+        return Path(self.prepared).expanduser() if self.prepared else None
+
+
+def open_split(source: Source, split: str, options: Options) -> Selection | Concatenation:
+    """One split of a set; of several units, their sum."""
+    source.refuse(split)
+    root = options.folder()
+    parts = [_open_unit(source, split, unit, root, options) for unit in source.units(split)]
+    return parts[0] if len(parts) == 1 else Concatenation(source.name, split, parts)
+
+
+def _open_unit(source: Source, split: str, unit: str, root: Path, options: Options) -> Selection:
+    index = open_index(source, root, unit, options.prepared_folder())
+    targets = split_targets(index, split)
+    if len(targets) == 0:
+        raise UserError(f"{source.name} has no split '{split}': filed are {', '.join(sorted(index.splits()))}")
+    masks = source.files(root, unit)[0].parent
+    while masks.name in ("annotations", "data") and source.name == "referit":
+        masks = masks.parent
+    folder = picture_folder(source, root, options.pictures, index)
+    there = present(index, folder)
+    missing = _missing(index, targets, there)
+    _tell(source, split, index, missing, folder, options.strict)
+    facts = {"by": source.by, "missing_pictures": len(missing), "bad_records": len(index.problems)}
+    return Selection(
+        index, targets, set=source.name, name=split, folder=folder, masks=masks, text=options.text,
+        expressions=options.expressions, strict=options.strict, keep=there, facts=facts,
+    )  # fmt: skip
+
+
+def held_out(sources: Iterable[Source], options: Options) -> dict[str, list[str]]:
+    """By its key, each picture that any evaluation split of any of the sets uses, and the splits that do.
+
+    Annotations are enough: the pictures need not be there.
+    """
+    used: dict[str, list[str]] = {}
+    root = options.folder()
+    for source in sources:
+        for unit in (unit for unit in source.all_units(root) if not is_training(unit)):
+            for key, split in evaluation_keys(open_index(source, root, unit, options.prepared_folder())):
+                used.setdefault(key, []).append(f"{source.name}/{split}")
+    return used
+
+
+def is_training(split: str) -> bool:
+    return split.startswith("train")
+
+
+def evaluation_keys(index: Index) -> Iterator[tuple[str, str]]:
+    """(picture, split) for each use of a picture by whatever is not filed as training."""
+    filed, keys = index.splits(), index.strings["picture_key"]
+    pairs = np.stack([index.target_picture, index.arrays["target_split"]], axis=1)
+    for picture, split in np.unique(pairs, axis=0).tolist():
+        if not is_training(filed[split]):
+            yield keys[picture], filed[split]
+
+
+def training_keys(index: Index) -> set[str]:
+    """The pictures of whatever is filed as training."""
+    training = [place for place, split in enumerate(index.splits()) if is_training(split)]
+    uses = np.isin(index.arrays["target_split"], training)
+    return {index.strings["picture_key"][picture] for picture in np.unique(index.target_picture[uses]).tolist()}
+
+
+def split_targets(index: Index, split: str) -> NDArray[np.int64]:
+    """The targets filed under a split, by the official matching."""
+    wanted = [place for place, filed in enumerate(index.splits()) if matches(filed, split)]
+    return np.flatnonzero(np.isin(index.arrays["target_split"], wanted))
+
+
+def _tell(source: Source, split: str, index: Index, missing: list[str], folder: Path, strict: bool) -> None:
+    """One warning for all missing pictures and one for all bad records, or an error."""
+    messages = []
+    if missing:
+        messages.append(f"{len(missing)} picture(s) of {split} are not in {folder}, such as {missing[0]}")
+    if index.problems:
+        (record, reason), *_ = index.problems
+        messages.append(f"{len(index.problems)} bad record(s) left out, such as {record}: {reason}")
+    for message in messages:
+        look = f"`riszoo data check {source.name}` lists them"
+        if strict:
+            raise UserError(f"{source.name}: {message}; {look}, and --data.strict false goes on without them")
+        warnings.warn(f"{source.name}: {message}; {look}", stacklevel=2)
+
+
+# -- the index --------------------------------------------------------------------------------------------------------
+
+
+def open_index(source: Source, root: Path, unit: str, prepared: Path | None = None) -> Index:
+    """The prepared index where it is of the files at hand, otherwise one built in memory."""
+    path = source.index_file(root, unit, prepared)
+    files = source.files(root, unit)
+    return load_prepared(path, files) or build_index(source, files, unit)
+
+
+def build_index(source: Source, files: list[Path], unit: str) -> Index:
+    problems: list[tuple[str, str]] = []
+    return Index.build(source.refs(files, unit, lambda id, reason: problems.append((id, reason))), problems)
+
+
+def load_prepared(path: Path, files: list[Path]) -> Index | None:
+    """The index in a file, unless there is none or the annotations have changed since."""
+    if not path.is_file():
+        return None
+    try:
+        index = Index.load(path)
+        if _unchanged(index.about["files"], files):
+            return index
+        reason = "the annotations have changed since"
+    except (ValueError, LookupError, TypeError, OSError) as error:
+        reason = str(error)
+    warnings.warn(f"prepared index {path} is not used: {reason}; run `riszoo data prepare` again", stacklevel=2)
+    return None
+
+
+def stamp(path: Path) -> dict[str, Any]:
+    """What a file is recognised by: at a glance by size and time of change, for certain by content."""
+    stat = path.stat()
+    return {"name": path.name, "bytes": stat.st_size, "changed": stat.st_mtime_ns, "sha256": file_hash(path)}
+
+
+def _unchanged(stamps: list[dict[str, Any]], files: list[Path]) -> bool:
+    """Files whose time of change differs are compared by content: a copy is as good as the original."""
+    if [one["name"] for one in stamps] != [path.name for path in files]:
+        return False
+    for one, path in zip(stamps, files, strict=True):
+        stat = path.stat()
+        if stat.st_size != one["bytes"]:
+            return False
+        if stat.st_mtime_ns != one["changed"] and file_hash(path) != one["sha256"]:
+            return False
+    return True
+
+
+# -- the pictures -----------------------------------------------------------------------------------------------------
+
+
+def picture_folder(source: Source, root: Path, named: str | None, index: Index | None = None) -> Path:
+    """The first spelling that holds a picture of the set, or else the first there is."""
+    base = Path(named).expanduser() if named else root
+    tried = [base, *(base / tail for tail in _tails(source))] if named else [base / name for name in source.folders]
+    there = [folder for folder in tried if folder.is_dir()]
+    if not there:
+        raise UserError(
+            f"{source.name}: no picture folder; tried {', '.join(map(str, tried))}. Get the pictures from "
+            f"{source.pictures_from}, or name their folder with --data.pictures"
+        )
+    if index is None or not index.pictures:
+        return there[0]
+    samples = [index.strings["picture_file"][n] for n in sorted({0, index.pictures // 2, index.pictures - 1})]
+    return next((folder for folder in there if any((folder / name).is_file() for name in samples)), there[0])
+
+
+def _tails(source: Source) -> Iterable[str]:
+    """The ends of the usual spellings: a named folder may be the pictures' own or one above."""
+    return dict.fromkeys(
+        "/".join(parts[start:]) for parts in (n.split("/") for n in source.folders) for start in range(len(parts))
+    )
+
+
+def present(index: Index, folder: Path) -> NDArray[np.bool_]:
+    """Whether each picture of an index is there, by one listing of each folder."""
+    names = list(index.strings["picture_file"])
+    folders = {name.rpartition("/")[0] for name in names}
+    listed = {f"{sub}/{entry}" if sub else entry for sub in folders for entry in _listing(folder / sub)}
+    return np.array([name in listed for name in names], dtype=np.bool_)
+
+
+def _listing(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - names, not paths
+
+
+def _missing(index: Index, targets: NDArray[np.int64], there: NDArray[np.bool_]) -> list[str]:
+    pictures = np.unique(index.target_picture[targets])
+    return [index.strings["picture_file"][number] for number in pictures[~there[pictures]].tolist()]

@@ -1,0 +1,95 @@
+"""The data modules of the sets on disk, from constructor to batch."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from riszoo import recipes
+from riszoo.build import instantiate
+from riszoo.data.masks import Truth
+from riszoo.data.module import RISData
+from riszoo.data.sets import Folder, Mixed, PhraseCut, RefCOCO, ReferIt
+from riszoo.errors import UserError
+from tests import data_trees as trees
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*bad record")
+        yield
+
+
+def on_disk() -> list[str]:
+    return [name for name in recipes.names("data", plugins=False) if name != "scenes"]
+
+
+@pytest.mark.parametrize("name", on_disk())
+def test_every_recipe_makes_its_data_module_and_names_splits_of_its_source(name, tmp_path):
+    from riszoo.data.sources import SOURCES
+
+    content = recipes.get("data", name).content
+    options = {**content["common"]["data"], "root": str(tmp_path)}
+    data = instantiate(RISData, {"class_path": content["class_path"], "init_args": options})
+    if name in SOURCES and SOURCES[name].published:
+        known = {*SOURCES[name].published, "val_miniv"}
+        assert {data.train_split, data.val_split, *data.test_splits} <= known
+    with pytest.raises(UserError, match=r"not found in|no picture folder"):
+        data.split(data.train_split)
+
+
+def test_a_batch_of_refcoco(tmp_path):
+    data = RefCOCO(root=str(trees.refcoco(tmp_path)), size=16, workers=0, batch_size=2, test_splits=["val", "testA"])
+    data.truths = [Truth(), Truth(overlap="once", frame=(16, 16))]
+    batch = next(iter(data.train_dataloader()))
+    assert batch.images.shape == (2, 3, 16, 16)
+    assert batch.masks.dtype == torch.bool
+    assert batch.masks.flatten(1).any(1).all()
+    (val, test) = data.test_dataloader()
+    evaluated = next(iter(val))
+    assert evaluated.texts == ["the crowd", "many people", "all of them"]
+    assert [m.sum().item() for m in evaluated.truths["any-coco-original-nearest"]] == [10]
+    assert evaluated.target_index.tolist() == [0, 0, 0]
+    assert next(iter(test)).truths["any-coco-original-nearest"][0].shape == (trees.H, trees.W)
+
+
+def test_workers_give_the_same_batches(tmp_path):
+    root = str(trees.refcoco(tmp_path))
+    one, two = (
+        [b.images.sum().item() for b in RefCOCO(root=root, size=16, workers=n, batch_size=1).train_dataloader()]
+        for n in (0, 1)
+    )
+    assert one == two
+
+
+def test_the_others_open_by_their_names(tmp_path):
+    trees.referit(tmp_path)
+    trees.phrasecut(tmp_path)
+    assert len(ReferIt(root=str(tmp_path)).split("trainval")) == 2
+    assert PhraseCut(root=str(tmp_path)).split("val_miniv").describe()["parts"]["phrasecut/val_miniv"]["by"] == "v0"
+    trees.photo(tmp_path / "a.png")
+    (tmp_path / "train.csv").write_text("picture,sentence\na.png,all of it\n")
+    assert list(Folder(root=str(tmp_path)).words()) == ["all of it"]
+
+
+def test_mixed_training_leaves_evaluation_pictures_out_and_lists_them(tmp_path, monkeypatch):
+    trees.refcoco(tmp_path)
+    tables = {"images": trees.images(1, 3, 5), "annotations": [trees.annotation(n, n, [trees.BOX]) for n in (1, 3, 5)]}
+    refs = [trees.ref(n, n, n, "train", f"thing {n}") for n in (3, 5)] + [trees.ref(1, 1, 1, "test", "one")]
+    trees.write_refer(tmp_path, "refcocog", "umd", refs, tables, (5,))
+    told: list[str] = []
+    monkeypatch.setattr("riszoo.data.sets.rank_zero_info", told.append)
+    data = Mixed(root=str(tmp_path), sets=["refcoco", "refcocog"], report_leaks=True)
+    train = data.split("train")
+    assert train.picture_ids() == ["refcoco/2", "refcocog/5"]
+    assert train.set == "refcoco+refcocog"
+    assert told[0] == "mixed training leaves out 2 picture(s) that evaluation splits use"
+    assert told[1].splitlines() == ["refcoco\tcoco:1\trefcocog/test", "refcocog\tcoco:3\trefcoco/val"]
+    assert data.split("refcoco/testA").set == "refcoco"
+    with pytest.raises(UserError, match="'phrasecut' is not in play"):
+        data.split("phrasecut/val")
+    only = Mixed(root=str(tmp_path), sets=["refcoco"], also_held_out=["refcocog"]).split("train")
+    assert only.picture_ids() == ["refcoco/2"]
