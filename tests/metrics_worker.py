@@ -7,11 +7,11 @@ import random
 from pathlib import Path
 
 import torch
-from fake_batches import Blobs
 
 from riszoo.metrics.protocols import get_protocols
 from riszoo.metrics.record import METRICS, Evaluation, write_results
 from riszoo.metrics.suite import RISMetrics
+from tests.fake_batches import Blobs
 
 NAMES = "original,cris035,rela"
 VARIANTS = [*itertools.product((1, 3, 7), (True, False), ("split", "shuffled")), (2, True, "few")]

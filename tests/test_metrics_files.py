@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_batches import Blobs
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -28,6 +27,7 @@ from riszoo.metrics.score import questions, read_predictions, score
 from riszoo.metrics.suite import RISMetrics
 from riszoo.metrics.summary import sentence_value
 from riszoo.metrics.table import render
+from tests.fake_batches import Blobs
 
 NAMES = "original,lavt480,refzom,cris035,phrasecut"
 

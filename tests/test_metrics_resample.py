@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fake_batches import disc
 from torch.nn.functional import interpolate
 
 from riszoo.batch import Geometry
 from riszoo.metrics.protocols import PROTOCOLS, Protocol, Resampling
 from riszoo.metrics.resample import axes, foreground, resize, taps
+from tests.fake_batches import disc
 
 SIZES = [(24, 24), (61, 37), (13, 90), (1, 1)]
 
@@ -74,7 +74,7 @@ def test_the_threshold_is_exclusive_unless_the_protocol_includes_it():
     assert not foreground(logits, [geometry], [(4, 4)], PROTOCOLS["rmi"]).any()
 
 
-@pytest.mark.parametrize(("name", "threshold"), [("mcn", 0.35), ("cris035", 0.35), ("cgformer", 0.5)])
+@pytest.mark.parametrize(("name", "threshold"), [("mcn", 0.35), ("simrec", 0.35), ("cris035", 0.35), ("cgformer", 0.5)])
 def test_a_probability_threshold_parts_the_logits_at_its_logit(name, threshold):
     edge = torch.logit(torch.tensor(threshold, dtype=torch.float64)).item()
     geometry = Geometry.fit("squeeze", (6, 6), (8, 8))
@@ -87,7 +87,7 @@ def test_a_threshold_before_the_resize_fattens_the_mask():
     logits = torch.full((1, 8, 8), -5.0)
     logits[0, 3:5, 3:5] = 1.0
     geometry = Geometry.fit("squeeze", (64, 64), (8, 8))
-    early = foreground(logits, [geometry], [(64, 64)], _protocol(when="grid"))
+    early = foreground(logits, [geometry], [(64, 64)], _protocol(when="frame"))
     late = foreground(logits, [geometry], [(64, 64)], PROTOCOLS["original"])
     assert early.sum() == (16 + 2 * 4) ** 2  # each side grows by half an old cell: as far as any weight reaches
     assert late.sum() < 16**2

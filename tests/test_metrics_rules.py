@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fake_batches import disc
 
 from riszoo.errors import UserError
 from riszoo.metrics.counts import band_width, count, erode
 from riszoo.metrics.protocols import PROTOCOLS, get_protocols
 from riszoo.metrics.rows import COUNTS, NO_ANSWER, NO_HEAD, Rows, width
 from riszoo.metrics.summary import sentence_value, summarise
+from tests.fake_batches import disc
 
 
 def table(name: str, *cases: tuple) -> dict[str, float]:

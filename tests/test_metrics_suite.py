@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_batches import Blobs
-from metrics_worker import evaluate, join, written
 from torch.nn.functional import interpolate
 
 from riszoo.batch import Output
 from riszoo.metrics import suite
 from riszoo.metrics.protocols import PROTOCOLS, get_protocols
 from riszoo.metrics.suite import RISMetrics
+from tests.fake_batches import Blobs
+from tests.metrics_worker import evaluate, join, written
 
 FULL, FEW = ("split", "shuffled"), ("few",)
 

@@ -7,6 +7,7 @@ approximated.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -44,8 +45,8 @@ class Protocol:
     via          a first resize to the network's frame, where the mirrored code makes one
     resampling   the resize to the frame of comparison
     threshold    a score above it is foreground; at it, too, when `inclusive`
-    when         the threshold is applied at the `end`, or already on the model's `grid` or in the network's `frame`;
-                 then whatever is above 0 after the resize counts as foreground
+    when         the threshold is applied at the `end`, or already in the network's `frame`: then whatever is above 0
+                 after the last resize counts as foreground
     iou          a pair's IoU from I and U;  `empty` replaces it where U = 0
     tie          what a pair must do to pass Pr@t; `> float32` compares with t as a 32-bit number
     precision    the t of Pr@t, in percent
@@ -66,7 +67,7 @@ class Protocol:
     resampling: Resampling = _BILINEAR
     threshold: float = 0.0
     inclusive: bool = False
-    when: Literal["grid", "frame", "end"] = "end"
+    when: Literal["frame", "end"] = "end"
     iou: Literal["I/U", "I/(U+1e-6)", "I/(U+1e-5)", "(I+1e-10)/(U+1e-10)"] = "I/U"
     empty: Literal["0", "1", "nan"] = "0"
     tie: Literal[">=", ">", "> float32"] = ">="
@@ -161,7 +162,15 @@ PROTOCOLS = _table(
     ),
     _MCN,
     replace(_MCN, name="vlt", mirrors="VLT"),
-    replace(_MCN, name="simrec", mirrors="SimREC", when="grid"),
+    replace(
+        _MCN,
+        name="simrec",
+        mirrors="SimREC",
+        score="logit",
+        via=Resampling(align_corners=True),
+        threshold=math.log(0.35 / 0.65),  # its network enlarges the logit, and asks for a sigmoid above 0.35
+        when="frame",
+    ),
     Protocol(
         name="rmi",
         mirrors="text_objseg, RMI, CMPC",

@@ -119,8 +119,6 @@ def _taps_inside(axis: Axis, grid: int, how: Resampling, device: torch.device) -
 def foreground(logits: Tensor, geometries: Sequence[Geometry], sizes: Sequence[Size], protocol: Protocol) -> Tensor:
     """(n, h, w) logits over each network frame -> (n, M0, M1) bool: the protocol's mask, False beyond each size."""
     maps = _score(logits, protocol)
-    if protocol.when == "grid":
-        maps = _above(maps, protocol).float()
     if protocol.via is not None:
         maps = resize(maps, whole([g.frame for g in geometries]), protocol.via)
     if protocol.when == "frame":
