@@ -64,7 +64,7 @@ class Source(ABC):
     def refuse(self, split: str) -> None:  # noqa: B027 - most sets refuse nothing
         """A UserError for a split that is known not to exist, with the reason."""
 
-    def all_units(self, root: Path) -> tuple[str, ...]:  # noqa: ARG002 - a folder of one's own looks there
+    def all_units(self, root: Path) -> tuple[str, ...]:
         """Every unit that a check or a preparation visits."""
         return tuple(dict.fromkeys(unit for split in self.published for unit in self.units(split)))
 

@@ -274,7 +274,7 @@ class SamEncoder(VisionEncoder):
     def stem(self, x: Tensor) -> Tensor:
         return self.image_encoder.embed(x).permute(0, 3, 1, 2)
 
-    def down(self, stage: int, x: Tensor) -> Tensor:  # noqa: ARG002 - every stage has the same grid
+    def down(self, stage: int, x: Tensor) -> Tensor:
         return x
 
     def blocks(self, stage: int, x: Tensor) -> Tensor:

@@ -147,10 +147,10 @@ class PlainViT(VisionEncoder):
         tokens = self._placed(self.vit.patch_embed(x))[:, self.vit.num_prefix_tokens :]  # (I, h w, C)
         return _grid(tokens, x.shape[2] // patch, x.shape[3] // patch)
 
-    def down(self, stage: int, x: Tensor) -> Tensor:  # noqa: ARG002
+    def down(self, stage: int, x: Tensor) -> Tensor:
         return x
 
-    def blocks(self, stage: int, x: Tensor) -> Tensor:  # noqa: ARG002
+    def blocks(self, stage: int, x: Tensor) -> Tensor:
         tokens = torch.cat([self._prefix(x), x.flatten(2).transpose(1, 2)], 1)  # (I, prefix + h w, C)
         tokens = self.vit.norm(self._transformed(tokens))[:, self.vit.num_prefix_tokens :]
         return _grid(tokens, x.shape[2], x.shape[3])
@@ -190,10 +190,10 @@ class Undivided(VisionEncoder):
     def stem(self, x: Tensor) -> Tensor:
         return x
 
-    def down(self, stage: int, x: Tensor) -> Tensor:  # noqa: ARG002
+    def down(self, stage: int, x: Tensor) -> Tensor:
         return x
 
-    def blocks(self, stage: int, x: Tensor) -> Tensor:  # noqa: ARG002
+    def blocks(self, stage: int, x: Tensor) -> Tensor:
         last: Tensor = self.model.forward_intermediates(
             x, indices=1, norm=self.normed, output_fmt="NCHW", intermediates_only=True
         )[-1]

@@ -21,7 +21,6 @@ from riszoo.batch import Batch, Features, Output, Words
 from riszoo.losses import bce, dice, majority, shrink_mask, spatial_cross_entropy
 from riszoo.model import RISModule
 
-
 RARE = -3.0
 """Logit that maps begin at: a cell in twenty is target, and the bias alone takes thousands of steps to learn it."""
 
