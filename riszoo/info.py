@@ -39,9 +39,8 @@ def main(argv: list[str]) -> int:
     print(f"{recipe.name}: {recipe.title}")
     print(f"  paper {recipe.content.get('paper', '-')}, specification {recipe.content.get('specification', '-')}")
     print(f"  scale {scale} (of {', '.join(recipe.scales)}), {model.size[0]} x {model.size[1]}, {model.geometry}")
-    print(
-        f"  vision {config['model']['init_args']['vision']['name']}, text {config['model']['init_args']['text']['name']}"
-    )
+    given = config["model"]["init_args"]
+    print(f"  vision {given['vision']['name']}, text {given['text']['name']}")
     _print_parameters(model)
     _print_costs(model)
     print("  assumed where the paper is silent:")

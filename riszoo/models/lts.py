@@ -178,7 +178,7 @@ class TransformerLocator(nn.Module):
         )
         self.encoder = nn.TransformerEncoder(layer, options.layers, enable_nested_tensor=False)
         self.read = nn.Linear(width, 1)
-        nn.init.constant_(self.read.bias, RARE)
+        self.read.bias.data.fill_(RARE)
 
     def forward(self, fused: Tensor, sentence: Tensor, words: Words, cells: Tensor) -> Tensor:
         grid = F.avg_pool2d(fused, self.pool) if self.pool > 1 else fused
@@ -234,7 +234,7 @@ class SegmentationHead(nn.Module):
         self.ups = nn.ModuleList(CBL(width if i == 0 else narrow, narrow, 3) for i in range(max(1, ups)))
         self.scale = 2 if ups else 1
         self.out = nn.Conv2d(narrow, 1, 1)
-        nn.init.constant_(self.out.bias, RARE)
+        self.out.bias.data.fill_(RARE)  # type: ignore[union-attr]
 
     def forward(self, z: Tensor) -> Tensor:
         y = self.refine(z)
