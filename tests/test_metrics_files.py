@@ -18,12 +18,14 @@ from riszoo.data.masks import Bitmap
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from riszoo.metrics.bootstrap import FIXED, ratio_interval, sign_flip
-from riszoo.metrics.compare import compare, run
+from riszoo.metrics.compare import compare
+from riszoo.metrics.compare import main as compare_verb
 from riszoo.metrics.protocols import get_protocols
 from riszoo.metrics.record import CIRCUMSTANCES, Evaluation, read_evaluation, report, write_results
 from riszoo.metrics.resample import foreground
 from riszoo.metrics.rle import RunLengths, decode
-from riszoo.metrics.score import questions, read_predictions, score
+from riszoo.metrics.score import main as score_verb
+from riszoo.metrics.score import read_predictions, score
 from riszoo.metrics.suite import RISMetrics
 from riszoo.metrics.summary import sentence_value
 from riszoo.metrics.table import render
@@ -232,7 +234,7 @@ def two_runs(blobs: Blobs, tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_compare_says_what_differs_and_where(two_runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]):
-    assert run([*map(str, two_runs)]) == 0
+    assert compare_verb([*map(str, two_runs)]) == 0
     text = capsys.readouterr().out
     a, b = (read_evaluation(folder, "val") for folder in two_runs)
     (original,) = get_protocols("original")
@@ -323,8 +325,34 @@ def test_predicted_then_scored_equals_tested(shape: str, blobs: Blobs, tmp_path:
     assert report(scored.evaluation) == report(evaluated(blobs, "original"))
 
 
-def test_the_questions_of_a_split_are_the_samples_of_its_batches(blobs: Blobs):
-    assert [sample for _, _, sample in questions(BlobSplit(blobs))] == blobs.samples
+def test_the_verb_scores_a_set_by_name_and_leaves_the_files_of_a_result(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    asked = {}
+
+    class Opened:
+        def split(self, name: str) -> Split:
+            asked["split"] = name
+            return BlobSplit(blobs)
+
+    def opened(name: str, root: str | None = None) -> Opened:
+        asked.update(name=name, root=root)
+        return Opened()
+
+    monkeypatch.setattr("riszoo.data.commands.opened", opened)
+    masks = masks_of(blobs)
+    del masks["s3"]
+    folder = as_pngs(masks, tmp_path / "masks")
+    line = [str(folder), "--data", "refcoco", "--root", "there", "--split", "testA", "--out", str(tmp_path / "out")]
+    assert score_verb([*line, "--protocol", "original,lavt480"]) == 0
+    assert asked == {"name": "refcoco", "root": "there", "split": "testA"}
+    said = capsys.readouterr().out
+    assert "1 sentences have no prediction and count as IoU 0: s3" in said
+    assert "lavt480: LAVT" in said
+    assert read_evaluation(tmp_path / "out", "val").asked() == blobs.samples
+    stated = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert stated["missing"] == 1
+    assert stated["predictions"] == str(folder)
 
 
 def test_a_perfect_mask_is_perfect_in_a_square_frame_too(blobs: Blobs, tmp_path: Path):

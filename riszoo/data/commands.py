@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from riszoo import recipes
 from riszoo.errors import UserError
 from riszoo.info import OneSentence
+
+if TYPE_CHECKING:
+    from riszoo.data.module import RISData
 
 VERBS = {"show": None, "check": "riszoo.data.check", "prepare": "riszoo.data.prepare"}
 
@@ -32,15 +36,21 @@ def show(argv: list[str]) -> int:
     parser.add_argument("--root", help="where the data set lies")
     parser.add_argument("--out", default=None, help="the PNG to write; <data>-<split>.png when left out")
     args = parser.parse_args(argv)
-    from riszoo.build import instantiate
-    from riszoo.data.module import RISData
     from riszoo.data.show import sheet
     from riszoo.draw import save
 
-    source = recipes.get("data", args.data).content
-    options = recipes.merge(source.get("common", {}).get("data", {}), {"root": args.root} if args.root else {})
-    data = instantiate(RISData, {"class_path": source["class_path"], "init_args": options})  # type: ignore[type-abstract]
+    data = opened(args.data, args.root)
     out = Path(args.out or f"{args.data}-{args.split}.png")
     save(sheet(data.split(args.split), args.count, args.start), out)
     print(f"{out}: {args.count} pictures of {args.data}, {args.split}")
     return 0
+
+
+def opened(name: str, root: str | None = None) -> RISData:
+    """A data set by its recipe's name, for those who only read it."""
+    from riszoo.build import instantiate
+    from riszoo.data.module import RISData
+
+    source = recipes.get("data", name).content
+    options = recipes.merge(source.get("common", {}).get("data", {}), {"root": root} if root else {})
+    return instantiate(RISData, {"class_path": source["class_path"], "init_args": options})  # type: ignore[type-abstract]

@@ -38,7 +38,7 @@ class Paired:
         return difference
 
 
-def run(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """`riszoo compare RUN_A RUN_B`"""
     parser = argparse.ArgumentParser(prog="riszoo compare", description=__doc__)
     parser.add_argument("run_a", type=Path, help="folder with metrics.json and sentences-*.csv")

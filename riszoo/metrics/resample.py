@@ -134,7 +134,10 @@ def foreground(logits: Tensor, geometries: Sequence[Geometry], sizes: Sequence[S
 
 def _score(logits: Tensor, protocol: Protocol) -> Tensor:
     """In 64 bit, a sigmoid computed by vector or by scalar instructions rounds to the same 32-bit number."""
-    return logits.float() if protocol.score == "logit" else logits.double().sigmoid().float()
+    if protocol.score == "logit":
+        return logits.float()
+    able = logits.cpu() if logits.device.type == "mps" else logits  # Apple's devices have no 64-bit numbers
+    return able.double().sigmoid().float().to(logits.device)
 
 
 def _above(maps: Tensor, protocol: Protocol) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ from PIL import Image, UnidentifiedImageError
 from riszoo.batch import Sample
 from riszoo.data.base import Record, Split, Target
 from riszoo.data.masks import Mask, shrink
+from riszoo.data.questions import Questions
 from riszoo.errors import UserError
 from riszoo.metrics.counts import count
-from riszoo.metrics.protocols import Protocol
-from riszoo.metrics.record import Evaluation
+from riszoo.metrics.protocols import Protocol, get_protocols
+from riszoo.metrics.record import Evaluation, write_results
 from riszoo.metrics.rle import RunLengths, decode
 from riszoo.metrics.rows import NO_ANSWER, NO_HEAD, Rows
+from riszoo.metrics.table import render
 
 NAMED = 3
 
@@ -52,6 +56,28 @@ class Scored:
         return [f"{len(ids)} sentences {what}: {_few(ids)}" for what, ids in kinds.items() if ids]
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """`riszoo score PREDICTIONS --data refcoco --split testA`"""
+    parser = argparse.ArgumentParser(prog="riszoo score", description=__doc__)
+    parser.add_argument("predictions", type=Path, help="a folder of <sentence id>.png, or a JSON file of RLEs")
+    parser.add_argument("--data", default="scenes", help="a data set's recipe")
+    parser.add_argument("--root", help="where the data set lies")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--protocol", default="original", help="one or several, with commas")
+    parser.add_argument("--out", type=Path, help="the folder for the result; beside the predictions when left out")
+    options = parser.parse_args(argv)
+    protocols = get_protocols(options.protocol)
+    from riszoo.data import commands
+
+    scored = score(options.predictions, commands.opened(options.data, options.root).split(options.split), protocols)
+    out = options.out or options.predictions.with_name(f"{options.predictions.stem}-score")
+    counts = {"missing": len(scored.missing), "misfit": len(scored.misfit), "extra": len(scored.extra)}
+    name = scored.evaluation.samples[0].split
+    metrics = write_results(out, {name: scored.evaluation}, {"predictions": str(options.predictions), **counts})
+    print("\n".join([*scored.warnings(), render(metrics), f"results: {out}"]))
+    return 0
+
+
 def _few(ids: Sequence[str]) -> str:
     return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
 
@@ -63,43 +89,19 @@ def score(predictions: Path, split: Split, protocols: Sequence[Protocol]) -> Sco
     shrinks them by nearest neighbour.
     """
     found = read_predictions(predictions)
-    samples: list[Sample] = []
-    lines: list[list[int]] = []
-    scored = Scored(Evaluation(Rows(tuple(protocols), np.zeros((0, 0), np.int64)), samples))
-    for record, target, sample in questions(split):
-        samples.append(sample)
-        lines.append(_line(found.pop(sample.id, None), record, target, sample, protocols, scored))
-    if not lines:
+    samples = Questions(split, (1, 1), "squeeze").samples(range(len(split.sentence_target)))
+    if not samples:
         raise UserError(f"split '{split.name}' of {split.set} has no sentences to score")
+    scored = Scored(Evaluation(Rows(tuple(protocols), np.zeros((0, 0), np.int64)), samples, split.describe()))
+    lines = []
+    for picture, asked in groupby(samples, lambda sample: int(split.sentence_picture[sample.index])):
+        record, first = split[picture], int(np.searchsorted(split.target_picture, picture))
+        for sample in asked:
+            target = record.targets[int(split.sentence_target[sample.index]) - first]
+            lines.append(_line(found.pop(sample.id, None), record, target, sample, protocols, scored))
     scored.extra += sorted(found)
-    rows = Rows.sort(protocols, np.array(lines, np.int64))
-    scored.evaluation = Evaluation(rows, samples, split.describe())
+    scored.evaluation = replace(scored.evaluation, rows=Rows.sort(protocols, np.array(lines, np.int64)))
     return scored
-
-
-def questions(split: Split) -> Iterator[tuple[Record, Target, Sample]]:
-    """Every sentence of a split in its order, with the sample that a batch would carry for it."""
-    index = 0
-    for picture in range(len(split)):
-        record = split[picture]
-        for place, sentence in record.sentences():
-            target = record.targets[place]
-            yield (
-                record,
-                target,
-                Sample(
-                    id=sentence.id,
-                    index=index,
-                    set=split.set,
-                    split=split.name,
-                    picture=record.id,
-                    target=target.id,
-                    text=sentence.text,
-                    tags=sentence.tags,
-                    no_target=target.no_target,
-                ),
-            )
-            index += 1
 
 
 def _line(
