@@ -1,6 +1,6 @@
 """How fast a set of RefCOCO's size opens, and what it costs each worker. Makes its own files, prints a table.
 
-    python benchmarks/index.py [--pictures 20000]
+python benchmarks/index.py [--pictures 20000]
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def make(root: Path, pictures: int, random: np.random.Generator) -> None:
     for picture in range(1, pictures + 1):
         name = f"COCO_train2014_{picture:012d}.jpg"
         (photos / name).touch()
-        images.append({"id": picture, "file_name": name, "height": 480, "width": 640, "license": 1, "coco_url": "x" * 50})
+        images.append(
+            {"id": picture, "file_name": name, "height": 480, "width": 640, "license": 1, "coco_url": "x" * 50}
+        )
         annotations += [_annotation(picture * 100 + n, picture, random) for n in range(ANNOTATIONS)]
     for ref in range(pictures * 5 // 2):
         refs.append(_ref(ref, ref * 2 // 5 + 1, words, random))
@@ -130,7 +132,9 @@ def main() -> None:
         for method in ("fork", "spawn"):
             memory[f"prepared, {method}ed"] = worker_memory(open_split(SOURCE, "train", options), method)
         split = open_split(SOURCE, "train", options)
-        print(f"{len(split):,} pictures, {len(split.target_picture):,} targets, {len(split.sentence_target):,} sentences")
+        print(
+            f"{len(split):,} pictures, {len(split.target_picture):,} targets, {len(split.sentence_target):,} sentences"
+        )
         print(f"plain library, pickle and JSON   {library:6.2f} s")
         print(f"index built in memory            {built:6.2f} s  ({built / library:.2f} of the plain library)")
         print(f"riszoo data prepare              {preparing:6.2f} s")
