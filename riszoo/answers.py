@@ -88,7 +88,9 @@ def per_word(maps: Tensor, spans: list[tuple[str, int, int]]) -> list[tuple[str,
     return [(word, maps[first:last].float().mean(0).cpu().numpy()) for word, first, last in spans]
 
 
-def evidence_of(output: Output, batch: Batch, sentence: int, top: int, left: int, bottom: int, right: int) -> dict[str, Any]:
+def evidence_of(
+    output: Output, batch: Batch, sentence: int, top: int, left: int, bottom: int, right: int
+) -> dict[str, Any]:
     """Each evidence map of one sentence cut to the picture: one map, or one a word."""
     assert batch.tokens is not None
     frame = batch.images.shape[-2:]

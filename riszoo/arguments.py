@@ -52,8 +52,10 @@ class Request:
         data, files = _named("data", given, files)
         if model is None and "ckpt_path" not in given and not any("model" in file for file in files):
             known = ", ".join(recipes.names("models"))
-            raise UserError(f"name a model: riszoo {verb} --model NAME, where NAME is one of {known}, or my.module.Class")
-        saved = next((file["run"] for file in reversed(files) if isinstance(file.get("run"), dict)), {})
+            raise UserError(
+                f"name a model: riszoo {verb} --model NAME, where NAME is one of {known}, or my.module.Class"
+            )
+        saved: Config = next((file["run"] for file in reversed(files) if isinstance(file.get("run"), dict)), {})
         request = cls(verb, model or "", data or str(saved.get("data", "scenes")), "", None, command=" ".join(argv))
         request._choose_scale(_last(given, "scale"), saved)
         request._choose_checkpoint(_last(given, "ckpt_path"), saved, options)
@@ -150,7 +152,7 @@ def _plain(kind: str, file: Config) -> tuple[str | None, Config]:
     word = section.get("class_path") if isinstance(section, dict) else section
     if isinstance(word, str) and not _is_class(word):
         rest = {key: value for key, value in file.items() if key != kind}
-        inside = {key: value for key, value in section.items() if key != "class_path"} if word is not section else {}
+        inside = {k: v for k, v in section.items() if k != "class_path"} if isinstance(section, dict) else {}
         return _checked(kind, word), ({**rest, kind: inside} if inside else rest)
     if isinstance(section, str):
         return None, {**file, kind: {"class_path": section}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -98,7 +97,9 @@ def _rows(name: str, folder: Path) -> list[list[str]]:
 
 
 def _plain_splits(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
-    found = {key: _values(metrics, key) for key, entry in metrics["splits"].items() if entry["chosen"]["control"] == "none"}
+    found = {
+        key: _values(metrics, key) for key, entry in metrics["splits"].items() if entry["chosen"]["control"] == "none"
+    }
     return {key: values for key, values in found.items() if values}
 
 

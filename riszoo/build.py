@@ -54,7 +54,9 @@ def from_recipe(
     from riszoo.model import RISModule
 
     config = recipes.merge(recipes.resolve(name, data, scale), over or {})
-    linked = {key: config["model"]["init_args"][key] for key in ("size", "geometry") if key in config["model"]["init_args"]}
+    linked = {
+        key: config["model"]["init_args"][key] for key in ("size", "geometry") if key in config["model"]["init_args"]
+    }
     module = instantiate(RISData, recipes.merge(config["data"], {"init_args": linked}))  # type: ignore[type-abstract]
     config["model"] = with_vocabulary(config["model"], module)
     return instantiate(RISModule, config["model"]), module, config  # type: ignore[type-abstract]

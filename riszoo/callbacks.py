@@ -15,12 +15,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from riszoo import runs
+from riszoo.answers import answers, write_answers
 from riszoo.arguments import Request
 from riszoo.batch import Batch, Output
 from riszoo.data.module import RISData
 from riszoo.draw import save
 from riszoo.files import write_atomically
-from riszoo.answers import answers, write_answers
 from riszoo.metrics.record import Evaluation, write_results
 from riszoo.metrics.table import render
 from riszoo.model import RISModule

@@ -32,7 +32,7 @@ _HEAT = np.array([(12, 8, 38), (88, 20, 110), (186, 54, 85), (249, 142, 9), (252
 
 
 def overlay(picture: Pixels, mask: Mask | None, truth: Mask | None = None, colour: Colour = ANSWER) -> Image.Image:
-    """The mask tinted and outlined, the truth outlined in another colour, the rest (without a mask: of the truth) dim."""
+    """The mask tinted and outlined, the truth outlined in another colour; what is outside (the mask, if any) is dim."""
     bright = truth if mask is None else mask
     light = 1.0 if bright is None else np.where(bright, 1.0, 0.55)[..., None]
     tint = 0.0 if mask is None else 0.38 * mask[..., None]

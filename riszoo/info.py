@@ -39,7 +39,9 @@ def main(argv: list[str]) -> int:
     print(f"{recipe.name}: {recipe.title}")
     print(f"  paper {recipe.content.get('paper', '-')}, specification {recipe.content.get('specification', '-')}")
     print(f"  scale {scale} (of {', '.join(recipe.scales)}), {model.size[0]} x {model.size[1]}, {model.geometry}")
-    print(f"  vision {config['model']['init_args']['vision']['name']}, text {config['model']['init_args']['text']['name']}")
+    print(
+        f"  vision {config['model']['init_args']['vision']['name']}, text {config['model']['init_args']['text']['name']}"
+    )
     _print_parameters(model)
     _print_costs(model)
     print("  assumed where the paper is silent:")
@@ -94,7 +96,9 @@ def _print_costs(model: RISModule) -> None:
             model(question(model, sentences))
         print(f"  forward, 1 picture and {sentences} sentence(s): {counter.get_total_flops() / 1e9:.2f} GFLOP")
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    print(f"  memory: weights {weights / 2**20:,.0f} MiB, kept for one backward pass {kept_for_backward(model):,.0f} MiB")
+    print(
+        f"  memory: weights {weights / 2**20:,.0f} MiB, kept for one backward pass {kept_for_backward(model):,.0f} MiB"
+    )
 
 
 def kept_for_backward(model: RISModule) -> float:

@@ -53,6 +53,9 @@ class RISModule(LightningModule, ABC):
     """
 
     published: ClassVar[str] = "original"
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    pixel_fill: Tensor
 
     def __init__(
         self,
@@ -138,12 +141,12 @@ class RISModule(LightningModule, ABC):
         self.log("loss", total.detach(), prog_bar=True, batch_size=len(batch))
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:  # type: ignore[override]
         output: Output = self(batch)
         self.suites[dataloader_idx].update(output, batch)
         return output
 
-    test_step = validation_step
+    test_step = validation_step  # type: ignore[assignment]
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:
         output: Output = self(batch)

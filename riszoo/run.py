@@ -185,7 +185,9 @@ class RISCLI(LightningCLI):
         best = runs.checkpoint(self.folder)
         if self.trainer.interrupted or self.trainer.fast_dev_run or not best.is_file():  # type: ignore[attr-defined]
             return
-        self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False, weights_only=True)
+        self.trainer.validate(
+            self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False, weights_only=True
+        )
         if self.trainer.is_global_zero:
             print(f"test it with: riszoo test --model {self.request.model} --data {self.run.data} --ckpt_path {best}")
 

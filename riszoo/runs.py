@@ -22,7 +22,9 @@ def create(root: Path, stem: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise UserError(f"cannot make the run folder {folder}: {error.strerror}; choose another --run.root") from None
+            raise UserError(
+                f"cannot make the run folder {folder}: {error.strerror}; choose another --run.root"
+            ) from None
         return folder
     raise UserError(f"{root} already holds a thousand runs of this second: choose another --run.root")
 
@@ -74,4 +76,3 @@ def root_of(options: list[str]) -> Path:
         if word == "--run.root" and place + 1 < len(options):
             return Path(options[place + 1])
     return Path("runs")
-

@@ -19,7 +19,7 @@ def _calm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs land in the test's own folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RISZOO_DATA", raising=False)
-    yield
+    return
 
 
 def pytest_configure(config: Any) -> None:

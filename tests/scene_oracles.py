@@ -13,7 +13,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from scene_reader import head_words
@@ -39,50 +39,48 @@ def overlaps(scene: Scene, size: tuple[int, int] = (96, 96)) -> Table:
     return np.where(either > 0, both / np.maximum(either, 1), 1.0)
 
 
-def blind(split: ScenesSplit, picture: int, table: Table) -> float:
-    """Expected IoU of the best answer to a sentence that was not heard."""
-    scene, _ = split.scene(picture)
-    asked = [possible.things for possible in _possible(split, scene, picture)]
-    return float(table[:, asked].mean(1).max())
-
-
-def _possible(split: ScenesSplit, scene: Scene, picture: int) -> list:
-    dice = Dice(f"possible {picture}")
-    sayings: list = []
-    while len(sayings) < POSSIBLE:
-        sayings += Speaker(scene, dice).say(split.plan.sentences, split.plan.mix) or []
-    return sayings
-
-
-def colour_and_shape(scene: Scene, text: str, things: int, table: Table) -> float:
-    """IoU of the best answer to a sentence of which only the colour and the shape were heard."""
-    words = head_words(text)
-    fitting = [k for k, thing in enumerate(scene.things) if {*words} <= {thing.colour, thing.shape}]
-    if not fitting:
-        return float(table[0, things])
-    all_of_them = sum(1 << k for k in fitting)
-    guesses = [1 << k for k in fitting] + [all_of_them] * (len(fitting) > 1)
-    best = max(guesses, key=lambda guess: table[guess, [1 << k for k in fitting]].mean())
-    return float(table[best, things])
-
-
-def measure(name: str, pictures: Sequence[int]) -> dict[str, float | dict[str, float]]:
+def blind(name: str, pictures: Iterable[int]) -> float:
+    """mIoU of the best answers to sentences that were not heard."""
     split = ScenesSplit(name)
-    blinds, heard = [], defaultdict(list)
+    scores = []
+    for picture in pictures:
+        scene, _ = split.scene(picture)
+        scores.append(overlaps(scene)[:, _possible(split, scene, picture)].mean(1).max())
+    return statistics.mean(scores)
+
+
+def _possible(split: ScenesSplit, scene: Scene, picture: int) -> list[int]:
+    """What sentences about the picture name, in the shares in which they are asked."""
+    dice = Dice(f"possible {picture}")
+    named: list[int] = []
+    while len(named) < POSSIBLE:
+        sayings = Speaker(scene, dice).say(split.plan.sentences, split.plan.mix) or []
+        named += [saying.things for saying in sayings]
+    return named
+
+
+def colour_and_shape(name: str, pictures: Iterable[int]) -> dict[str, list[float]]:
+    """IoU of the best answers to sentences of which only the colour and the shape were heard, by type."""
+    split = ScenesSplit(name)
+    scores: dict[str, list[float]] = defaultdict(list)
     for picture in pictures:
         scene, sayings = split.scene(picture)
         table = overlaps(scene)
-        blinds.append(blind(split, picture, table))
         for saying in sayings:
-            heard[saying.type].append(colour_and_shape(scene, saying.text, saying.things, table))
-    everything = [score for scores in heard.values() for score in scores]
-    return {
-        "blind": statistics.mean(blinds),
-        "colour+shape": statistics.mean(everything),
-        "by type": {kind: round(statistics.mean(scores), 3) for kind, scores in sorted(heard.items())},
-    }
+            scores[saying.type].append(float(table[_guess(scene, saying.text, table), saying.things]))
+    return scores
+
+
+def _guess(scene: Scene, text: str, table: Table) -> int:
+    words = {*head_words(text)}
+    fitting = [1 << k for k, thing in enumerate(scene.things) if words <= {thing.colour, thing.shape}]
+    return max([*fitting, sum(fitting)], key=lambda guess: table[guess, fitting].mean() if fitting else 0)
 
 
 if __name__ == "__main__":
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     for name in PLANS:
-        print(name, measure(name, range(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)))
+        heard = colour_and_shape(name, range(count))
+        every = [score for scores in heard.values() for score in scores]
+        print(f"{name:14} blind {blind(name, range(count)):.3f}  colour+shape {statistics.mean(every):.3f}")
+        print("   ", {kind: round(statistics.mean(scores), 2) for kind, scores in sorted(heard.items())})

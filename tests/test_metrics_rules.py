@@ -56,11 +56,10 @@ def test_mcn_reports_every_five_hundredths():
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
-    [("lavt480", 0), ("phrasecut", 0), ("mmdet", 0), ("cris035", 0), ("cgformer", 0)]
-    + [("mcn", 100), ("vlt", 100), ("simrec", 100), ("lisa", 100)],
+    "name", ["lavt480", "phrasecut", "mmdet", "cris035", "cgformer", "mcn", "vlt", "simrec", "lisa"]
 )
-def test_empty_against_empty(name, expected):
+def test_empty_against_empty(name):
+    expected = 100 if name in ("mcn", "vlt", "simrec", "lisa") else 0
     got = table(name, (0, 0, 0))
     assert got["mIoU"] == expected
     assert math.isnan(got["oIoU"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from riszoo.batch import Batch, Output, Tokens
@@ -132,7 +132,8 @@ def one_sentence(batch: Batch, i: int) -> Batch:
     p = int(batch.image_index[i])
     assert batch.tokens is not None
     keep = int(batch.tokens.mask[i].sum())
-    tokens = Tokens(batch.tokens.ids[i : i + 1, :keep], batch.tokens.mask[i : i + 1, :keep], batch.tokens.spans[i : i + 1])
+    some = slice(i, i + 1)
+    tokens = Tokens(batch.tokens.ids[some, :keep], batch.tokens.mask[some, :keep], batch.tokens.spans[some])
     return Batch(batch.images[p : p + 1], batch.valid[p : p + 1], [batch.image_ids[p]], [batch.geometry[p]],
                  [batch.texts[i]], torch.zeros(1, dtype=torch.long), [batch.samples[i]], batch.no_target[i : i + 1],
                  None if batch.masks is None else batch.masks[i : i + 1], tokens=tokens)  # fmt: skip

@@ -10,7 +10,6 @@ import torch
 from riszoo import recipes
 from riszoo.batch import Batch
 from riszoo.build import instantiate, with_vocabulary
-from riszoo.data.module import RISData
 from riszoo.data.order import Item
 from riszoo.data.questions import Questions, collate
 from riszoo.data.sets import Scenes
@@ -39,15 +38,15 @@ class Entry:
 
 def entries() -> list[Entry]:
     names = [name for name in recipes.names("models") if "tiny" in recipes.get("models", name).scales]
-    toys = [Entry(f"toy-{name.lower()}", {"class_path": f"tests.toys.{name}", "init_args": TOY}) for name in ("Early", "Taps")]
+    taps = recipes.merge(TOY, {"vision": {"stages": 3}})  # a stage that is not tapped would never train
+    toys = [
+        Entry("toy-early", {"class_path": "tests.toys.Early", "init_args": TOY}),
+        Entry("toy-taps", {"class_path": "tests.toys.Taps", "init_args": taps}),
+    ]
     return [Entry(name, recipes.resolve(name, "scenes", "tiny")["model"]) for name in names] + toys
 
 
-def scenes(**options: Any) -> RISData:
-    return Scenes(**options)
-
-
-def questions(model: RISModule, pictures: int, *, split: str = "train", picture: Any = 64, masks: bool = True) -> Questions:
+def questions(model: RISModule, *, split: str = "train", picture: Any = 64, masks: bool = True) -> Questions:
     data = Scenes(picture=picture)
     truths = list({p.truth for p in model.protocols})
     return Questions(data.split(split), model.size, model.geometry, masks=masks, truths=truths)
@@ -55,7 +54,7 @@ def questions(model: RISModule, pictures: int, *, split: str = "train", picture:
 
 def batch_of(model: RISModule, pictures: int = 3, sentences: int = 2, **options: Any) -> Batch:
     """The first sentences of the first pictures, as the model's frame wants them."""
-    asked = questions(model, pictures, **options)
+    asked = questions(model, **options)
     each = len(asked.split.sentence_target) // len(asked.split)
     items = [Item(p, tuple(range(p * each, p * each + sentences))) for p in range(pictures)]
     batch = collate([asked[item] for item in items])

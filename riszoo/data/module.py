@@ -154,7 +154,7 @@ class RISData(LightningDataModule, ABC):
 
     def _loader(self, questions: Questions, batches: Any) -> DataLoader[Batch]:
         return DataLoader(
-            questions,
+            questions,  # type: ignore[arg-type]  # examples become a batch in collate
             batch_sampler=batches,
             num_workers=self.workers,
             collate_fn=collate,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -21,11 +21,13 @@ class Scenes(RISData):
     """The embedded set, rendered on the fly.
 
     Args:
-        picture: side of the pictures in pixels, or `mixed`
+        picture: side of the pictures in pixels, (height, width), or `mixed`
         version_seed: the seed that makes the set; another one makes another set
     """
 
-    def __init__(self, *, picture: int | str = 96, version_seed: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, *, picture: int | tuple[int, int] | Literal["mixed"] = 96, version_seed: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.picture, self.version_seed = picture, version_seed
 

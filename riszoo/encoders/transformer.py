@@ -12,7 +12,7 @@ from torch import Tensor
 from riszoo.batch import Span, Tokens, Words
 from riszoo.encoders.base import Text, TextEncoder
 from riszoo.encoders.text import PAD, UNKNOWN, Row, at_least, check_options, padded, valid_only, words_of
-from riszoo.encoders.weights import may_download
+from riszoo.encoders.weights import first_line, may_download
 from riszoo.encoders.words import Vocabulary, located, split
 from riszoo.errors import UserError
 
@@ -162,11 +162,13 @@ def _pretrained(model_class: Any, config: Any, source: dict[str, Any]) -> Any:
     except OSError as error:
         raise _absent(name) from error
     except RuntimeError as error:
-        raise UserError(f"the weights of {name} do not fit its config.json and text.options: {error}") from error
+        raise UserError(
+            f"the weights of {name} do not fit its config.json and text.options: {first_line(error)}"
+        ) from error
     if report["missing_keys"]:
         lacking = sorted(report["missing_keys"])
         raise UserError(
-            f"the weights of {name} lack {len(lacking)} tensors of the encoder, {lacking[0]} first; get all"
+            f"the weights of {name} lack {len(lacking)} tensors of the encoder ({lacking[0]}); give complete ones"
         )
     return model
 

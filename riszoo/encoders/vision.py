@@ -8,6 +8,7 @@ stem holds what comes before. A plain ViT is a pyramid of one; so is the last ma
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from riszoo.encoders.base import Vision, VisionEncoder
-from riszoo.encoders.weights import existing, fill, load_weights, read_state
+from riszoo.encoders.weights import existing, fill, first_line, load_weights, read_state
 from riszoo.errors import UserError
 
 Size = tuple[int, int]
@@ -60,7 +61,8 @@ class Staged(VisionEncoder):
         (*before, first), *rest = segments(model, maps.modules)
         self.first = nn.Sequential(*before)
         stages = [first, *(part[0] if len(part) == 1 else nn.Sequential(*part) for part in rest)]
-        self.downs = nn.ModuleList(_take_downsample(stage) for stage in stages)
+        steps = zip(stages[1:], self.channels, self.channels[1:], strict=False)
+        self.downs = nn.ModuleList([nn.Identity(), *(_take_downsample(*step, self.nhwc) for step in steps)])
         self.stages = nn.ModuleList(stages)
 
     def stem(self, x: Tensor) -> Tensor:
@@ -108,14 +110,26 @@ def _chain(model: nn.Module, taps: list[str]) -> Iterable[tuple[str, nn.Module]]
             yield name, child
 
 
-def _take_downsample(stage: nn.Module) -> nn.Module:
-    """Take a stage's own first step out of it; the stage then goes on from the next."""
+def _take_downsample(stage: nn.Module, before: int, after: int, nhwc: bool) -> nn.Module:
+    """Take a stage's own first step out of it, so that the stage goes on from the next."""
     names = [name for name, _ in stage.named_children()]
     if names[:1] != ["downsample"] or "blocks" not in names:
         return nn.Identity()
     downsample = stage.get_submodule("downsample")
+    if not _keeps_layout(downsample, before, after, nhwc):
+        return nn.Identity()
     stage.downsample = nn.Identity()
     return downsample
+
+
+def _keeps_layout(downsample: nn.Module, before: int, after: int, nhwc: bool) -> bool:
+    """Whether a map goes in and comes out as the model's maps lie; PVT's and SwinV2-CR's change NCHW to NHWC here."""
+    skeleton = copy.deepcopy(downsample).to("meta")
+    try:
+        shape = skeleton(torch.empty((1, 4, 4, before) if nhwc else (1, before, 4, 4), device="meta")).shape
+    except RuntimeError:
+        return False
+    return bool(shape[3 if nhwc else 1] == after)
 
 
 class PlainViT(VisionEncoder):
@@ -219,7 +233,7 @@ def _create(name: str, **options: Any) -> Any:
     try:
         return timm.create_model(name, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise UserError(f"timm cannot build {name} with vision.options {options}: {error}") from error
+        raise UserError(f"timm cannot build {name} with vision.options {options}: {first_line(error)}") from error
 
 
 def _divided(model: Any, name: str, options: dict[str, Any]) -> VisionEncoder:

@@ -22,6 +22,7 @@ from riszoo.errors import UserError
 log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
+DOWNLOAD = "RISZOO_DOWNLOAD"
 OPTION = "--model.vision.weights PATH"
 WRAPPERS = ("model", "state_dict")
 PREFIXES = ("module.", "model.", "backbone.")
@@ -29,7 +30,7 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def may_download() -> bool:
-    return os.environ.get("RISZOO_DOWNLOAD") == "1"
+    return os.environ.get(DOWNLOAD) == "1"
 
 
 @dataclass
@@ -124,7 +125,7 @@ def adapted(state: State, model: nn.Module, path: Path) -> State:
     try:
         return dict(adapt(state, model))
     except (AttributeError, KeyError, IndexError, RuntimeError) as error:
-        raise UserError(f"{path} does not fit {type(model).__name__} as built here: {error}") from error
+        raise UserError(f"{path} does not fit {type(model).__name__} as built here: {first_line(error)}") from error
 
 
 def fill(model: nn.Module, state: State, path: Path) -> Loaded:
@@ -179,8 +180,12 @@ def _from_address(name: str, url: str) -> Path:
 def _absent(name: str, source: str) -> UserError:
     return UserError(
         f"the pretrained weights of {name} are not in the local cache: download {source} and give {OPTION}, "
-        "or set RISZOO_DOWNLOAD=1"
+        f"or set {DOWNLOAD}=1"
     )
+
+
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".strip().splitlines()[0]
 
 
 def _part(name: str) -> str:

@@ -119,9 +119,7 @@ def describe(paired: Paired, by: str | None = None, alone: tuple[int, int] = (0,
 def mean_line(paired: Paired) -> str:
     """The mean over sentences; where some mean nothing, a right refusal counts 1 (as in gIoU)."""
     gain = fixed_point(paired.gain)
-    totals = resampled(
-        by_picture(np.stack([gain, np.full(len(gain), FIXED)], -1), paired.pictures)
-    )
+    totals = resampled(by_picture(np.stack([gain, np.full(len(gain), FIXED)], -1), paired.pictures))
     interval = middle(totals[:, 0] / totals[:, 1])
     chance = sign_flip(gain, paired.pictures)
     return _difference("mean IoU", _mean(paired.values[0]), _mean(paired.values[1]), interval) + f", p = {chance:.4f}"

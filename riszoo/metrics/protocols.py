@@ -100,7 +100,7 @@ _TO_95 = (50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
 
 _ORIGINAL = Protocol(
     name="original",
-    mirrors="the zoo's default: LAVT's numbers at the picture's own size, ReLA's rules where nothing is meant",
+    mirrors="the zoo's default",
     sentences="targeted",
     no_target="rela",
     band=0.02,

@@ -13,7 +13,6 @@ import numpy as np
 from riszoo.data.masks import Mask
 from riszoo.errors import UserError
 
-
 _LONGEST = 40  # bits of a run; no picture needs more
 
 

@@ -19,7 +19,7 @@ def render(metrics: Mapping[str, Any]) -> str:
 def _protocol_table(name: str, splits: Mapping[str, Split]) -> str:
     own = {title: split for title, split in splits.items() if name in split["protocols"]}
     definition = next(iter(own.values()))["protocols"][name]["definition"]
-    title = f"{name}: {definition['mirrors']} (compared at {definition['eval_size']} size)"
+    title = f"{name}: {definition['mirrors']}; compared at {definition['eval_size']} size"
     passed = [f"Pr@{t / 100:g}" for t in definition["precision"] if t % 10 == 0]
     meant = any(split["no_target_sentences"] for split in own.values())
     further = [column for column in ("gIoU", "cIoU", "N-acc", "T-acc", "acc") if meant] + ["bIoU", "box@0.5"]
@@ -28,7 +28,7 @@ def _protocol_table(name: str, splits: Mapping[str, Split]) -> str:
 
 
 def _numbers(splits: Mapping[str, Split], name: str, columns: Sequence[str]) -> str:
-    """One line a split; a column that no split has is left out."""
+    """One line a split, `n` being the sentences in its means; a column that no split has is left out."""
     entries = {title: split["protocols"][name] for title, split in splits.items()}
     columns = [column for column in columns if any(column in entry["values"] for entry in entries.values())]
     if not columns:
@@ -36,7 +36,8 @@ def _numbers(splits: Mapping[str, Split], name: str, columns: Sequence[str]) -> 
     lines = [["split", *columns, "n"]]
     for title, entry in entries.items():
         numbers = [_with_interval(entry, column) for column in columns]
-        lines.append([title, *numbers, str(splits[title]["sentences"])])
+        n = entry["values"]["n"] if "mIoU" in columns else splits[title]["sentences"]
+        lines.append([title, *numbers, f"{n:.0f}"])
     return _aligned(lines)
 
 

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Words
 from riszoo.losses import bce, dice, majority, shrink_mask, spatial_cross_entropy
 from riszoo.model import RISModule
+
+
+RARE = -3.0
+"""Logit that maps begin at: a cell in twenty is target, and learning that by the bias alone takes thousands of steps."""
 
 
 @dataclass
@@ -151,7 +155,7 @@ class FilterLocator(nn.Module):
         super().__init__()
         self.size = options.size
         self.generate = nn.Linear(sentence, width * options.size**2)
-        self.bias = nn.Parameter(torch.zeros(1))
+        self.bias = nn.Parameter(torch.full((1,), RARE))
 
     def forward(self, fused: Tensor, sentence: Tensor, words: Words, cells: Tensor) -> Tensor:
         n, d, h, w = fused.shape
@@ -175,6 +179,7 @@ class TransformerLocator(nn.Module):
         )
         self.encoder = nn.TransformerEncoder(layer, options.layers, enable_nested_tensor=False)
         self.read = nn.Linear(width, 1)
+        nn.init.constant_(self.read.bias, RARE)
 
     def forward(self, fused: Tensor, sentence: Tensor, words: Words, cells: Tensor) -> Tensor:
         grid = F.avg_pool2d(fused, self.pool) if self.pool > 1 else fused
@@ -230,6 +235,7 @@ class SegmentationHead(nn.Module):
         self.ups = nn.ModuleList(CBL(width if i == 0 else narrow, narrow, 3) for i in range(max(1, ups)))
         self.scale = 2 if ups else 1
         self.out = nn.Conv2d(narrow, 1, 1)
+        nn.init.constant_(self.out.bias, RARE)
 
     def forward(self, z: Tensor) -> Tensor:
         y = self.refine(z)

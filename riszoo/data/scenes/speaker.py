@@ -47,7 +47,7 @@ GENERAL = {**{name: 0.45 * weight for name, weight in SINGLE.items()}, "plural":
 Z, T, C, S = range(4)  # size, texture, colour, shape: their places among a thing's values
 HEADS = Odds({(): 3, (S,): 6, (C,): 3, (C, S): 2, (T,): 1, (T, S): 1, (Z, S): 1})
 """Which attributes the head of a description tells, and how often."""
-FULL = Odds({(C, S): 7, (S,): 1, (C,): 1, (T, S): 2, (Z, S): 2, (T, C): 1, (Z, C): 1, (T, C, S): 2, (Z, C, S): 2})
+FULL = Odds({(C, S): 6, (S,): 1, (C,): 1, (T, S): 3, (Z, S): 3, (T, C): 1, (Z, C): 1, (T, C, S): 2, (Z, C, S): 2})
 """The same for a description by attributes alone."""
 ANCHORED = Odds({"relation": 5, "superlative": 3, "place": 2})
 """How the second thing of a two-hop sentence is described."""

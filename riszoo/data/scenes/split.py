@@ -48,7 +48,7 @@ class Plan:
     sentences: int
     wanted: Sequence[Combination] = SEEN
     strangers: Sequence[Combination] = ()
-    mix: Odds[str] = Odds(SINGLE)  # noqa: RUF009
+    mix: Odds[str] = Odds(SINGLE)
 
 
 PLANS = {
@@ -162,7 +162,7 @@ class ScenesSplit(Split):
 def _checked(size: Size) -> tuple[int, int] | Literal["mixed"]:
     if size == "mixed":
         return "mixed"
-    sides = (size, size) if isinstance(size, int) else tuple(size)
+    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, int) and SMALLEST <= side <= LARGEST for side in sides):
         raise UserError(
             f"scenes cannot draw pictures of size {size!r}: give a side from {SMALLEST} to {LARGEST}, "

@@ -44,9 +44,9 @@ GROUNDS = ("cloudy", "grainy", "woven")
 NOISE_OFFSETS = 128
 FEWEST = 6
 TURNS = 4
-MOST_HIDDEN = 0.37
+MOST_HIDDEN = 0.36
 CLOSEST = 0.6
-LEAST_SEEN = 0.015
+LEAST_SEEN = 0.0158
 PLACE_TRIES = 32
 
 
@@ -117,7 +117,7 @@ def imagine(
             kinds += [(dice.pick(strangers), False) for _ in range(1 + dice.below(2))]
         placed = _arrange(dice, extent, dice.sample(kinds, len(kinds)))
         chosen = sum(1 << place for place, (_, wanted_kind) in enumerate(placed) if wanted_kind)
-        if chosen.bit_count() >= FEWEST:
+        if chosen.bit_count() >= FEWEST and (not strangers or chosen.bit_count() < len(placed)):
             return Scene(extent, tuple(thing for thing, _ in placed), chosen, _ground(dice))
 
 
@@ -164,7 +164,8 @@ def _covers(
 ) -> list[float] | None:
     """About how much of each thing below the new one would hide at (x, y); None where it may not lie there.
 
-    Circles between a thing's enclosing one and the disc of its area stand for it. Things of one colour never touch.
+    The hidden thing's enclosing circle stands for it, and for the other one between that and the disc of its area.
+    Things of one colour never touch.
     """
     covers = []
     for (old, _), already in zip(placed, hidden, strict=True):
@@ -173,7 +174,7 @@ def _covers(
         if distance < new.reach + old.reach:
             if new.colour == old.colour or distance < CLOSEST * (new.reach + old.reach):
                 return None
-            lens = _lens((new.reach + new.disc) / 2, (old.reach + old.disc) / 2, distance)
+            lens = _lens((new.reach + new.disc) / 2, old.reach, distance)
             if already + lens > min(MOST_HIDDEN * old.area, old.area - LEAST_SEEN):
                 return None
         covers.append(lens)

@@ -1,0 +1,128 @@
+"""RISMetrics: the same to the last byte however the sentences arrive."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_batches import Blobs
+from metrics_worker import evaluate, join, written
+from torch.nn.functional import interpolate
+
+from riszoo.batch import Output
+from riszoo.metrics import suite
+from riszoo.metrics.protocols import PROTOCOLS, get_protocols
+from riszoo.metrics.suite import RISMetrics
+
+FULL, FEW = ("split", "shuffled"), ("few",)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    evaluate(folder, 0, 1)
+    return folder
+
+
+def test_batch_size_grouping_and_order_change_no_byte(alone: Path):
+    assert len(written(alone, FULL)) == 1
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_several_processes_change_no_byte(world: int, alone: Path, tmp_path: Path):
+    multiprocessing.set_forkserver_preload(["riszoo.metrics.suite"])  # the imports, seconds each, are made once
+    torch.multiprocessing.start_processes(join, (str(tmp_path), world), world, start_method="forkserver")
+    assert written(tmp_path, FULL) == written(alone, FULL)
+    assert written(tmp_path, FEW) == written(alone, FEW)
+
+
+def test_original_is_bilinear_interpolation_and_a_threshold():
+    """Against a plain computation that shares no code with the suite."""
+    blobs = Blobs(kind="squeeze")
+    metrics = RISMetrics(get_protocols("original"))
+    metrics.update(*blobs.batch(range(len(blobs.samples)), metrics.protocols))
+    ious, inside, either = [], 0, 0
+    for sample, logits, true in zip(blobs.samples, blobs.logits, blobs.masks, strict=True):
+        if sample.no_target:
+            continue
+        mask = (interpolate(logits[None], true.shape, mode="bilinear")[0, 0] > 0).numpy()
+        i, u = int((mask & true).sum()), int((mask | true).sum())
+        ious, inside, either = [*ious, i / u], inside + i, either + u
+    got = metrics.compute()["original"]
+    assert got["oIoU"] == 100 * inside / either
+    assert got["mIoU"] == 100 * math.fsum(ious) / len(ious)
+    assert got["Pr@0.7"] == 100 * sum(iou >= 0.7 for iou in ious) / len(ious)
+    assert 20 < got["bIoU"] < got["mIoU"]
+
+
+def test_a_perfect_answer_scores_100_under_every_protocol():
+    """But for those whose threshold before the resize fattens it."""
+    blobs = Blobs(kind="squeeze", pictures=3)
+    protocols = get_protocols(",".join(PROTOCOLS))
+    metrics = RISMetrics(protocols)
+    _, batch = blobs.batch([i for i, s in enumerate(blobs.samples) if not s.no_target], protocols)
+    sure = [
+        interpolate(torch.from_numpy(blobs.masks[s.index])[None, None].float(), (512, 512))[0] for s in batch.samples
+    ]
+    metrics.update(Output(torch.stack(sure) * 20 - 10), batch)
+    for name, values in metrics.compute().items():
+        assert values["mIoU"] > (85 if name in ("simrec", "rmi") else 96), name
+        assert values["box@0.5"] == 100, name
+
+
+def test_memory_is_bounded_by_chunks_that_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    blobs = Blobs(pictures=4)
+    protocols = get_protocols("original,lavt480,mcn")
+    everything = blobs.batch(range(len(blobs.samples)), protocols)
+    whole, pieces = RISMetrics(protocols), RISMetrics(protocols)
+    whole.update(*everything)
+    monkeypatch.setattr(suite, "CELLS_AT_ONCE", {"cpu": 1})
+    pieces.update(*everything)
+    assert np.array_equal(whole.rows().values, pieces.rows().values)
+
+
+def test_the_head_decides_where_there_is_one():
+    with_head, without = Blobs(head=True), Blobs()
+    metrics = [RISMetrics(get_protocols("rela")) for _ in range(2)]
+    for metric, blobs in zip(metrics, (with_head, without), strict=True):
+        metric.update(*blobs.batch(range(len(blobs.samples)), metric.protocols))
+    said = (with_head.head > 0).numpy()
+    nothing = np.array([s.no_target for s in with_head.samples])
+    assert metrics[0].compute()["rela"]["N-acc"] == 100 * said[nothing].sum() / nothing.sum()
+    assert metrics[1].compute()["rela"]["N-acc"] != metrics[0].compute()["rela"]["N-acc"]
+
+
+def test_a_batch_without_the_truth_of_a_protocol_says_which():
+    blobs = Blobs(pictures=1)
+    output, batch = blobs.batch([0], get_protocols("original"))
+    with pytest.raises(ValueError, match="no truth 'once-coco-480x480-nearest', which protocol 'lavt480'"):
+        RISMetrics(get_protocols("lavt480")).update(output, batch)
+    batch.truths = {key: [truth[0][:-1]] for key, truth in batch.truths.items()}
+    with pytest.raises(ValueError, match="its variant is wrong"):
+        RISMetrics(get_protocols("original")).update(output, batch)
+
+
+def test_reset_forgets_and_nothing_evaluated_is_nothing_known():
+    blobs = Blobs(pictures=1)
+    metrics = RISMetrics(get_protocols("original"))
+    metrics.update(*blobs.batch([0, 1], metrics.protocols))
+    metrics.reset()
+    assert len(metrics.rows()) == 0
+    with pytest.warns(UserWarning, match="before the ``update``"):
+        assert math.isnan(metrics.compute()["original"]["mIoU"])
+
+
+def test_two_sentences_share_a_target():
+    """A truth is carried once a target, whatever order the sentences come in."""
+    blobs = Blobs(pictures=1)
+    protocols = get_protocols("original")
+    output, batch = blobs.batch([0, 1, 2], protocols)
+    batch.target_index = torch.tensor([2, 2, 0])
+    metrics = RISMetrics(protocols)
+    metrics.update(output, batch)
+    areas = [int(blobs.masks[i].sum()) for i in (2, 2, 0)]
+    assert metrics.rows().counts(protocols[0]).true.tolist() == areas
