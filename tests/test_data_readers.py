@@ -304,7 +304,7 @@ def test_a_folder_of_json_lines(own):
 
 
 def test_a_folder_of_comma_separated_values(own):
-    cells = json.dumps([trees.BOX]).replace('"', '""')
+    cells = json.dumps([trees.BOX] * 5000)  # longer than a cell may be by default
     (own / "val.csv").write_text(f'picture,sentence,mask\npics/a.png,"one, two",mask.png\npics/a.png,box,"{cells}"\n')
     split = opened("folder", "val", own)
     assert list(split.texts()) == ["one, two", "box"]
@@ -334,3 +334,17 @@ def test_one_picture_has_one_key_in_every_set(tmp_path):
     trees.refcoco(tmp_path)
     trees.phrasecut(tmp_path)
     assert opened("phrasecut", "val", tmp_path).picture_keys() == opened("refcoco", "val", tmp_path).picture_keys()
+
+
+def test_referit_annotations_may_lie_in_a_folder_of_their_own(tmp_path):
+    root = trees.referit(tmp_path)
+    (root / "referit/annotations").mkdir()
+    for path in (root / "referit").glob("*.json"):
+        path.rename(root / "referit/annotations" / path.name)
+    assert areas(opened("referit", "train", root)) == {"10_1": 5 * trees.W}
+
+
+def test_text_that_is_not_utf_8_names_its_file(tmp_path):
+    (tmp_path / "train.csv").write_bytes(b"picture,sentence\na.png,caf\xe9\n")
+    with pytest.raises(UserError, match=r"train\.csv cannot be read line by line"):
+        opened("folder", "train", tmp_path)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
 
-from riszoo.data.base import Pixels
-from riszoo.data.masks import Mask, shrink
+from riszoo.data.base import Pixels, Record, Target
+from riszoo.data.masks import Bitmap, Mask, Truth, shrink
 from riszoo.data.pictures import resize
 
 Change = tuple[Pixels, list[Mask], list[str]]
@@ -51,6 +51,31 @@ class Augment:
         if chances[1] < self.crop:
             change = cropped(*change, generator, self.smallest)
         return (jittered(change[0], self.jitter, generator), *change[1:]) if self.jitter else change
+
+
+def augmented(record: Record, asked: Sequence[tuple[int, int]], change: Augment, seed: int) -> Record:
+    """The record with its picture changed, and with it the targets and sentences asked about.
+
+    `asked` holds the place of the target and the place of the sentence within the record.
+    """
+    sentences = [sentence for _, sentence in record.sentences()]
+    places = sorted({place for place, _ in asked})
+    pixels, masks, texts = change(
+        record.load(),
+        [record.targets[place].segmentation.draw(Truth()) for place in places],
+        [sentences[within].text for _, within in asked],
+        np.random.default_rng(seed),
+    )
+    reworded = {sentences[within].id: text for (_, within), text in zip(asked, texts, strict=True)}
+    targets = list(record.targets)
+    for place, mask in zip(places, masks, strict=True):
+        targets[place] = _changed(targets[place], mask, reworded)
+    return replace(record, targets=tuple(targets), load=lambda: pixels)
+
+
+def _changed(target: Target, mask: Mask, reworded: dict[str, str]) -> Target:
+    texts = (replace(sentence, text=reworded.get(sentence.id, sentence.text)) for sentence in target.sentences)
+    return replace(target, segmentation=Bitmap(mask), sentences=tuple(texts))
 
 
 def mirrored(text: str) -> str | None:

@@ -23,6 +23,7 @@ FIELDS = {
     "mask": ("mask", "segmentation", "polygon", "polygons", "rle"),
 }
 NOTHING = "none"
+LONGEST = 1 << 24  # characters in a CSV cell: outlines are long
 SUFFIXES = (".jsonl", ".csv", ".ndjson")
 
 
@@ -61,12 +62,13 @@ def _lines(path: Path) -> Iterator[Any]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
+                csv.field_size_limit(LONGEST)
                 yield from csv.DictReader(file)
                 return
             for line in filter(str.strip, file):
                 yield _parsed(line)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no UTF-8 text of lines: {error}; save it as UTF-8") from error
+        raise UserError(f"{path} cannot be read line by line: {error}; save it as UTF-8 text") from error
 
 
 def _parsed(line: str) -> Any:

@@ -140,7 +140,7 @@ class Unknown(Segmentation):
     size: Size
     id: str
 
-    def draw(self, truth: Truth) -> Mask:  # noqa: ARG002 - there is none to draw
+    def draw(self, truth: Truth) -> Mask:
         raise UserError(f"no mask is filed for '{self.id}': it can be predicted, but not be trained on or measured")
 
 

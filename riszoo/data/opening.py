@@ -66,9 +66,7 @@ def _open_unit(source: Source, split: str, unit: str, root: Path, options: Optio
     targets = split_targets(index, split)
     if len(targets) == 0:
         raise UserError(f"{source.name} has no split '{split}': filed are {', '.join(sorted(index.splits()))}")
-    masks = source.files(root, unit)[0].parent
-    while masks.name in ("annotations", "data") and source.name == "referit":
-        masks = masks.parent
+    masks = source.masks_folder(source.files(root, unit))
     folder = picture_folder(source, root, options.pictures, index)
     there = present(index, folder)
     missing = _missing(index, targets, there)

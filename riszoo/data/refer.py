@@ -35,7 +35,7 @@ class Refer(Source):
         self.folders = COCO_FOLDERS
         self._refs = refs
 
-    def units(self, split: str) -> tuple[str, ...]:  # noqa: ARG002 - all splits in one file
+    def units(self, split: str) -> tuple[str, ...]:
         return (self.by,)
 
     def choices(self, root: Path, unit: str) -> list[list[Path]]:
@@ -50,7 +50,7 @@ class Refer(Source):
                 "val(G)), or --data refcocog, whose umd partition has a test split"
             )
 
-    def refs(self, files: list[Path], unit: str, report: Report) -> Iterator[Ref]:  # noqa: ARG002 - named by its files
+    def refs(self, files: list[Path], unit: str, report: Report) -> Iterator[Ref]:
         rows, instances = safe.read(files[0]), safe.load_json(files[1])
         if not isinstance(rows, list):
             raise UserError(f"{files[0]} holds no list of refs: get the file again")

@@ -64,7 +64,7 @@ class Source(ABC):
     def refuse(self, split: str) -> None:  # noqa: B027 - most sets refuse nothing
         """A UserError for a split that is known not to exist, with the reason."""
 
-    def all_units(self, root: Path) -> tuple[str, ...]:  # noqa: ARG002 - a folder of one's own looks there
+    def all_units(self, root: Path) -> tuple[str, ...]:
         """Every unit that a check or a preparation visits."""
         return tuple(dict.fromkeys(unit for split in self.published for unit in self.units(split)))
 
@@ -83,6 +83,10 @@ class Source(ABC):
                 "put them there, or name another root with --data.root or RISZOO_DATA"
             )
         return [path for path in found if path is not None]
+
+    def masks_folder(self, files: list[Path]) -> Path:
+        """Where masks in files of their own are named from."""
+        return files[0].parent
 
     def index_file(self, root: Path, unit: str, prepared: Path | None) -> Path:
         """Where the prepared index of a unit lies: beside the annotations, or in a folder of one's own."""
