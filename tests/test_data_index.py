@@ -114,7 +114,7 @@ def test_indices_may_lie_in_a_folder_of_their_own(tmp_path):
 def test_nothing_to_prepare_says_what_is_needed(tmp_path):
     with pytest.raises(UserError, match=r"grefs\(unc\)\.json or grefs\(unc\)\.p and instances\.json"):
         prepare.run(["grefcoco", "--root", str(tmp_path)])
-    with pytest.raises(UserError, match=r"no train\.jsonl"):
+    with pytest.raises(UserError, match=r"train\.jsonl or train\.csv"):
         prepare.run(["folder", "--root", str(tmp_path)])
 
 

@@ -23,7 +23,7 @@ ANY, ONCE, OUTLINED = Truth(), Truth(overlap="once"), Truth(engine="pillow")
 def opened(name: str, split: str, root: Path, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return open_split(source(name), split, Options(root=str(root), **options))
+        return open_split(source(name), split, Options(root=root and str(root), **options))
 
 
 def areas(split, truth: Truth = ANY) -> dict[str, int]:
@@ -163,9 +163,9 @@ def test_the_root_by_option_by_variable_and_by_default(tmp_path, monkeypatch):
     monkeypatch.delenv("RISZOO_DATA", raising=False)
     assert Options().folder() == Path("data")
     monkeypatch.setenv("RISZOO_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match=r"nowhere.*RISZOO_DATA"):
-        Options().folder()
     assert Options(root=str(root)).folder() == root
+    with pytest.raises(UserError, match=r"nowhere/refcoco: .*RISZOO_DATA"):
+        opened("refcoco", "train", None)
 
 
 def test_missing_files_are_named_with_folder_and_publisher(tmp_path):

@@ -32,16 +32,21 @@ class Folder(Source):
 
     name = dataset = "folder"
     by = "lines"
-    publisher = "you (one line a sentence: picture, sentence, mask)"
+    publisher = "you"
     pictures_from = "you"
     folders = ("",)
     published: dict[str, Counts] = {}  # noqa: RUF012 - nothing is published about it
+
+    @property
+    def advice(self) -> str:
+        return "write a line for each sentence there (picture, sentence, mask)"
 
     def units(self, split: str) -> tuple[str, ...]:
         return (split,)
 
     def all_units(self, root: Path) -> tuple[str, ...]:
-        return tuple(sorted(path.stem for path in root.iterdir() if path.suffix in SUFFIXES))
+        found = root.iterdir() if root.is_dir() else ()
+        return tuple(sorted({path.stem for path in found if path.suffix in SUFFIXES})) or ("train",)
 
     def choices(self, root: Path, unit: str) -> list[list[Path]]:
         return [[root / f"{unit}{suffix}" for suffix in SUFFIXES]]

@@ -40,14 +40,8 @@ class Options:
     strict: bool = False
 
     def folder(self) -> Path:
-        """The root, which must exist."""
-        named = self.root or os.environ.get("RISZOO_DATA") or "data"
-        root = Path(named).expanduser()
-        if not root.is_dir():
-            raise UserError(
-                f"no folder '{root}' to look for data in: name one with --data.root or the variable RISZOO_DATA"
-            )
-        return root
+        """The root. Whether it is there shows when files are looked for, and then their names can be told."""
+        return Path(self.root or os.environ.get("RISZOO_DATA") or "data").expanduser()
 
     def prepared_folder(self) -> Path | None:
         return Path(self.prepared).expanduser() if self.prepared else None

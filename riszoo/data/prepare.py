@@ -36,7 +36,7 @@ def prepare(one: Source, options: Options) -> list[Path]:
             continue
         made.append(_prepared(one, unit, root, files, options.prepared_folder()))
     if not made:
-        raise errors[0] if errors else UserError(f"{one.name}: no train.jsonl, val.csv or the like in {root}")
+        raise errors[0]
     return made
 
 
