@@ -69,7 +69,8 @@ def test_an_index_is_of_the_content_not_of_the_time(tmp_path):
         index = open_index(source("refcoco"), tmp_path, "unc")
     assert index.path is None
     assert "RIGHT box" in list(index.strings["raw"])
-    with pytest.warns(UserWarning, match="changed"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         prepare.prepare(source("refcoco"), options)
     assert open_index(source("refcoco"), tmp_path, "unc").path == path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
 from riszoo.data.opening import Options, build_index, load_prepared, stamp
@@ -42,7 +43,10 @@ def prepare(one: Source, options: Options) -> list[Path]:
 
 def _prepared(one: Source, unit: str, root: Path, files: list[Path], folder: Path | None) -> Path:
     path = one.index_file(root, unit, folder)
-    if load_prepared(path, files):
+    with warnings.catch_warnings():  # an index that no longer serves is about to be replaced
+        warnings.simplefilter("ignore")
+        current = load_prepared(path, files)
+    if current:
         return path
     index = build_index(one, files, unit)
     index.about["files"] = [stamp(file) for file in files]
