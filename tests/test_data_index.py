@@ -84,6 +84,27 @@ def test_a_damaged_index_is_not_used(tmp_path, damage):
         assert len(open_split(source("refcoco"), "train", options)) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("outline", 3, float("nan")),
+        ("outline", 3, 1e9),
+        ("outline.ends", 1, 3),
+        ("raw.ends", 1, 10**12),
+        ("raw.ends", 0, 1),
+    ],
+)
+def test_an_index_that_was_tampered_with_never_reaches_the_mask_library(tmp_path, name, place, value):
+    options = Options(root=str(trees.refcoco(tmp_path)))
+    (path,) = prepare.prepare(source("refcoco"), options)
+    index = Index.load(path)
+    index.arrays[name] = index.arrays[name].copy()
+    index.arrays[name][place] = value
+    index.save(path)
+    with pytest.warns(UserWarning, match="not used"):
+        assert len(open_split(source("refcoco"), "train", options)) == 2
+
+
 def test_an_index_cut_short_is_not_used(tmp_path):
     options = Options(root=str(trees.refcoco(tmp_path)))
     (path,) = prepare.prepare(source("refcoco"), options)
