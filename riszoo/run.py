@@ -147,7 +147,9 @@ class RISCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _callbacks(self) -> list[Callback]:
-        shown: list[Callback] = [Progress()] if self._get(self.config_init, "trainer").enable_progress_bar is not False else []
+        shown: list[Callback] = (
+            [Progress()] if self._get(self.config_init, "trainer").enable_progress_bar is not False else []
+        )
         recorder = Recorder(self.folder, self.request, self.run.as_dict())
         if self.request.verb == "predict":
             return [*shown, PredictionWriter(self.folder, self.run.data)]
@@ -174,8 +176,7 @@ class RISCLI(LightningCLI):
             print(
                 f"riszoo {self.request.verb}: {self.run.model} on {self.run.data}, scale {self.run.scale}, "
                 f"{devices}{strategy.root_device.type}, {sum(p.numel() for p in self.model.parameters()):,} parameters, "
-                f"folder {self.folder}"
-                + (f", checkpoint {self.request.checkpoint}" if self.request.checkpoint else "")
+                f"folder {self.folder}" + (f", checkpoint {self.request.checkpoint}" if self.request.checkpoint else "")
             )
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -224,7 +225,13 @@ def quieten() -> None:
     """Leave out what Lightning says of itself on every run; its warnings about the user's run stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for known in ("LeafSpec", "many workers", "log_every_n_steps", "on_before_batch_transfer", "WeightAveraging callback"):
+    for known in (
+        "LeafSpec",
+        "many workers",
+        "log_every_n_steps",
+        "on_before_batch_transfer",
+        "WeightAveraging callback",
+    ):
         warnings.filterwarnings("ignore", message=f".*{known}.*")
 
 

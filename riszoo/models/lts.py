@@ -277,9 +277,9 @@ class LTS(RISModule):
         self.segment = SegmentationHead(segment, width + prior.enabled, ups)
 
     def _level(self, stride: int) -> int:
-        """The encoder's map whose stride is nearest; a single map serves as every level."""
+        """The encoder's map whose stride is nearest, the deepest of equals; a single map serves as every level."""
         strides = self.vision.strides
-        return min(range(len(strides)), key=lambda i: abs(math.log2(strides[i] / stride)))
+        return min(range(len(strides)), key=lambda i: (abs(math.log2(strides[i] / stride)), -i))
 
     def _channels(self, stride: int) -> int:
         return self.vision.channels[self._level(stride)]
