@@ -173,10 +173,11 @@ class RISCLI(LightningCLI):
         if self.rank_zero:
             strategy = self.trainer.strategy
             devices = f"{self.trainer.num_devices} x " if self.trainer.num_devices > 1 else ""
+            size = f"{sum(p.numel() for p in self.model.parameters()):,} parameters"
             print(
                 f"riszoo {self.request.verb}: {self.run.model} on {self.run.data}, scale {self.run.scale}, "
-                f"{devices}{strategy.root_device.type}, {sum(p.numel() for p in self.model.parameters()):,} parameters, "
-                f"folder {self.folder}" + (f", checkpoint {self.request.checkpoint}" if self.request.checkpoint else "")
+                f"{devices}{strategy.root_device.type}, {size}, folder {self.folder}"
+                + (f", checkpoint {self.request.checkpoint}" if self.request.checkpoint else "")
             )
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
