@@ -40,7 +40,7 @@ def ask(model: RISModule, batch: Batch) -> Output:
 def train(model: RISModule, batch: Batch, steps: int) -> None:
     optimizer, _ = make_optimizer(model, model.optim, 10 * steps)
     for group in optimizer.param_groups:
-        group["lr"] = 2e-3
+        group["lr"] = 3e-3
     model.train()
     for _ in range(steps):
         optimizer.zero_grad()
@@ -84,8 +84,8 @@ def test_everything_trainable_is_trained(entry: Entry) -> None:
 @named(RECIPES)
 def test_one_batch_can_be_learnt_by_heart(entry: Entry) -> None:
     model = entry.build()
-    batch = batch_of(model, 3, 2)
-    train(model, batch, 150)
+    batch = batch_of(model, 3, 2, picture=model.size)
+    train(model, batch, 200)
     logits = F.interpolate(ask(model, batch).logits, size=model.size, mode="bilinear")[:, 0]
     found, true = logits > 0, batch.masks
     iou = (found & true).sum((1, 2)) / (found | true).sum((1, 2))
