@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,17 @@ from riszoo.metrics.resample import foreground
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says to one sentence. `nothing` is the no-target head's word, None without such a head."""
+    """What a model says to one sentence. `nothing` is the no-target head's word, None without such a head.
+
+    `evidence` holds the model's maps, cut to the picture: one for the sentence, or a list of (word, map).
+    """
 
     id: str
     text: str
     mask: Mask  # at the size the protocol compares at
     score: float
     nothing: bool | None
+    evidence: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rle(self) -> dict[str, Any]:

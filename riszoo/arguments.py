@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,13 @@ ALIASES = {
 }
 FOLDER = {"model": "models", "data": "data"}
 LOGGERS = ("csv", "wandb", "tensorboard")
+
+
+class OneSentence(argparse.ArgumentParser):
+    """argparse whose complaint is a UserError."""
+
+    def error(self, message: str) -> Any:
+        raise UserError(f"{self.prog}: {message}")
 
 
 @dataclass
