@@ -73,7 +73,8 @@ class Segmenter:
 
     def unread(self, texts: Sequence[str]) -> list[str]:
         """Words that a model with a vocabulary of its own has never read."""
-        known = getattr(self.model.text, "vocabulary", None)
+        encoder = self.model.text
+        known = getattr(getattr(encoder, "tokenizer", encoder), "vocabulary", None)
         if known is None:
             return []
         return [word for word in dict.fromkeys(w for text in texts for w in split(text)) if word not in known.tokens]

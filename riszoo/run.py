@@ -138,15 +138,16 @@ class RISCLI(LightningCLI):
         kwargs.setdefault("default_root_dir", str(self.folder))
         if torch.cuda.is_available() and not config.get("sync_batchnorm"):
             kwargs["sync_batchnorm"] = True  # without effect on one device
-        kwargs["callbacks"] = [*(config.get("callbacks") or []), *self._callbacks()]
+        progress = [] if config.get("enable_progress_bar") is False else [Progress()]
+        kwargs["callbacks"] = [*(config.get("callbacks") or []), *progress, *self._callbacks()]
         return super().instantiate_trainer(**kwargs)
 
     def _callbacks(self) -> list[Callback]:
         recorder = Recorder(self.folder, self.request, self.run.as_dict())
         if self.request.verb == "predict":
-            return [Progress(), PredictionWriter(self.folder, self.run.data)]
+            return [PredictionWriter(self.folder, self.run.data)]
         if self.request.verb != "fit":
-            return [Progress(), recorder]
+            return [recorder]
         best = ModelCheckpoint(
             dirpath=self.folder / "checkpoints",
             filename="best",
@@ -155,7 +156,7 @@ class RISCLI(LightningCLI):
             save_last=True,
             enable_version_counter=False,
         )
-        return [Progress(), best, recorder, LearningRateMonitor("step")]
+        return [best, recorder, LearningRateMonitor("step")]
 
     def _loggers(self) -> list[Logger]:
         csv = CSVLogger(str(self.folder), name="", version="")
