@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,14 +33,21 @@ def decode(path: Path) -> Pixels:
     """
     try:
         blob = path.read_bytes()
-        with warnings.catch_warnings(), Image.open(io.BytesIO(blob)) as picture:
-            warnings.simplefilter("ignore")  # of Pillow, about tags and sizes that are looked after here
+        with _quiet(), Image.open(io.BytesIO(blob)) as picture:
             _possible(picture)
             if picture.format == "JPEG" and picture.mode in ("RGB", "L"):
                 return _decode_jpeg(blob)
             return as_rgb(picture)
     except Exception as error:  # a hostile file raises nearly anything
         raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings about tags and sizes: what matters of them is looked after here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def as_rgb(picture: Image.Image) -> Pixels:
@@ -67,6 +77,7 @@ def _unreadable(path: Path, error: Exception) -> PictureError:
     if isinstance(error, UnidentifiedImageError):
         return PictureError(f"picture {path} cannot be read: it is no picture of a known format; replace the file")
     reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+    reason = re.sub(r"^\w+, \S+:\d+, ", "", reason)  # where in torchvision's sources
     return PictureError(f"picture {path} cannot be read: {reason or type(error).__name__}; replace the file")
 
 
@@ -99,7 +110,7 @@ def resize(pixels: Pixels, size: Size) -> Pixels:
 def size_of(path: Path) -> Size:
     """Height and width, from the head of the file."""
     try:
-        with Image.open(path) as picture:
+        with _quiet(), Image.open(path) as picture:
             _possible(picture)
             return picture.height, picture.width
     except Exception as error:  # as above
