@@ -54,7 +54,9 @@ def section(**over: Any) -> recipes.Config:
     """The recipe's geometry and pixels, small widths, and what a test changes; another text encoder replaces ours."""
     base = recipes.resolve("lts", "scenes", "tiny")["model"]
     text = over.pop("text", None)
-    args = recipes.merge(recipes.merge({**base["init_args"], "vision": {}, "text": {}, "segment": {}}, SMALL), over)
+    args = recipes.merge(
+        recipes.merge({**base["init_args"], "vision": {}, "text": {}, "fusion": {}, "segment": {}}, SMALL), over
+    )
     return {**base, "init_args": {**args, "text": text or args["text"]}}
 
 
