@@ -114,11 +114,11 @@ def test_missing_extra_and_wrongly_sized_masks_are_counted_and_named(
         (["nowhere"], "nowhere cannot be read"),
         (["empty"], "empty holds no predictions"),
         (["nowhere", "--data", "scene"], "did you mean 'scenes'"),
-        (["nowhere", "--data", "folder", "--root", "gone"], "no folder 'gone'"),
+        (["nowhere", "--data", "folder", "--root", "gone"], "not found in gone"),
         (["nowhere", "--data", "scenes", "--split", "vall"], "val"),
         (["nowhere", "--protocol", "orginal"], "did you mean 'original'"),
         (["nowhere", "--protocol", "published"], "write the name of one instead"),
-        (["nowhere", "--splits", "val", "--fast"], "riszoo score: "),
+        (["nowhere", "--fast"], "unrecognized arguments: --fast"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -123,7 +123,7 @@ def test_python_and_the_verb_answer_alike(run: Path, segmenter: Segmenter) -> No
         (["--image", "a.png", "--text", "x", "--protocol", "orginal"], "did you mean 'original'"),
         (["--image", "a.png", "--text", "x", "--device", "toaster"], "device 'toaster' cannot be used"),
         (["--image", "a.png", "--text", "x", "--out", "a.png"], "cannot make the folder a.png"),
-        (["--image", "a.png", "--text", "x", "--size", "3"], "--size"),
+        (["--image", "a.png", "--text", "x", "--explian"], "did you mean --explain?"),
         (["--image", "cut.png", "--text", "x"], "cut.png cannot be read"),
         (["--image", "a-1.png", "a.png", "--text", "x", "--out", "."], "would overwrite the picture a-1.png"),
     ],
