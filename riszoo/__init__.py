@@ -1,3 +1,21 @@
-"""riszoo: a zoo of referring image segmentation models, trained and measured alike."""
+"""riszoo: a zoo of referring image segmentation models, trained and measured alike.
+
+`riszoo.load("lts")` gives a trained model to ask about any picture; importing riszoo itself loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from riszoo.hub import load as load
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        from riszoo.hub import load
+
+        return load
+    raise AttributeError(f"module 'riszoo' has no attribute '{name}'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from torch import Tensor
 
-from riszoo.batch import Batch, Output
+from riszoo.batch import Batch, Geometry, Output, valid_cells
 from riszoo.data.masks import Mask
 from riszoo.files import write_atomically
 from riszoo.metrics.protocols import Protocol
@@ -22,13 +22,17 @@ from riszoo.metrics.resample import foreground
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says to one sentence. `nothing` is the no-target head's word, None without such a head."""
+    """What a model says to one sentence. `nothing` is the no-target head's word, None without such a head.
+
+    `evidence` holds the model's maps, cut to the picture: one for the sentence, or a list of (word, map).
+    """
 
     id: str
     text: str
     mask: Mask  # at the size the protocol compares at
     score: float
     nothing: bool | None
+    evidence: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rle(self) -> dict[str, Any]:
@@ -58,14 +62,17 @@ def answers(output: Output, batch: Batch, protocol: Protocol) -> list[Answer]:
         geometry = batch.geometry[int(batch.image_index[i])]
         size = protocol.truth.frame or geometry.original
         mask = foreground(output.logits[i : i + 1, 0], [geometry], [size], protocol)[0]
-        found.append(Answer(sample.id, sample.text, mask.cpu().numpy(), _score(output.logits[i, 0]), says[i]))
+        score = _score(output.logits[i, 0], geometry) if bool(mask.any()) else 0.0
+        found.append(Answer(sample.id, sample.text, mask.cpu().numpy(), score, says[i]))
     return found
 
 
-def _score(logits: Tensor) -> float:
-    """Mean probability of the cells that are foreground; 0 for an empty mask."""
-    inside = logits > 0
-    return float(logits.sigmoid()[inside].mean()) if bool(inside.any()) else 0.0
+def _score(logits: Tensor, geometry: Geometry) -> float:
+    """Mean probability of the picture's cells that are more likely inside than not; of its best one without such."""
+    h, w = logits.shape
+    cells = valid_cells(torch.tensor([geometry.valid]), geometry.frame, (h, w))[0].to(logits.device)
+    likely = logits[cells].float().sigmoid()
+    return float(likely[likely > 0.5].mean() if bool((likely > 0.5).any()) else likely.max())
 
 
 def png(mask: Mask) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,20 @@ ALIASES = {
 }
 FOLDER = {"model": "models", "data": "data"}
 LOGGERS = ("csv", "wandb", "tensorboard")
+
+
+class OneSentence(argparse.ArgumentParser):
+    """argparse whose complaint is a UserError, and which guesses no option from its beginning."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> Any:
+        wrong = next((word for word in message.split() if word.startswith("--")), "")
+        if message.startswith("unrecognized"):
+            near = difflib.get_close_matches(wrong, self._option_string_actions, 1, 0.6)
+            message += f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"{message} ('{self.prog} --help' lists what there is)")
 
 
 @dataclass

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from riszoo import recipes, runs
+from riszoo.arguments import OneSentence
 from riszoo.errors import UserError
-from riszoo.info import OneSentence
 
 CONTROLS = "none,shuffled,blank"
 

@@ -12,7 +12,7 @@ from riszoo import recipes
 from riszoo.encoders.base import Text
 from riszoo.encoders.text import takes_vocabulary
 from riszoo.encoders.words import vocabulary_of
-from riszoo.errors import UserError
+from riszoo.errors import UserError, mistake_behind
 from riszoo.recipes import Config
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def instantiate(base: type[T], section: Config) -> T:
         built: T = parser.instantiate_classes(parser.parse_object({"it": section})).it
     except ArgumentError as error:
         raise UserError(f"{section.get('class_path')}: {' '.join(str(error).split())}") from None
+    except ValueError as error:  # a constructor's own sentence, buried under every type that was tried
+        raise mistake_behind(error) or error from None
     return built
 
 

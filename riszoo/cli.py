@@ -13,6 +13,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "validate": ("riszoo.run", "measure on val:         riszoo validate --model lts"),
     "test": ("riszoo.run", "measure on all splits:  riszoo test --model lts --protocol original,published"),
     "predict": ("riszoo.run", "write masks:            riszoo predict --model lts --split val"),
+    "segment": ("riszoo.segment", "your own picture:       riszoo segment --model lts --image a.png --text 'the star'"),
     "list": ("riszoo.listing", "models, data sets, protocols"),
     "info": ("riszoo.info", "a model's size and cost: riszoo info lts --scale paper"),
     "data": ("riszoo.data.commands", "show, check, prepare:   riszoo data show scenes"),

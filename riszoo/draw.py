@@ -108,8 +108,9 @@ def _named(evidence: Evidence) -> list[tuple[str, Map]]:
 
 def _row(text: str, cells: Sequence[tuple[Image.Image, Sequence[tuple[str, Colour]]]]) -> Image.Image:
     """Cells side by side, the sentence above and a caption below each."""
-    width, height = cells[0][0].size
-    total = GAP + len(cells) * (width + GAP)
+    height = cells[0][0].height
+    width = max(cells[0][0].width, CELL // 3)  # a sliver of a picture has room for its caption all the same
+    total = max(GAP + len(cells) * (width + GAP), CELL + 2 * GAP)
     large, small = ImageFont.load_default(SENTENCE), ImageFont.load_default(CAPTION)
     lines = _wrapped(text, large, total - 2 * GAP)
     top = GAP + len(lines) * round(1.3 * SENTENCE) + GAP // 2

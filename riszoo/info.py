@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from riszoo import recipes
+from riszoo.arguments import OneSentence
 from riszoo.batch import Batch, Geometry, Sample
 from riszoo.build import from_recipe
 from riszoo.data.module import RISData
@@ -18,13 +16,6 @@ from riszoo.model import RISModule
 
 RANDOM = {"model": {"init_args": {"vision": {"weights": "none"}, "text": {"weights": "none"}}}}
 PLACEHOLDER = [f"word{i}" for i in range(9999)]
-
-
-class OneSentence(argparse.ArgumentParser):
-    """argparse whose complaint is a UserError."""
-
-    def error(self, message: str) -> Any:
-        raise UserError(f"{self.prog}: {message}")
 
 
 def main(argv: list[str]) -> int:

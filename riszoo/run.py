@@ -26,7 +26,7 @@ from riszoo.arguments import Request
 from riszoo.build import instantiate, model_section, read_checkpoint, vocabulary_for
 from riszoo.callbacks import PredictionWriter, Progress, Recorder
 from riszoo.data.module import RISData
-from riszoo.errors import UserError
+from riszoo.errors import UserError, mistake_behind
 from riszoo.model import RISModule
 
 FOLDER = "RISZOO_RUN_FOLDER"
@@ -219,6 +219,10 @@ def sentence(message: str, options: list[str]) -> str:
         name = wrong.group(1).lstrip("-")
         near = difflib.get_close_matches(f"--{name}", options, 1, 0.6)
         return f"unknown option --{name}" + (f": did you mean {near[0]}?" if near else ": see --help-all")
+    value = re.search(r'key "(model|data)":.*key "([\w.]+)": (Expected .*?)\. Got value: (\S+)', text)
+    if value:
+        section, name, expected, given = value.groups()
+        return f"--{section}.{name} {given}: {expected[0].lower()}{expected[1:].replace('typing.', '')}"
     return text
 
 
@@ -247,6 +251,8 @@ def main(request: Request) -> int:
     kept = os.environ.get(FOLDER)
     try:
         RISCLI(request)
+    except ValueError as error:
+        raise mistake_behind(error) or error from None
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     finally:

@@ -70,6 +70,8 @@ def test_panel_wraps_a_long_sentence() -> None:
 def test_panel_takes_any_form_of_picture() -> None:
     tall = np.zeros((640, 20, 3), np.uint8)
     assert panel(tall, "a", np.zeros((640, 20), bool)).height > CELL
+    sliver = panel(np.zeros((500, 1, 3), np.uint8), "the small star", evidence={"prior": np.eye(3)})
+    assert sliver.width >= CELL + 2 * GAP, "the sentence must have room"
 
 
 def test_contact_sheet_keeps_every_panel() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riszoo import recipes
+from riszoo.arguments import OneSentence
 from riszoo.errors import UserError
-from riszoo.info import OneSentence
 
 if TYPE_CHECKING:
     from riszoo.data.module import RISData

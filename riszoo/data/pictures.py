@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 from riszoo.data.masks import Size
 from riszoo.data.safe import PIXELS
@@ -29,13 +33,52 @@ def decode(path: Path) -> Pixels:
     """
     try:
         blob = path.read_bytes()
-        with Image.open(io.BytesIO(blob)) as picture:
+        with _quiet(), Image.open(io.BytesIO(blob)) as picture:
             _possible(picture)
             if picture.format == "JPEG" and picture.mode in ("RGB", "L"):
                 return _decode_jpeg(blob)
-            return np.array(picture.convert("RGB"))
-    except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PictureError(f"picture {path} cannot be read: {error}; replace the file") from error
+            return as_rgb(picture)
+    except Exception as error:  # a hostile file raises nearly anything
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings about tags and sizes: what matters of them is looked after here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def as_rgb(picture: Image.Image) -> Pixels:
+    """Any picture as (H0, W0, 3): what is transparent shows white, and deep greys keep their steps."""
+    if picture.mode in ("F", "I") or picture.mode.startswith("I;"):
+        picture = Image.fromarray(_shallow(picture))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return np.array(picture.convert("RGB"))
+
+
+def _shallow(picture: Image.Image) -> NDArray[np.uint8]:
+    """Greys of 16 bits or more, or fractions, as 8 bits: Pillow itself would cut off what is above 255."""
+    levels = np.nan_to_num(np.asarray(picture, np.float32))
+    top = 65535.0 if picture.mode.startswith("I;") else _range(float(levels.max(initial=0)))
+    return (levels.clip(0, top) * (255 / top)).round().astype(np.uint8)
+
+
+def _range(greatest: float) -> float:
+    """The scale that greys are filed on, by the greatest of them."""
+    return next((top for top in (1.0, 255.0, 65535.0) if greatest <= top), greatest)
+
+
+def _unreadable(path: Path, error: Exception) -> PictureError:
+    if isinstance(error, UnidentifiedImageError):
+        return PictureError(f"picture {path} cannot be read: it is no picture of a known format; replace the file")
+    reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+    reason = re.sub(r"^\w+, \S+:\d+, ", "", reason)  # where in torchvision's sources
+    return PictureError(f"picture {path} cannot be read: {reason or type(error).__name__}; replace the file")
 
 
 def _possible(picture: Image.Image) -> None:
@@ -67,11 +110,11 @@ def resize(pixels: Pixels, size: Size) -> Pixels:
 def size_of(path: Path) -> Size:
     """Height and width, from the head of the file."""
     try:
-        with Image.open(path) as picture:
+        with _quiet(), Image.open(path) as picture:
             _possible(picture)
             return picture.height, picture.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PictureError(f"picture {path} cannot be read: {error}; replace the file") from error
+    except Exception as error:  # as above
+        raise _unreadable(path, error) from error
 
 
 def load(path: Path, size: Size, strict: bool) -> Pixels:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from riszoo.arguments import OneSentence
 from riszoo.batch import Sample
 from riszoo.data.base import Record, Split, Target
 from riszoo.data.masks import Mask, shrink
@@ -58,22 +58,26 @@ class Scored:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`riszoo score PREDICTIONS --data refcoco --split testA`"""
-    parser = argparse.ArgumentParser(prog="riszoo score", description=__doc__)
-    parser.add_argument("predictions", type=Path, help="a folder of <sentence id>.png, or a JSON file of RLEs")
+    parser = OneSentence(prog="riszoo score", description=__doc__)
+    parser.add_argument("predictions", nargs="?", type=Path, help="a folder of <sentence id>.png, or a JSON of RLEs")
+    parser.add_argument("--predictions", dest="named", type=Path, metavar="PATH", help="the same, by name")
     parser.add_argument("--data", default="scenes", help="a data set's recipe")
     parser.add_argument("--root", help="where the data set lies")
     parser.add_argument("--split", default="val")
     parser.add_argument("--protocol", default="original", help="one or several, with commas")
     parser.add_argument("--out", type=Path, help="the folder for the result; beside the predictions when left out")
     options = parser.parse_args(argv)
+    predictions: Path | None = options.named or options.predictions
+    if predictions is None:
+        raise UserError("name the masks to score: riszoo score PREDICTIONS, a folder of PNGs or a JSON file of RLEs")
     protocols = get_protocols(options.protocol)
     from riszoo.data import commands
 
-    scored = score(options.predictions, commands.opened(options.data, options.root).split(options.split), protocols)
-    out = options.out or options.predictions.with_name(f"{options.predictions.stem}-score")
+    scored = score(predictions, commands.opened(options.data, options.root).split(options.split), protocols)
+    out = options.out or predictions.with_name(f"{predictions.stem}-score")
     counts = {"missing": len(scored.missing), "misfit": len(scored.misfit), "extra": len(scored.extra)}
     name = scored.evaluation.samples[0].split
-    metrics = write_results(out, {name: scored.evaluation}, {"predictions": str(options.predictions), **counts})
+    metrics = write_results(out, {name: scored.evaluation}, {"predictions": str(predictions), **counts})
     print("\n".join([*scored.warnings(), render(metrics), f"results: {out}"]))
     return 0
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Words
+from riszoo.errors import UserError
 from riszoo.losses import bce, dice, majority, shrink_mask, spatial_cross_entropy
 from riszoo.model import RISModule
 
@@ -38,7 +39,7 @@ class Fusion:
 
 @dataclass
 class Locate:
-    """Section 5. `size` of the generated filter; `stride` 16 pools the grid before the transformer."""
+    """Section 5. `size` of the generated filter; `stride` of the grid that the transformer reads: 16 pools it first."""
 
     kind: Literal["filter", "transformer"] = "filter"
     size: Literal[1, 3] = 1
@@ -173,9 +174,9 @@ class FilterLocator(nn.Module):
 class TransformerLocator(nn.Module):
     """Section 5 (b): cells and words attend to each other, each cell is read out."""
 
-    def __init__(self, options: Locate, width: int, word: int) -> None:
+    def __init__(self, options: Locate, width: int, word: int, finest: int) -> None:
         super().__init__()
-        self.pool = options.stride // 8
+        self.pool = max(1, options.stride // finest)
         self.word = nn.Linear(word, width)
         layer = nn.TransformerEncoderLayer(
             width, options.heads, 4 * width, dropout=0.0, batch_first=True, norm_first=True
@@ -275,10 +276,8 @@ class LTS(RISModule):
         self.fusion = MultiScaleFusion(fusion, [self._channels(stride) for stride in fusion.strides], sentence)
         self.locate: nn.Module | None = None
         if prior.enabled:
-            locator = FilterLocator if locate.kind == "filter" else TransformerLocator
-            self.locate = locator(locate, width, sentence)
-        ups = int(math.log2(fusion.strides[0] / segment.stride))
-        self.segment = SegmentationHead(segment, width + prior.enabled, ups)
+            self.locate = _locator(locate, width, sentence, fusion.strides[0])
+        self.segment = SegmentationHead(segment, width + prior.enabled, _doublings(fusion.strides[0], segment.stride))
 
     def _level(self, stride: int) -> int:
         """The encoder's map whose stride is nearest, the deepest of equals; a single map serves as every level."""
@@ -322,6 +321,21 @@ class LTS(RISModule):
             measure = spatial_cross_entropy if self.prior.act == "spatial_softmax" else bce
             terms["prior"] = self.prior.weight * measure(located, cells)
         return terms
+
+
+def _locator(options: Locate, width: int, sentence: int, finest: int) -> nn.Module:
+    if options.kind == "filter":
+        return FilterLocator(options, width, sentence)
+    if width % options.heads:
+        raise UserError(f"fusion.width {width} does not divide into {options.heads} heads: change it or locate.heads")
+    return TransformerLocator(options, width, sentence, finest)
+
+
+def _doublings(finest: int, stride: int) -> int:
+    """How often the fused grid is doubled on its way to the logits."""
+    if stride > finest:
+        raise UserError(f"segment.stride {stride} is coarser than the fused maps, of stride {finest}: lower it")
+    return int(math.log2(finest / stride))
 
 
 def activate(located: Tensor, act: str) -> Tensor:
