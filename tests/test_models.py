@@ -39,10 +39,10 @@ def ask(model: RISModule, batch: Batch) -> Output:
 
 def train(model: RISModule, batch: Batch, steps: int) -> None:
     optimizer, _ = make_optimizer(model, model.optim, 10 * steps)
-    for group in optimizer.param_groups:
-        group["lr"] = 3e-3
     model.train()
-    for _ in range(steps):
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 4e-3 * (1 - step / steps)
         optimizer.zero_grad()
         torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
         optimizer.step()
