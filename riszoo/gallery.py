@@ -32,6 +32,8 @@ from riszoo.model import RISModule
 SIDE = 240  # pixels of the longer side in the page
 MOST_MAPS = 4  # evidence maps of one answer
 PICTURES_AT_ONCE = 8
+Maps = list[tuple[str, str]]
+"""What each evidence map is called, and its image."""
 REASONS = ("worst", "best", "disagreement", "types")
 
 
@@ -153,7 +155,8 @@ class Drawn:
     picture: str
     truth: str
     masks: dict[str, str] = field(default_factory=dict)
-    evidence: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)  # the runs that answered with an empty mask
+    evidence: dict[str, Maps] = field(default_factory=dict)
 
 
 def draw(found: Sequence[Run], split: str, chosen: Sequence[Chosen]) -> dict[str, Drawn]:
@@ -162,8 +165,10 @@ def draw(found: Sequence[Run], split: str, chosen: Sequence[Chosen]) -> dict[str
     drawn = {id: Drawn(address(picture), address(overlay(np.asarray(picture), None, truth)))
              for id, picture, truth in _truths(questions, chosen)}  # fmt: skip
     for run in found:
-        for id, mask, maps in _answered(run, split, chosen):
-            drawn[id].masks[run.name], drawn[id].evidence[run.name] = mask, maps
+        for answer, mask, maps in _answered(run, split, chosen):
+            one = drawn[answer.id]
+            one.masks[run.name], one.evidence[run.name] = mask, maps
+            one.empty += [] if answer.mask.any() else [run.name]
     return drawn
 
 
@@ -184,7 +189,7 @@ def _truths(questions: Questions, chosen: Sequence[Chosen]) -> Iterator[tuple[st
             yield sample.id, picture, shrink(truth, (picture.height, picture.width))
 
 
-def _answered(run: Run, split: str, chosen: Sequence[Chosen]) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+def _answered(run: Run, split: str, chosen: Sequence[Chosen]) -> Iterator[tuple[Answer, str, Maps]]:
     model = from_checkpoint(run.checkpoint)
     questions = Questions(run.data().split(split), model.size, model.geometry, truths=[model.protocols[0].truth])
     asked = items(chosen, questions)
@@ -193,20 +198,18 @@ def _answered(run: Run, split: str, chosen: Sequence[Chosen]) -> Iterator[tuple[
 
 
 @torch.no_grad()
-def _batch(
-    model: RISModule, questions: Questions, asked: Sequence[Item]
-) -> list[tuple[str, str, list[tuple[str, str]]]]:
+def _batch(model: RISModule, questions: Questions, asked: Sequence[Item]) -> list[tuple[Answer, str, Maps]]:
     batch = collate([questions[item] for item in asked])
     batch.tokens = model.tokenize(batch.texts)
     output = model(batch)
     pictures = [fitted(Image.fromarray(questions.split[item.picture].load())) for item in asked]
     return [
-        (answer.id, *_drawn(answer, pictures[int(batch.image_index[i])], evidence_of(output, batch, i)))
+        (answer, *_drawn(answer, pictures[int(batch.image_index[i])], evidence_of(output, batch, i)))
         for i, answer in enumerate(answers(output, batch, model.protocols[0]))
     ]
 
 
-def _drawn(answer: Answer, picture: Image.Image, evidence: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
+def _drawn(answer: Answer, picture: Image.Image, evidence: Mapping[str, Any]) -> tuple[str, Maps]:
     pixels = np.asarray(picture)
     mask = address(overlay(pixels, shrink(answer.mask, pixels.shape[:2])))
     maps = [(label, address(heat(pixels, found))) for label, found in _flat(evidence)[:MOST_MAPS]]

@@ -17,7 +17,7 @@ from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, read
 from riszoo.files import write_atomically
 
 WIDTH, HEIGHT = 560, 340
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 34, 46
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 34, 56
 COLOURS = ("#2f6fde", "#d9480f", "#2b8a3e", "#9c36b5", "#b08900", "#0b7285", "#c2255c", "#5c5f66")
 STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#3b3d42}.title{font-size:14px;font-weight:600;fill:#16171a}"
@@ -127,6 +127,9 @@ def curves(title: str, series: Mapping[str, Sequence[Point]], x_label: str, y_la
     for place, line in enumerate(series.values()):
         path = " ".join(f"{plot.x(x):.1f},{plot.y(y):.1f}" for x, y in line)
         plot.marks.append(f'<polyline points="{path}" fill="none" stroke="{_colour(place)}" stroke-width="2"/>')
+        if len(line) <= 40:
+            plot.marks += [f'<circle cx="{plot.x(x):.1f}" cy="{plot.y(y):.1f}" r="3" fill="{_colour(place)}"/>'
+                           for x, y in line]  # fmt: skip
     plot.legend(list(series))
     return plot.svg(x_label, y_label)
 
@@ -144,7 +147,12 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], y_label: str, x_
             plot.marks.append(f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{bottom - top:.1f}" '
                               f'fill="{_colour(names.index(name))}"/>')  # fmt: skip
         plot.marks.append(
-            _text(plot.x(place + 0.5), HEIGHT - BOTTOM + (16 if place % 2 == 0 else 28), title_, "middle")
+            _text(
+                plot.x(place + 0.5),
+                HEIGHT - BOTTOM + (16 if len("".join(groups)) < 50 or place % 2 == 0 else 30),
+                title_,
+                "middle",
+            )
         )
     plot.legend(names)
     return plot.svg(x_label, y_label, x_ticks=False)

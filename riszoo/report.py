@@ -56,8 +56,8 @@ def write_report(
         "PLOTS": "".join(_image(svg) for svg in _plots(found, splits, benchmarks)),
         "DATA": json.dumps(_gallery(found, splits, count), separators=(",", ":")).replace("<", "\\u003c"),
     }
-    for name, content in parts.items():
-        page = page.replace(f"[[{name}]]", content, 1)
+    for name, content in parts.items():  # the sentences come last: what they say is never replaced
+        page = page.replace(f"[[{name}]]", content)
     write_atomically(out, page)
     print(f"report: {out}, {len(page) / 1e6:.1f} MB, open it in a browser")
 
@@ -186,6 +186,7 @@ def _gallery(found: Sequence[Run], splits: Sequence[str], count: int) -> dict[st
                     "picture": pictures.picture,
                     "truth": pictures.truth,
                     "masks": pictures.masks,
+                    "empty": pictures.empty,
                     "evidence": pictures.evidence,
                 }
             )

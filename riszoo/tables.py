@@ -189,8 +189,8 @@ class DataTable:
     def _below(self) -> list[str]:
         protocols = sorted({row["protocol"] for row in self.measured}) or [FIRST]
         text = [
-            f"Measured under protocol {', '.join(protocols)} (docs/protocols.md), every expression; in brackets the 95 % "
-            "interval over pictures, after ± the standard deviation over seeds."
+            f"Measured under protocol {', '.join(protocols)} (docs/protocols.md), every expression; in brackets the "
+            "95 % interval over pictures, after ± the standard deviation over seeds."
         ]
         if any(int(row["pictures_trained_on"] or 0) for row in self.measured):
             text.append(f"{SEEN}: the checkpoint was trained on pictures of this split: no fair measure.")
