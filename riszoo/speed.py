@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--repeats {args.repeats}: give at least 1")
     scale = args.scale or recipes.default_scale(args.data)
     row = {"model": args.model, "data": args.data, "scale": scale} | _measure(args, scale)
-    row["command"] = "riszoo speed " + " ".join(argv)
+    row["command"] = "riszoo speed " + shlex.join(argv)
     for name, value in row.items():
         print(f"  {name:<26}{value:,.2f}" if isinstance(value, float) else f"  {name:<26}{value}")
     if args.out:

@@ -42,7 +42,7 @@ def make_run(
     file.parent.mkdir(parents=True)
     torch.save(checkpoint, file)
     training = {"seconds": 5.0, "steps": steps, "sentences": 64 * steps}
-    card = {"model": model, "data": "scenes", "scale": "tiny", "training": training}
+    card = {"model": model, "data": "scenes", "scale": "tiny", "command": "riszoo fit", "training": training}
     write_atomically(run / runs.CARD, json.dumps(card))
     section = {"class_path": "riszoo.data.sets.Scenes", "init_args": {"picture": 64, "workers": 0}}
     write_atomically(run / "config.yaml", yaml.safe_dump({"data": section}))

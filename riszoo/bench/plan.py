@@ -37,6 +37,7 @@ class Job:
     protocol: str = "original"
     controls: str = "none"
     devices: int | None = None
+    nodes: int | None = None
 
     @property
     def config(self) -> Config:
@@ -99,6 +100,7 @@ def make(options: Any) -> list[Job]:
         "protocol": options.protocol or ("original" if scale == "tiny" else "original,published"),
         "controls": options.controls,
         "devices": options.devices,
+        "nodes": options.nodes,
     }
     checkpoints = _checkpoints(options.checkpoints)
     jobs = []
@@ -177,7 +179,7 @@ def seconds(job: Job, rates: Mapping[str, float]) -> tuple[float, float] | None:
     sentences, rate = job.sentences(), rates.get(job.model)
     if sentences is None or not rate:
         return None
-    training = sentences / (rate * (job.devices or 1)) * VALIDATION_SHARE
+    training = sentences / (rate * (job.devices or 1) * (job.nodes or 1)) * VALIDATION_SHARE
     return training, max(20.0, training * TEST_SHARE)
 
 

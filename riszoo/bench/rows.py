@@ -19,7 +19,7 @@ from riszoo.files import write_atomically
 from riszoo.metrics.record import RUN, read_metrics
 
 Row = dict[str, str]
-MADE_BY = ("commit", "versions", "device", "devices", "precision", "weights", "config", "command")
+MADE_BY = ("commit", "versions", "device", "devices", "precision", "weights", "config", "command", "training_command")
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,7 @@ def _made(job: Job, run: Mapping[str, Any], card: Mapping[str, Any], split: str)
         "weights": (run["checkpoint"] or {}).get("sha256"),
         "config": job.digest,
         "command": run["command"],
+        "training_command": card.get("command"),
     }
 
 

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
         raise UserError("'riszoo bench' is one process that starts the others: run it once, and give it --launch srun")
-    for name in ("budget", "devices", "seeds", "repeats"):
+    for name in ("budget", "devices", "nodes", "seeds", "repeats"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: give at least 1")
     jobs = plan.make(options)
@@ -62,7 +62,8 @@ def parser() -> OneSentence:
     made.add_argument("--controls", default="none,shuffled,blank", help="what the sentences are replaced with")
     made.add_argument("--checkpoints", type=Path, help="YAML of `model: file.ckpt`: tested instead of trained")
     made.add_argument("--budget", type=int, help="training sentences, instead of the recipe's length")
-    made.add_argument("--devices", type=int, help="devices of each training and test")
+    made.add_argument("--devices", type=int, help="devices of each training and test, on each node")
+    made.add_argument("--nodes", type=int, help="nodes of each training and test")
     made.add_argument("--launch", default="", help="what starts each process, such as 'srun' or 'torchrun ...'")
     made.add_argument("--repeats", type=int, default=15, help="measurements of each latency")
     made.add_argument("--root", default="runs/bench", help="where the runs are kept")
@@ -192,6 +193,7 @@ class Bench:
         words = ["--model", job.model, "--data", job.data, "--scale", job.scale]
         words += ["--run.root", str(self.root / job.name)]
         words += ["--config", json.dumps(job.over)] if job.over else []
+        words += ["--trainer.num_nodes", str(job.nodes)] if job.nodes else []
         return words + (["--trainer.devices", str(job.devices)] if job.devices else [])
 
     def _riszoo(self, job: Job, words: list[str], launched: bool = True) -> None:
