@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riszoo import runs
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from riszoo.info import OneSentence
@@ -136,10 +137,12 @@ def _plots(found: Sequence[Run], splits: Sequence[str], benchmarks: Path) -> lis
 
 
 def _curve(run: Run, column: str) -> list[tuple[float, float]]:
+    """What was logged during training; the whole validation after it is left out, which sees other pictures."""
     from riszoo.bench.rows import read
 
-    rows = read(run.folder.parent / "metrics.csv")
-    return [(float(row["step"]), float(row[column])) for row in rows if row.get(column)]
+    steps = (runs.card(run.folder.parent) or {}).get("training", {}).get("steps", float("inf"))
+    points = [(float(row["step"]), row.get(column)) for row in read(run.folder.parent / "metrics.csv")]
+    return [(step, float(value)) for step, value in points if value and step < steps]
 
 
 def _by_type(found: Sequence[Run], split: str) -> dict[str, dict[str, float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,9 @@ USUAL = ("mIoU", "oIoU", "Pr@0.5")
 DASH = "-"
 SEEN = "⚠"
 FIRST = "original"
+Way = tuple[str, str, str]
+"""Scale, training set, protocol."""
+USUAL_WAY: Way = ("", "", "")
 
 
 def main(argv: list[str]) -> int:
@@ -119,31 +122,39 @@ class DataTable:
             f"{split} {kind}" if len(kinds) > 1 else split for split in self.splits for kind in kinds
         ]
         lines = [heading]
-        for name, rows in self._models():
-            own = [claim for claim in self.claimed if claim.method.lower() == name]
-            for label, claim in self._settings(name, own, metric):
-                lines.append([label, *self._cells(metric, claim, rows, kinds)])
-                rows = []  # what is measured stands once, beside the first claim
+        for name in recipes.names("models"):
+            (way, rows), *others = self._ways(name).items()
+            for label, claim in self._settings(name, metric):
+                lines.append([label + self._about(way), *self._cells(metric, claim, rows, kinds)])
+                way, rows = USUAL_WAY, []  # what is measured stands once, beside the first claim
+            for way, rows in others:
+                lines.append([f"**{name}**{self._about(way)}", *self._cells(metric, None, rows, kinds)])
         ours = set(recipes.names("models"))
         for claim in self.claimed:
             if claim.method.lower() not in ours and claim.has(metric, self.splits):
                 lines.append([self._label(claim), *self._cells(metric, claim, [], kinds)])
         return markdown(lines)
 
-    def _models(self) -> Iterator[tuple[str, list[Row]]]:
-        """Every recipe, measured or not; one line for each scale, training set and protocol that was measured."""
-        for name in recipes.names("models"):
-            own = [row for row in self.measured if row["model"] == name]
-            ways = dict.fromkeys((row["scale"], row["trained"], row["protocol"]) for row in own)
-            first = sorted(ways, key=lambda way: (way[2] != FIRST, way))
-            for way in first:
-                yield name, [row for row in own if (row["scale"], row["trained"], row["protocol"]) == way]
-            if not first:
-                yield name, []
+    def _ways(self, name: str) -> dict[Way, list[Row]]:
+        """A model's rows by scale, training set and protocol; an empty list where nothing is measured."""
+        found: dict[Way, list[Row]] = {}
+        for row in self.measured:
+            if row["model"] == name:
+                found.setdefault((row["scale"], row["trained"], row["protocol"]), []).append(row)
+        usual = (recipes.default_scale(self.data.name), self.data.name, FIRST)
+        return dict(sorted(found.items(), key=lambda one: (one[0] != usual, one[0]))) or {USUAL_WAY: []}
 
-    def _settings(self, name: str, own: list[Claim], metric: str) -> list[tuple[str, Claim | None]]:
+    def _about(self, way: Way) -> str:
+        """What is unusual about how a line was measured."""
+        scale, trained, protocol = way
+        unusual = [f"scale {scale}"] * (scale not in ("", recipes.default_scale(self.data.name)))
+        unusual += [f"trained on {trained}"] * (trained not in ("", self.data.name))
+        unusual += [f"protocol {protocol}"] * (protocol not in ("", FIRST))
+        return f" ({', '.join(unusual)})" if unusual else ""
+
+    def _settings(self, name: str, metric: str) -> list[tuple[str, Claim | None]]:
         """A model's lines: one for each setting its paper reports, at least one."""
-        shown = [claim for claim in own if claim.has(metric, self.splits)]
+        shown = [claim for claim in self.claimed if claim.method.lower() == name and claim.has(metric, self.splits)]
         return [(self._label(claim, name), claim) for claim in shown] or [(self._marked(name), None)]
 
     def _marked(self, name: str) -> str:

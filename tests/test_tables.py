@@ -124,6 +124,19 @@ def test_unmeasured_is_a_dash_with_a_reason_and_missing_claims_are_told(folder: 
     assert "riszoo bench --data refcoco" in text
 
 
+def test_other_scales_and_protocols_have_lines_of_their_own(folder: Path) -> None:
+    measure(folder, "refcoco", "paper")
+    accuracy = rows.read(folder / "accuracy.csv")
+    rows.upsert(folder, rows.ACCURACY, [row | {"protocol": "mcn", "mIoU": "12.5"} for row in accuracy])
+    rows.upsert(folder, rows.ACCURACY, [row | {"scale": "controlled", "mIoU": "23.5"} for row in accuracy])
+    text = tables.Results.read(folder).table("refcoco")
+    table = text.partition("**mIoU**")[2].partition("\n\n**")[0]
+    own = {row.split("|")[1].strip(): row.split("|")[2:4] for row in table.splitlines() if row.startswith("| **lts**")}
+    assert own["**lts** (protocol mcn)"][1].startswith(" 12.50")
+    assert own["**lts** (scale controlled)"][1].startswith(" 23.50")
+    assert own["**lts** (protocol mcn)"][0].strip() == tables.DASH, "the claim stands once"
+
+
 def test_only_what_lies_between_markers_changes(folder: Path) -> None:
     page, beside = folder / "README.md", folder.parent / "README.md"
     page.write_text("before\n<!-- table:scenes -->\nold\n<!-- /table:scenes -->\nafter\n")

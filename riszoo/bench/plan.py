@@ -187,13 +187,13 @@ def describe(jobs: list[Job], rates: Mapping[str, float]) -> str:
     """The plan as text, with what is known of its cost."""
     lines, total, unknown = [], 0.0, 0
     for job in jobs:
-        parts, sentences = seconds(job, rates), job.sentences()
+        cost, sentences = seconds(job, rates), job.sentences()
         work = "checkpoint given" if job.checkpoint else f"{sentences:,} sentences" if sentences else "length not known"
-        cost = "time not known before its speed is measured" if parts is None else f"about {_time(sum(parts))}"
-        total, unknown = total + sum(parts or ()), unknown + (parts is None)
-        lines.append(f"  {job.title}: {work}, {cost}")
-    known = f"about {_time(total)}" + (f" and {unknown} job(s) of unknown length" if unknown else "")
-    return "\n".join([f"{len(jobs)} job(s), {known}", *lines])
+        time = "time not known before its speed is measured" if cost is None else f"about {_time(sum(cost))}"
+        total, unknown = total + sum(cost or ()), unknown + (cost is None)
+        lines.append(f"  {job.title}: {work}, {time}")
+    known = [f"about {_time(total)}"] * (total > 0) + [f"{unknown} of unknown length"] * (unknown > 0)
+    return "\n".join([f"{len(jobs)} job(s), {' and '.join(known)}", *lines])
 
 
 def _time(seconds: float) -> str:

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     if options.report and bench.tests:
         from riszoo.report import write_report
 
-        write_report(bench.tests, Path(options.report))
+        write_report(list(bench.tests.values()), Path(options.report))
     for failure in failed:
         print(f"riszoo: {failure}", file=sys.stderr)
     return 1 if failed else 0
@@ -94,8 +94,8 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.started = time.monotonic()
-        self.tests: list[Path] = []
-        self.lost: set[Job | str] = set()
+        self.tests: dict[str, Path] = {}  # by the job
+        self.lost: set[str] = set()
 
     def run(self) -> list[str]:
         """What failed, one line each; the rest is measured all the same."""
@@ -141,7 +141,7 @@ class Bench:
         accuracy, types = rows.measured(job, folder)
         rows.upsert(self.out, rows.ACCURACY, accuracy)
         rows.upsert(self.out, rows.TYPES, types)
-        self.tests.append(folder)
+        self.tests[job.name] = folder
 
     def _trained(self, job: Job) -> Path:
         """The best checkpoint of a finished training, which is begun or continued where there is none."""
@@ -256,7 +256,7 @@ class Bench:
         """Seconds: what is not measured yet at the measured speeds; None while a speed is missing."""
         rates, total = self.rates(), 0.0
         for job in self.jobs:
-            if job.name in self.lost or any(job.name in test.parts for test in self.tests):
+            if job.name in self.lost or job.name in self.tests:
                 continue
             cost = plan.seconds(job, rates)
             if cost is None:
