@@ -1,7 +1,7 @@
 """`riszoo tables`: the tables of benchmarks/ and of the README, drawn from the CSV files between their markers.
 
 A page says `<!-- table:refcoco -->` ... `<!-- /table:refcoco -->`; what lies between is replaced. Names are those of
-data sets, `speed`, and `ablation:NAME`. Claimed and measured numbers stand side by side and are never mixed.
+data sets, `speed` and `ablations`. Claimed and measured numbers stand side by side and are never mixed.
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ class Results:
         """A page's table by the name in its markers."""
         if name == "speed":
             return "\n" + _speed_table(self.speed)
-        if name.startswith("ablation:"):
-            return "\n" + _ablation_tables(self.accuracy, name.partition(":")[2])
+        if name == "ablations":
+            names = recipes.names("ablations")
+            return "\n" + "\n".join(_ablation_tables(self.accuracy, one) for one in names)
         return "\n" + DataTable(self, recipes.get("data", name)).render()
 
 
@@ -260,12 +261,12 @@ def _speed_table(rows: Sequence[Row]) -> str:
 
 
 def _ablation_tables(rows: Sequence[Row], name: str) -> str:
-    parts = []
+    parts = [f"**{name}**"]
     for table, content in ablations(name).items():
         own = {row: [r for r in rows if r["variant"] == f"{table}/{row}" and r["control"] == "none"
                      and r["protocol"] == FIRST] for row in content["rows"]}  # fmt: skip
         columns = list(dict.fromkeys((r["data"], r["split"]) for found in own.values() for r in found))
-        lines = [[content["title"], *(f"{d} {s} {m}" for d, s in columns for m in ("mIoU", "oIoU"))]]
+        lines = [[content.get("title", table), *(f"{d} {s} {m}" for d, s in columns for m in ("mIoU", "oIoU"))]]
         for row, found in own.items():
             cells = [measured_cell([r for r in found if (r["data"], r["split"]) == column], metric)
                      for column in columns for metric in ("mIoU", "oIoU")]  # fmt: skip

@@ -43,13 +43,16 @@ def test_a_budget_sets_steps_and_validates_once_before_the_end() -> None:
 def test_an_ablation_is_its_rows_laid_upon_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ablations").mkdir()
     (tmp_path / "ablations" / "lts.yaml").write_text(
-        "prior:\n  title: The prior\n  claim: [none, filter]\n"
-        "  rows: {none: {model: {size: 64}}, filter: {model: {}}}\n"
+        "title: of LTS\nprior:\n  title: The prior\n  claim: [none, filter]\n"
+        "  rows: {none: {model: {size: 64}}, filter: {}}\n"
     )
     monkeypatch.setattr(recipes, "folders", lambda: (tmp_path, *real))
     jobs = planned("--ablation", "lts")
     assert [job.variant for job in jobs] == ["prior/none", "prior/filter"]
     assert [job.config["model"]["init_args"]["size"] for job in jobs] == [64, 96]
+    (tmp_path / "ablations" / "broken.yaml").write_text("prior: {title: The prior}\n")
+    with pytest.raises(UserError, match="table 'prior' has no 'rows'"):
+        planned("--ablation", "broken")
     with pytest.raises(UserError, match="unknown ablation 'ltz': did you mean 'lts'"):
         planned("--ablation", "ltz")
 

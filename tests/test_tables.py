@@ -161,7 +161,8 @@ def test_an_unknown_name_between_markers_is_told(folder: Path) -> None:
 def test_an_ablation_without_rows_says_how_to_measure_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tableset = {"prior": {"title": "The prior", "claim": ["none", "filter"], "rows": {"none": {}, "filter": {}}}}
     monkeypatch.setattr(tables, "ablations", lambda name: tableset)
-    text = tables.Results().table("ablation:lts")
+    monkeypatch.setattr(recipes, "names", lambda kind: ["lts"])
+    text = tables.Results().table("ablations")
     assert "Claimed order, best last: none, filter." in text
     assert "riszoo bench --ablation lts" in text
 

@@ -136,16 +136,24 @@ def _with_scale(name: str, scale: str) -> str:
 
 
 def ablations(name: str) -> dict[str, Any]:
-    """The tables of configs/ablations/NAME.yaml: `{title, claim, rows: {row: {model: {...}}}}` each."""
+    """The tables of configs/ablations/NAME.yaml: `{title, claim, rows: {row: {model: {...}}}}` each.
+
+    `claim` lists rows as the paper orders them; a row without anything is the recipe itself.
+    """
     recipe = recipes.find("ablations", name)
     if recipe is None:
         raise UserError(recipes.unknown("ablation", name, recipes.names("ablations")))
-    return recipe.content
+    tables = {table: content for table, content in recipe.content.items() if isinstance(content, dict)}
+    for table, content in tables.items():
+        if not isinstance(content.get("rows"), dict):
+            raise UserError(f"{recipe.path}: table '{table}' has no 'rows'; give each row's changes under its name")
+    return tables
 
 
 def ablation_rows(name: str) -> Iterator[tuple[str, Config]]:
     for table, content in ablations(name).items():
         for row, change in content["rows"].items():
+            change = change or {}
             over = {part: {"init_args": change[part]} for part in ("model", "data") if part in change}
             yield f"{table}/{row}", over | ({"trainer": change["trainer"]} if "trainer" in change else {})
 
