@@ -30,8 +30,8 @@ unit: $(STAMP) ## the tests alone
 
 test: lint types unit ## lint, types, tests
 
-bench: $(STAMP) ## train and test every recipe on the embedded set, print the table
-	$(BIN)/riszoo bench
+bench: $(STAMP) ## train and test every recipe on the embedded set; tables, plots, report. OPTIONS='--budget 6400'
+	$(BIN)/riszoo bench $(OPTIONS)
 
 clean: ## remove the environment and caches; runs are kept
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache

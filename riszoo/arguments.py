@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class Request:
             )
         saved: Config = next((file["run"] for file in reversed(files) if isinstance(file.get("run"), dict)), {})
         shorthands = _shorthands(verb, given)
-        request = cls(verb, model or "", data or str(saved.get("data", "scenes")), "", None, command=" ".join(argv))
+        request = cls(verb, model or "", data or str(saved.get("data", "scenes")), "", None, command=shlex.join(argv))
         request._choose_scale(_last(given, "scale"), saved)
         request._choose_checkpoint(_last(given, "ckpt_path"), saved, options)
         request._fill([*files, shorthands], options)

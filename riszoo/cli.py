@@ -19,7 +19,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("riszoo.data.commands", "show, check, prepare:   riszoo data show scenes"),
     "compare": ("riszoo.metrics.compare", "two test runs, paired:  riszoo compare RUN_A RUN_B"),
     "score": ("riszoo.metrics.score", "masks of any other code: riszoo score FOLDER --data refcoco --split testA"),
-    "bench": ("riszoo.bench", "train and test every recipe, print the table"),
+    "bench": ("riszoo.bench.run", "train and test every recipe, keep the tables: riszoo bench --dry-run"),
+    "tables": ("riszoo.tables", "draw the tables of benchmarks/ again: riszoo tables --check"),
+    "report": ("riszoo.report", "one HTML page to look at: riszoo report RUN..."),
+    "speed": ("riszoo.speed", "how fast a recipe is here: riszoo speed lts"),
 }
 
 HELP = """riszoo {version}: referring image segmentation models, trained and measured alike

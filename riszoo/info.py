@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
+from typing import TYPE_CHECKING
 
 from riszoo import recipes
 from riszoo.arguments import OneSentence
-from riszoo.batch import Batch, Geometry, Sample
-from riszoo.build import from_recipe
-from riszoo.data.module import RISData
-from riszoo.errors import UserError
-from riszoo.model import RISModule
 
-RANDOM = {"model": {"init_args": {"vision": {"weights": "none"}, "text": {"weights": "none"}}}}
-PLACEHOLDER = [f"word{i}" for i in range(9999)]
+if TYPE_CHECKING:
+    from riszoo.model import RISModule
 
 
 def main(argv: list[str]) -> int:
@@ -26,6 +19,8 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     recipe = recipes.get("models", args.model)
     scale = args.scale or recipes.default_scale(args.data)
+    from riszoo.cost import build
+
     model, _, config = build(args.model, args.data, scale)
     print(f"{recipe.name}: {recipe.title}")
     print(
@@ -42,71 +37,21 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def build(name: str, data: str, scale: str) -> tuple[RISModule, RISData | None, recipes.Config]:
-    """The recipe with random weights; a word table of 9,999 words stands in where the data set is not at hand."""
-    try:
-        return from_recipe(name, data, scale, RANDOM)
-    except UserError:
-        over = recipes.merge(RANDOM, {"model": {"init_args": {"text": {"vocabulary": PLACEHOLDER}}}})
-        print(f"  ({data} is not at hand: a vocabulary of {len(PLACEHOLDER):,} words is assumed)")
-        return from_recipe(name, data, scale, over)
-
-
 def _print_parameters(model: RISModule) -> None:
-    everything = list(model.parameters())
-    trained = sum(p.numel() for p in everything if p.requires_grad)
-    print(f"  parameters {sum(p.numel() for p in everything):,}, trained {trained:,}")
+    from riszoo.cost import parameters
+
+    total, learned = parameters(model)
+    print(f"  parameters {total:,}, trained {learned:,}")
     for name, part in model.parts().items():
-        total = sum(p.numel() for p in part.parameters())
+        total, learned = parameters(part)
         if total:
-            learned = sum(p.numel() for p in part.parameters() if p.requires_grad)
             print(f"    {name:<20}{total:>14,}" + ("" if learned == total else f"  ({learned:,} trained)"))
 
 
-def question(model: RISModule, sentences: int = 1) -> Batch:
-    """One random picture of the model's frame with some sentences, for measuring."""
-    geometry = Geometry.fit(model.geometry, model.size, model.size)
-    texts = ["the large red circle on the left"] * sentences
-    generator = torch.Generator().manual_seed(0)
-    return Batch(
-        images=torch.randint(0, 256, (1, 3, *model.size), dtype=torch.uint8, generator=generator),
-        valid=torch.tensor([geometry.valid]),
-        image_ids=["random"],
-        geometry=[geometry],
-        texts=texts,
-        image_index=torch.zeros(sentences, dtype=torch.long),
-        samples=[Sample(str(i), i, "random", "random", "random", str(i), text) for i, text in enumerate(texts)],
-        no_target=torch.zeros(sentences, dtype=torch.bool),
-        masks=torch.zeros(sentences, *model.size, dtype=torch.bool),
-    )
-
-
 def _print_costs(model: RISModule) -> None:
-    model.eval()
+    from riszoo.cost import gflops, kept_for_backward
+
     for sentences in (1, 7):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(question(model, sentences))
-        print(f"  forward, 1 picture and {sentences} sentence(s): {counter.get_total_flops() / 1e9:.2f} GFLOP")
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    print(
-        f"  memory: weights {weights / 2**20:,.0f} MiB, kept for one backward pass {kept_for_backward(model):,.0f} MiB"
-    )
-
-
-def kept_for_backward(model: RISModule) -> float:
-    """MiB of distinct storage that autograd keeps of one picture with one sentence, weights left out."""
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    batch = question(model)
-    alive = []
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = model(batch)
-        alive.append(model.loss(output, batch))  # storages stay alive, so their addresses stay distinct
-    return sum(kept.values()) / 2**20
+        print(f"  forward, 1 picture and {sentences} sentence(s): {gflops(model, sentences):.2f} GFLOP")
+    weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
+    print(f"  memory: weights {weights:,.0f} MiB, kept for one backward pass {kept_for_backward(model):,.0f} MiB")

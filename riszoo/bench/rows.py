@@ -1,0 +1,164 @@
+"""Files of numbers: a row for each thing measured, put in its place by key; two benches at once lose nothing."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from riszoo import runs
+from riszoo.bench.plan import Job
+from riszoo.errors import UserError
+from riszoo.files import write_atomically
+from riszoo.metrics.record import RUN, read_metrics
+
+Row = dict[str, str]
+MADE_BY = ("commit", "versions", "device", "devices", "precision", "weights", "config", "command", "training_command")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One CSV file: its name, the columns that tell rows apart, and the rest."""
+
+    file: str
+    key: tuple[str, ...]
+    values: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.key + self.values
+
+
+WHO = ("data", "model", "scale", "trained", "variant")
+ACCURACY = Table(
+    "accuracy.csv",
+    (*WHO, "split", "control", "protocol", "seed"),
+    (
+        "oIoU", "oIoU_low", "oIoU_high", "mIoU", "mIoU_low", "mIoU_high",
+        "Pr@0.5", "Pr@0.6", "Pr@0.7", "Pr@0.8", "Pr@0.9", "gIoU", "cIoU", "N-acc", "T-acc",
+        "sentences", "pictures", "pictures_trained_on", "training_sentences", "training_seconds", *MADE_BY,
+    ),
+)  # fmt: skip
+TYPES = Table("types.csv", (*WHO, "split", "protocol", "seed", "type"), ("mIoU", "oIoU", "sentences", "weights"))
+SPEED = Table(
+    "speed.csv",
+    ("data", "model", "scale", "variant", "device"),
+    (
+        "parameters", "trained_parameters", "gflop_1_sentence", "gflop_7_sentences",
+        "ms_1_sentence", "ms_1_sentence_spread", "ms_7_sentences", "ms_7_sentences_spread",
+        "train_pictures_per_s", "train_sentences_per_s", "train_batch", "peak_memory_mib",
+        "commit", "versions", "precision", "config", "command",
+    ),
+)  # fmt: skip
+
+
+def read(path: Path) -> list[Row]:
+    """Every row of a file; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{name: value or "" for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def upsert(folder: Path, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Each row replaces the one of its key, or is added; the file stays sorted by key."""
+    path = folder / table.file
+    with _locked(path):
+        kept = {_key(row, table): row for row in read(path)}
+        for row in rows:
+            texts = {name: _text(row.get(name)) for name in table.columns}
+            kept[_key(texts, table)] = texts
+        write_atomically(path, _csv(table, [kept[key] for key in sorted(kept)]))
+
+
+def _key(row: Mapping[str, str], table: Table) -> tuple[str, ...]:
+    return tuple(row.get(name, "") for name in table.key)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _csv(table: Table, rows: Sequence[Row]) -> str:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, table.columns, lineterminator="\n", extrasaction="ignore", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One writer at a time; the lock lies beside the file, which itself is replaced at every change."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+# -- from a test's folder ---------------------------------------------------------------------------------------------
+
+
+def circumstances(folder: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((folder / RUN).read_text())
+    except (OSError, json.JSONDecodeError):
+        raise UserError(f"{folder} holds no readable {RUN}: evaluate the run again") from None
+    return content
+
+
+def measured(job: Job, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A test's rows for accuracy.csv and for types.csv."""
+    accuracy, types = [], []
+    run, card = circumstances(folder), runs.card(folder.parent) or {}
+    for entry in read_metrics(folder)["splits"].values():
+        shared = _who(job, entry) | _made(job, run, card, str(entry["split"]))
+        for protocol, result in entry["protocols"].items():
+            row = shared | {"protocol": protocol, "control": entry["chosen"].get("control", "none")}
+            numbers = {name: result["values"].get(name) for name in ACCURACY.values if name in result["values"]}
+            sizes = {"sentences": entry["sentences"], "pictures": entry["pictures"]}
+            accuracy.append(row | numbers | _bounds(result["intervals"]) | sizes)
+            if row["control"] == "none":
+                types += [row | {"type": name} | values for name, values in result["by_type"].items()]
+    return accuracy, types
+
+
+def _who(job: Job, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A split of mixed sets is named `set/split` and counts as that set's."""
+    data, _, split = str(entry["split"]).rpartition("/")
+    who = {"model": job.model, "scale": job.scale, "trained": job.data, "variant": job.variant, "seed": job.seed}
+    return {**who, "data": data or job.data, "split": split}
+
+
+def _made(job: Job, run: Mapping[str, Any], card: Mapping[str, Any], split: str) -> dict[str, Any]:
+    training = card.get("training", {})
+    return {
+        "pictures_trained_on": run.get("pictures_trained_on", {}).get(split),
+        "training_sentences": training.get("sentences"),
+        "training_seconds": training.get("seconds"),
+        "commit": run["commit"],
+        "versions": " ".join(f"{name} {number}" for name, number in run["versions"].items()),
+        "device": run["device"],
+        "devices": run["devices"],
+        "precision": run["precision"],
+        "weights": (run["checkpoint"] or {}).get("sha256"),
+        "config": job.digest,
+        "command": run["command"],
+        "training_command": card.get("command"),
+    }
+
+
+def _bounds(intervals: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {
+        f"{name}_{end}": float(value)
+        for name, pair in intervals.items()
+        for end, value in zip(("low", "high"), pair, strict=True)
+    }
