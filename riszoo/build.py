@@ -30,6 +30,8 @@ def instantiate(base: type[T], section: Config) -> T:
         built: T = parser.instantiate_classes(parser.parse_object({"it": section})).it
     except ArgumentError as error:
         raise UserError(f"{section.get('class_path')}: {' '.join(str(error).split())}") from None
+    except ValueError as error:  # jsonargparse wraps what a constructor says in pages of its own
+        raise error.__cause__ if isinstance(error.__cause__, UserError) else error from None
     return built
 
 
