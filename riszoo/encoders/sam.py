@@ -73,15 +73,20 @@ class PatchEmbed(nn.Module):
 
 
 class ConvStem(nn.Sequential):
-    """Strided convolutions to the same grid, four to cells of 16; easier to train from scratch than one big patch."""
+    """Strided convolutions to the same grid, four to cells of 16, each after the first followed by one that stays on
+    its grid; easier to train from scratch than one big patch."""
 
     def __init__(self, width: int, patch: int) -> None:
         steps = patch.bit_length() - 1
         widths = [3, *(width >> step for step in reversed(range(steps)))]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), LayerNorm2d(after), nn.GELU()]
+        layers = self.convolved(3, widths[1], 2)
+        for before, after in pairwise(widths[1:]):
+            layers += self.convolved(before, after, 2) + self.convolved(after, after, 1)
         super().__init__(*layers, nn.Conv2d(width, width, 1))
+
+    @staticmethod
+    def convolved(before: int, after: int, stride: int) -> list[nn.Module]:
+        return [nn.Conv2d(before, after, 3, stride=stride, padding=1), LayerNorm2d(after), nn.GELU()]
 
 
 class MLP(nn.Module):

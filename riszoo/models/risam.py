@@ -331,7 +331,7 @@ class RISAM(RISModule):
         if self.aligned is None:
             return {}
         cell, whole = self.aligned
-        near = torch.einsum("nkd,nd->nk", cell(v), whole(sentence)) / math.sqrt(v.shape[-1])
+        near = torch.einsum("nkd,nd->nk", cell(v), whole(sentence)) / math.sqrt(v.shape[-1]) + self.align.start
         return {"align": near.view(len(near), *grid)}
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:

@@ -69,9 +69,11 @@ class Objective:
 
 @dataclass
 class Align:
-    """Section 7, text to pixel: cells near the sentence's vector should be target's. A weight of 0 leaves it out."""
+    """Section 7, text to pixel: cells near the sentence's vector should be target's. A weight of 0 leaves it out;
+    `start` is added to its logits, as in the decoder."""
 
     weight: float = 0.0
+    start: float = 0.0
 
 
 @dataclass
