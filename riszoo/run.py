@@ -147,7 +147,9 @@ class RISCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _callbacks(self) -> list[Callback]:
-        shown: list[Callback] = [Progress()] if self._get(self.config_init, "trainer").enable_progress_bar is not False else []
+        shown: list[Callback] = (
+            [Progress()] if self._get(self.config_init, "trainer").enable_progress_bar is not False else []
+        )
         recorder = Recorder(self.folder, self.request, self.run.as_dict())
         if self.request.verb == "predict":
             return [*shown, PredictionWriter(self.folder, self.run.data)]
@@ -171,10 +173,10 @@ class RISCLI(LightningCLI):
         if self.rank_zero:
             strategy = self.trainer.strategy
             devices = f"{self.trainer.num_devices} x " if self.trainer.num_devices > 1 else ""
+            size = f"{sum(p.numel() for p in self.model.parameters()):,} parameters"
             print(
                 f"riszoo {self.request.verb}: {self.run.model} on {self.run.data}, scale {self.run.scale}, "
-                f"{devices}{strategy.root_device.type}, {sum(p.numel() for p in self.model.parameters()):,} parameters, "
-                f"folder {self.folder}"
+                f"{devices}{strategy.root_device.type}, {size}, folder {self.folder}"
                 + (f", checkpoint {self.request.checkpoint}" if self.request.checkpoint else "")
             )
 
@@ -224,7 +226,13 @@ def quieten() -> None:
     """Leave out what Lightning says of itself on every run; its warnings about the user's run stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for known in ("LeafSpec", "many workers", "log_every_n_steps", "on_before_batch_transfer", "WeightAveraging callback"):
+    for known in (
+        "LeafSpec",
+        "many workers",
+        "log_every_n_steps",
+        "on_before_batch_transfer",
+        "WeightAveraging callback",
+    ):
         warnings.filterwarnings("ignore", message=f".*{known}.*")
 
 

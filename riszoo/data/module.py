@@ -35,6 +35,7 @@ class RISData(LightningDataModule, ABC):
         train_split, val_split: what `fit` uses
         val_pictures: how many pictures the validations during training see; left out, all
         test_splits: what `test` and `predict` use
+        test_pictures: how many pictures of a split `validate`, `test` and `predict` see; left out, all
         control: `none`, `shuffled` (each picture asked another picture's sentence), `blank`, or several with commas
         augment: changes to training pictures that keep their sentences true; left out, none
     """
@@ -56,6 +57,7 @@ class RISData(LightningDataModule, ABC):
         val_split: str = "val",
         val_pictures: int | None = None,
         test_splits: list[str] = ["val"],  # noqa: B006 - read only
+        test_pictures: int | None = None,
         control: str = "none",
         augment: Augment | None = None,
     ) -> None:
@@ -66,7 +68,7 @@ class RISData(LightningDataModule, ABC):
         self.sentences_per_image, self.epoch = sentences_per_image, epoch
         self.eval_pictures, self.grouped, self.workers, self.seed = eval_pictures, grouped, workers, seed
         self.train_split, self.val_split, self.val_pictures = train_split, val_split, val_pictures
-        self.test_splits = test_splits
+        self.test_splits, self.test_pictures = test_splits, test_pictures
         self.controls = parse_controls(control)
         self.augment = augment
         self.truths: list[Truth] = [Truth()]
@@ -134,13 +136,14 @@ class RISData(LightningDataModule, ABC):
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         training = self.trainer is not None and self.trainer.state.fn == "fit"
         controls: list[Control] = ["none"] if training else self.controls
-        return self._eval_loaders([self.val_split], controls, self.val_pictures if training else None)
+        limit = self.val_pictures if training else self.test_pictures
+        return self._eval_loaders([self.val_split], controls, limit)
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        return self._eval_loaders(self.test_splits, self.controls, None)
+        return self._eval_loaders(self.test_splits, self.controls, self.test_pictures)
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
-        return self._eval_loaders(self.test_splits, self.controls[:1], None)
+        return self._eval_loaders(self.test_splits, self.controls[:1], self.test_pictures)
 
     def _eval_loaders(self, splits: list[str], controls: list[Control], limit: int | None) -> list[DataLoader[Batch]]:
         self.suites = [

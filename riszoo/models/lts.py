@@ -115,10 +115,15 @@ class MultiScaleFusion(nn.Module):
         self.merge3 = CBL(options.width + c3 * (options.levels == 3), options.width)
         self.out = CBL(options.width + 8 * options.coords, options.width, 3)
 
+    def picture_side(self, v3: Tensor, v4: Tensor, v5: Tensor) -> list[Tensor]:
+        """What of the fusion is still without language: computed once a picture."""
+        sides = zip((self.lateral3, self.lateral4, self.coarse), (v3, v4, v5), strict=True)
+        return [v if project is None else project(v) for project, v in sides]
+
     def forward(self, v3: Tensor, v4: Tensor, v5: Tensor, sentence: Tensor) -> Tensor:
-        g = self._combine(self.coarse(v5), self.sentence(sentence)[:, :, None, None])
-        g = self.merge4(_beside(g, v4, self.lateral4))  # (N, d, h/2, w/2)
-        g = self.merge3(_beside(g, v3, self.lateral3))  # (N, d, h, w)
+        g = self._combine(v5, self.sentence(sentence)[:, :, None, None])
+        g = self.merge4(self._beside(g, v4))  # (N, d, h/2, w/2)
+        g = self.merge3(self._beside(g, v3))  # (N, d, h, w)
         if self.options.coords:
             g = torch.cat([g, coordinates(g)], 1)
         fused: Tensor = self.out(g)
@@ -130,10 +135,9 @@ class MultiScaleFusion(nn.Module):
             return joined
         return picture * sentence if self.options.op == "mul" else picture + sentence
 
-
-def _beside(coarse: Tensor, fine: Tensor, lateral: nn.Module | None) -> Tensor:
-    raised = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
-    return raised if lateral is None else torch.cat([raised, lateral(fine)], 1)
+    def _beside(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        raised = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        return raised if self.options.levels == 1 else torch.cat([raised, fine], 1)
 
 
 def coordinates(grid: Tensor) -> Tensor:
@@ -277,21 +281,21 @@ class LTS(RISModule):
         self.segment = SegmentationHead(segment, width + prior.enabled, ups)
 
     def _level(self, stride: int) -> int:
-        """The encoder's map whose stride is nearest; a single map serves as every level."""
+        """The encoder's map whose stride is nearest, the deepest of equals; a single map serves as every level."""
         strides = self.vision.strides
-        return min(range(len(strides)), key=lambda i: abs(math.log2(strides[i] / stride)))
+        return min(range(len(strides)), key=lambda i: (abs(math.log2(strides[i] / stride)), -i))
 
     def _channels(self, stride: int) -> int:
         return self.vision.channels[self._level(stride)]
 
     def enrich(self, raw: Features) -> Features:
-        """The three maps of section 2, at their strides."""
+        """The three maps of section 2 at their strides, as far as the fusion needs no sentence."""
         maps = []
         for stride in self.strides:
             grid = (-(-self.size[0] // stride), -(-self.size[1] // stride))
             level = raw.maps[self._level(stride)]
             maps.append(level if level.shape[-2:] == grid else F.interpolate(level, grid, mode="bilinear"))
-        return Features(maps, raw.valid, raw.size)
+        return Features(self.fusion.picture_side(*maps), raw.valid, raw.size)
 
     def decode(self, pictures: Features, image_index: Tensor, words: Words) -> Output:
         seen = pictures.per_sentence(image_index)
