@@ -89,9 +89,11 @@ def from_checkpoint(path: Path) -> RISModule:
 
     content = read_checkpoint(path)
     section = model_section(content)
-    for encoder in ("vision", "text"):  # the checkpoint holds their weights: nothing else is looked for
-        if isinstance(section["init_args"].get(encoder), dict):
+    elsewhere = content["riszoo"].get("sources", {})
+    for encoder in ("vision", "text"):  # the checkpoint holds their weights, unless it names the file that does
+        if encoder not in elsewhere and isinstance(section["init_args"].get(encoder), dict):
             section["init_args"][encoder]["weights"] = "none"
     model = instantiate(RISModule, section)  # type: ignore[type-abstract]
+    model.on_load_checkpoint(content)
     model.load_state_dict(content["state_dict"])
     return model.eval()

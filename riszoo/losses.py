@@ -24,6 +24,20 @@ def bce(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none").mean((-2, -1))
 
 
+def focal(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Focal loss of each cell (Lin et al. 2017): (N, h, w) twice -> (N, h, w); `alpha` is the share of targets."""
+    target = target.to(logits.dtype)
+    cross = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    inside = logits.sigmoid()
+    missed = inside * (1 - target) + (1 - inside) * target
+    return (alpha * target + (1 - alpha) * (1 - target)) * missed**gamma * cross
+
+
+def mean_within(values: Tensor, where: Tensor) -> Tensor:
+    """Mean over the cells of each sentence that are picture, not padding: (N, h, w) twice -> (N,)."""
+    return (values * where).sum((-2, -1)) / where.sum((-2, -1))
+
+
 def dice(logits: Tensor, target: Tensor) -> Tensor:
     """1 - Dice of the probabilities, smoothed by one pixel so that empty against empty costs nothing: (N,)."""
     inside, target = logits.sigmoid(), target.to(logits.dtype)

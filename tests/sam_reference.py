@@ -17,7 +17,7 @@ TOY: dict[str, Any] = {"embed_dim": 64, "depth": 4, "heads": 4, "window": 14, "g
 
 def toy(size: tuple[int, int] = (320, 320), weights: str = "none", frozen: bool = False, **options: Any) -> SamEncoder:
     torch.manual_seed(0)
-    vision = Vision("sam_vit_tiny", weights, frozen, TOY | {"peft": "full"} | options)
+    vision = Vision("sam_vit_tiny", weights, frozen, options=TOY | {"peft": "full"} | options)
     return build_sam(vision, size)
 
 

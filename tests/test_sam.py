@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from sam_reference import distance, official_maps, pair, picture, randomise, toy, weigh
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -17,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from riszoo.encoders.adapters import trained_names
 from riszoo.encoders.base import Vision
 from riszoo.encoders.sam import build_sam
+from tests.sam_reference import distance, official_maps, pair, picture, randomise, toy, weigh
 
 FLASH = "aten._scaled_dot_product_flash_attention_for_cpu.default"
 

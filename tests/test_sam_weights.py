@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from sam_reference import distance, official, official_maps, picture, randomise, toy, weigh
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +23,7 @@ from riszoo.encoders.adapters import (
 from riszoo.encoders.base import Vision
 from riszoo.encoders.sam import build_sam
 from riszoo.errors import UserError
+from tests.sam_reference import distance, official, official_maps, picture, randomise, toy, weigh
 
 
 def save_official(path: Path, reference: ImageEncoderViT, **more: Tensor) -> str:

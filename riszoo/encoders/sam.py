@@ -27,6 +27,7 @@ from riszoo.errors import UserError
 Grid = tuple[int, int]
 Peft = Literal["none", "adapter", "lora", "full"]
 Stem = Literal["patch", "conv"]
+Places = Literal["both", "attention", "mlp"]
 
 PATCH = 16
 DEFAULT_RANK = {"adapter": 64, "lora": 4}
@@ -60,11 +61,11 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class PatchEmbed(nn.Module):
-    """Each 16 x 16 patch as one vector."""
+    """Each patch (16 x 16 as published) as one vector."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, patch: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, width, PATCH, stride=PATCH)
+        self.proj = nn.Conv2d(3, width, patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
         cells: Tensor = self.proj(x)
@@ -72,14 +73,20 @@ class PatchEmbed(nn.Module):
 
 
 class ConvStem(nn.Sequential):
-    """Four strided convolutions to the same grid; easier to train from scratch than one big patch."""
+    """Strided convolutions to the same grid, four to cells of 16, each after the first followed by one that stays on
+    its grid; easier to train from scratch than one big patch."""
 
-    def __init__(self, width: int) -> None:
-        widths = [3, width // 8, width // 4, width // 2, width]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), LayerNorm2d(after), nn.GELU()]
+    def __init__(self, width: int, patch: int) -> None:
+        steps = patch.bit_length() - 1
+        widths = [3, *(width >> step for step in reversed(range(steps)))]
+        layers = self.convolved(3, widths[1], 2)
+        for before, after in pairwise(widths[1:]):
+            layers += self.convolved(before, after, 2) + self.convolved(after, after, 1)
         super().__init__(*layers, nn.Conv2d(width, width, 1))
+
+    @staticmethod
+    def convolved(before: int, after: int, stride: int) -> list[nn.Module]:
+        return [nn.Conv2d(before, after, 3, stride=stride, padding=1), LayerNorm2d(after), nn.GELU()]
 
 
 class MLP(nn.Module):
@@ -176,9 +183,11 @@ class ImageEncoder(nn.Module):
         global_blocks: Sequence[int],
         out: int,
         stem: Stem,
+        patch: int,
     ) -> None:
         super().__init__()
-        self.patch_embed = PatchEmbed(width) if stem == "patch" else ConvStem(width)
+        self.patch = patch
+        self.patch_embed = PatchEmbed(width, patch) if stem == "patch" else ConvStem(width, patch)
         self.pos_embed = nn.Parameter(torch.empty(1, *grid, width))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         windows = [grid if i in global_blocks else (window, window) for i in range(depth)]
@@ -197,7 +206,7 @@ class ImageEncoder(nn.Module):
             (h, w), (height, width) = self.pos_embed.shape[1:3], x.shape[-2:]
             raise UserError(
                 f"the picture is {height} x {width} pixels but the SAM encoder was built for "
-                f"{h * PATCH} x {w * PATCH}; build it with the data's size"
+                f"{h * self.patch} x {w * self.patch}; build it with the data's size"
             )
         embedded: Tensor = self.pos_embed + cells
         return embedded
@@ -208,9 +217,11 @@ class SamEncoder(VisionEncoder):
 
     taps           blocks whose outputs are maps; default: the first two with global attention
     stem           `patch` as published, or `conv`
+    patch          side of a cell in pixels: 16 as published, 8 or 4 for small pictures
     peft           `none` nothing trains, `adapter` two adapters a block, `lora` queries and values, `full` everything
     rank           of the adapters (default 64) or of LoRA (default 4)
     scale          of the adapter beside the MLP
+    places         which of a block's two adapters there are
     checkpoint     training keeps only each block's input and computes the rest again
     """
 
@@ -226,22 +237,25 @@ class SamEncoder(VisionEncoder):
         taps: Sequence[int] | None = None,
         out_channels: int = 256,
         stem: Stem = "patch",
+        patch: int = PATCH,
         peft: Peft = "none",
         rank: int | None = None,
         scale: float = 0.5,
+        places: Places = "both",
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
         taps = list(global_blocks[:2] if taps is None else taps)
-        check_size(size)
+        check_size(size, patch)
         check_width(embed_dim, heads)
         check_rising("global_blocks", global_blocks, depth)
         check_rising("taps", taps, depth)
         check_choice("stem", stem, Stem)
         check_choice("peft", peft, Peft)
-        grid = (size[0] // PATCH, size[1] // PATCH)
+        check_choice("places", places, Places)
+        grid = (size[0] // patch, size[1] // patch)
         self.channels = [embed_dim] * len(taps) + [out_channels]
-        self.strides = [PATCH] * len(self.channels)
+        self.strides = [patch] * len(self.channels)
         self.checkpoint = checkpoint
         starts, stops = [0, *(tap + 1 for tap in taps)], [*(tap + 1 for tap in taps), depth]
         self.spans = [range(start, stop) for start, stop in zip(starts, stops, strict=True)]
@@ -254,10 +268,11 @@ class SamEncoder(VisionEncoder):
             global_blocks=global_blocks,
             out=out_channels,
             stem=stem,
+            patch=patch,
         )
-        self.adapt(peft, DEFAULT_RANK.get(peft, 0) if rank is None else rank, scale)
+        self.adapt(peft, DEFAULT_RANK.get(peft, 0) if rank is None else rank, scale, places)
 
-    def adapt(self, peft: Peft, rank: int, scale: float) -> None:
+    def adapt(self, peft: Peft, rank: int, scale: float, places: Places) -> None:
         """Freeze what the choice freezes and put in what it trains; after the base, so a seed gives the same base."""
         if peft in DEFAULT_RANK and rank < 1:
             raise UserError(f"rank {rank} of peft {peft!r} must be at least 1")
@@ -266,8 +281,8 @@ class SamEncoder(VisionEncoder):
             assert isinstance(block, Block)
             width = block.norm1.normalized_shape[0]
             if peft == "adapter":
-                block.attn_adapter = Adapter(width, rank)
-                block.mlp_adapter = Adapter(width, rank, scale)
+                block.attn_adapter = Adapter(width, rank) if places != "mlp" else None
+                block.mlp_adapter = Adapter(width, rank, scale) if places != "attention" else None
             elif peft == "lora":
                 block.attn.lora = QueryValueLoRA(width, rank)
 
@@ -315,9 +330,11 @@ def by_distance(table: Tensor) -> Tensor:
     return table[places[:, None] - places + len(places) - 1]
 
 
-def check_size(size: Grid) -> None:
-    if min(size) < PATCH or size[0] % PATCH or size[1] % PATCH:
-        raise UserError(f"size {size[0]} x {size[1]} does not suit SAM; both sides must be multiples of {PATCH}")
+def check_size(size: Grid, patch: int) -> None:
+    if patch not in (4, 8, 16):
+        raise UserError(f"patch {patch} is no cell of a SAM encoder; choose 4, 8 or 16")
+    if min(size) < patch or size[0] % patch or size[1] % patch:
+        raise UserError(f"size {size[0]} x {size[1]} does not suit SAM; both sides must be multiples of {patch}")
 
 
 def check_width(width: int, heads: int) -> None:

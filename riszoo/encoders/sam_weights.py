@@ -51,15 +51,16 @@ def load_official(encoder: nn.Module, path: Path) -> None:
     encoder.load_state_dict(state, strict=False)
 
 
-def read_official(path: Path) -> dict[str, Tensor]:
+def read_official(path: Path, prefix: str = PREFIX) -> dict[str, Tensor]:
+    """The part of an official file whose names begin so, under its full names."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise UserError(f"{path} cannot be read as weights; give an official SAM .pth file") from error
     state = content if isinstance(content, dict) else {}
-    state = {name: value for name, value in state.items() if str(name).startswith(PREFIX)}
+    state = {name: value for name, value in state.items() if str(name).startswith(prefix)}
     if not state:
-        raise UserError(f"{path} holds no {PREFIX}* weights; give an official SAM .pth file")
+        raise UserError(f"{path} holds no {prefix}* weights; give an official SAM .pth file")
     return state
 
 
