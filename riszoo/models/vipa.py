@@ -132,7 +132,7 @@ def most_relevant(scores: Tensor, cells: Tensor, ratio: float) -> Tensor:
 def holding(scores: Tensor, share: float) -> Tensor:
     """M (N, L, T): of each row the fewest tokens that hold a share of softmax(scores)."""
     mass, order = scores.softmax(-1).sort(-1, descending=True)
-    return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, mass.cumsum(-1) - mass < share)
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, (mass.cumsum(-1) - mass < share) & (mass > 0))
 
 
 class VisualExpressionGenerator(nn.Module):

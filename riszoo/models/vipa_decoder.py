@@ -1,6 +1,6 @@
 """VIPA's decoder: pixels as queries, an expression as keys and values, and a top-down head.
 
-Section 5 of docs/models/vipa.md. What the expression is made of (the picture's own tokens, or words) is not its concern.
+Section 5 of docs/models/vipa.md. What the expression is made of (visual tokens, or words) is not its concern.
 
     N sentences   L rows of the expression   d width   C channels of a map   h x w the coarsest grid
 """
@@ -35,10 +35,10 @@ class DecoderLayer(nn.Module):
         self.norm_hear, self.hear = nn.LayerNorm(width), Attention(width, heads)
         self.norm_feed, self.feed = nn.LayerNorm(width), FeedForward(width)
 
-    def forward(self, q: Tensor, place: Tensor, cells: Tensor, made: Tensor, counts: Tensor) -> Tensor:
+    def forward(self, q: Tensor, place: Tensor, cells: Tensor, made: Tensor, rows: Tensor) -> Tensor:
         y = self.norm_self(q)
         q = q + self.attend(y + place, y + place, y, cells[:, None])
-        q = q + self.hear(self.norm_hear(q) + place, made, made, counts[:, None])
+        q = q + self.hear(self.norm_hear(q) + place, made, made, rows[:, None])
         fed: Tensor = q + self.feed(self.norm_feed(q))
         return fed
 
@@ -65,26 +65,29 @@ class PixelDecoder(nn.Module):
     def __init__(self, options: Decoder, channels: list[int], width: int, heads: int) -> None:
         super().__init__()
         *finer, coarse = channels
-        wide, carried = options.width, [coarse] + [options.width] * (len(finer) - 1)
+        wide, carried = options.width, [coarse] + [options.width] * len(finer)
         self.enter, self.leave = nn.Conv2d(coarse, width, 1), nn.Conv2d(width, coarse, 1)
         self.layers = nn.ModuleList(DecoderLayer(width, heads) for _ in range(options.layers))
-        self.merge = nn.ModuleList(Merge(c + f, wide) for c, f in zip(carried, reversed(finer), strict=True))
+        self.merge = nn.ModuleList(Merge(c + f, wide) for c, f in zip(carried, reversed(finer), strict=False))
         self.again = nn.ModuleList(Look(wide, heads, width) for _ in self.merge[: options.levels - 1])
         self.out = nn.Conv2d(wide if finer else coarse, 2, 1)
         self.out.bias.data.copy_(torch.tensor([0.0, RARE]))  # type: ignore[union-attr]
 
-    def forward(self, maps: list[Tensor], cells: Tensor, made: Tensor, counts: Tensor) -> Tensor:
-        """Maps from fine to coarse, the coarsest's cells (N, hw) that hold picture, the expression (N, L, d) and which of
-        its rows count (N, L) -> (N, 1, h, w): the target's logit less the background's, on the finest grid."""
+    def forward(self, maps: list[Tensor], cells: Tensor, made: Tensor, rows: Tensor) -> Tensor:
+        """The target's logit less the background's, (N, 1, h, w) on the finest grid.
+
+        Out of maps from fine to coarse, the coarsest's `cells` (N, hw) that hold picture, the expression `made`
+        (N, L, d), and which of its `rows` (N, L) count.
+        """
         x = self.enter(maps[-1])
         q, place = to_tokens(x), sine_2d(x.shape[-2], x.shape[-1], x.shape[1], x)
         for layer in self.layers:
-            q = layer(q, place, cells, made, counts)
+            q = layer(q, place, cells, made, rows)
         x = self.leave(to_grid(q, x))
         for step, (merge, fine) in enumerate(zip(self.merge, reversed(maps[:-1]), strict=True)):
             x = merge(x, fine)
             if step < len(self.again):
-                again = self.again[step](to_tokens(x), counts[:, None], made)
+                again = self.again[step](to_tokens(x), rows[:, None], made)
                 x = to_grid(again, x)
         background, target = self.out(x).split(1, 1)
         logits: Tensor = target - background

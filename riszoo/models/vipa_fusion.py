@@ -57,7 +57,7 @@ def in_heads(x: Tensor, heads: int) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None) -> Tensor:
     """(N, Q, C) over (N, K, C); `mask` (N, Q or 1, K) is true where a query may look."""
     q, k, v = (in_heads(x, heads) for x in (q, k, v))
-    seen = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None])
+    seen: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None])
     return seen.transpose(1, 2).flatten(2)
 
 
