@@ -56,10 +56,11 @@ class Request:
                 f"name a model: riszoo {verb} --model NAME, where NAME is one of {known}, or my.module.Class"
             )
         saved: Config = next((file["run"] for file in reversed(files) if isinstance(file.get("run"), dict)), {})
+        shorthands = _shorthands(verb, given)
         request = cls(verb, model or "", data or str(saved.get("data", "scenes")), "", None, command=" ".join(argv))
         request._choose_scale(_last(given, "scale"), saved)
         request._choose_checkpoint(_last(given, "ckpt_path"), saved, options)
-        request._fill(given, files, options)
+        request._fill([*files, shorthands], options)
         return request
 
     @property
@@ -91,16 +92,22 @@ class Request:
         if self.checkpoint is not None and not self.model:
             self.model = str((runs.card(runs.folder_of(self.checkpoint)) or {}).get("model", "model"))
 
-    def _fill(self, given: dict[str, list[str]], files: list[Config], options: list[str]) -> None:
+    def _fill(self, files: list[Config], options: list[str]) -> None:
         own_class = "." in self.model
         recipe = recipes.find("models", self.model) if not own_class else None
         base = recipes.resolve(self.model, self.data, self.scale) if recipe else _data_only(self.data, self.scale)
         base["run"] = {"model": self.model.rsplit(".", 1)[-1].lower(), "data": self.data, "scale": self.scale}
         if own_class:
             base["model"] = {"class_path": self.model}
-        self.base = [base, *({k: v for k, v in file.items() if k != "run"} for file in files)]
-        self.base.append(_shorthands(self.verb, given))
+        self.base = [base, *map(_nameless, files)]
         self.options = options
+
+
+def _nameless(file: Config) -> Config:
+    """A configuration without the names of an earlier run: those of this one are in the base."""
+    if not isinstance(file.get("run"), dict):
+        return file
+    return {**file, "run": {k: v for k, v in file["run"].items() if k not in ("model", "data", "scale")}}
 
 
 def split_aliases(argv: list[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -154,10 +161,9 @@ def _plain(kind: str, file: Config) -> tuple[str | None, Config]:
         rest = {key: value for key, value in file.items() if key != kind}
         inside = {k: v for k, v in section.items() if k != "class_path"} if isinstance(section, dict) else {}
         return _checked(kind, word), ({**rest, kind: inside} if inside else rest)
-    if isinstance(section, str):
-        return None, {**file, kind: {"class_path": section}}
     saved = str((file.get("run") or {}).get(kind, ""))
-    return (saved if recipes.find(FOLDER[kind], saved) else None), file
+    name = saved if recipes.find(FOLDER[kind], saved) else word if kind == "model" else None
+    return name, ({**file, kind: {"class_path": section}} if isinstance(section, str) else file)
 
 
 def _is_class(word: str) -> bool:

@@ -55,7 +55,7 @@ class Recorder(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = _data(trainer)
-        ids = data.split(data.train_split).picture_ids()
+        ids = data.split(data.train_split).picture_keys()
         self.trained_on = np.union1d(self.trained_on, picture_hashes(ids))
         self._write_card(trainer)
 
@@ -141,7 +141,7 @@ class Recorder(Callback):
             "checkpoint": None if path is None else {"path": str(path), "sha256": file_hash(path)},
             "data": {name: split.fingerprint() for name, split in splits.items()},
             "pictures_trained_on": {
-                name: int(np.isin(picture_hashes(split.picture_ids()), self.trained_on).sum())
+                name: int(np.isin(picture_hashes(split.picture_keys()), self.trained_on).sum())
                 for name, split in splits.items()
             },
             "geometry": model.geometry,

@@ -75,14 +75,26 @@ def main(argv: list[str] | None = None) -> int:
     """The console script: 0 for success, 2 for a mistake a user can mend, told in one sentence."""
     try:
         return dispatch(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        print(f"riszoo: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:
         print("riszoo: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        mistake = user_error(error)
+        if mistake is None:
+            raise
+        print(f"riszoo: {mistake}", file=sys.stderr)
+        return 2
+
+
+def user_error(error: BaseException | None) -> UserError | None:
+    """The mistake at the root of an error; libraries between us and the user wrap it in their own."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     scale = args.scale or recipes.default_scale(args.data)
     model, _, config = build(args.model, args.data, scale)
     print(f"{recipe.name}: {recipe.title}")
-    print(f"  paper {recipe.content.get('paper', '-')}, specification {recipe.content.get('specification', '-')}")
+    print(f"  reference {recipe.content.get('reference', '-')}, specification {recipe.content.get('specification', '-')}")
     print(f"  scale {scale} (of {', '.join(recipe.scales)}), {model.size[0]} x {model.size[1]}, {model.geometry}")
     given = config["model"]["init_args"]
     print(f"  vision {given['vision']['name']}, text {given['text']['name']}")

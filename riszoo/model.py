@@ -199,4 +199,4 @@ class RISModule(LightningModule, ABC):
         return dict(self.named_children())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["riszoo"] = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}"}
+        checkpoint.setdefault("riszoo", {})["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"

@@ -23,7 +23,7 @@ from riszoo.errors import UserError
 
 Config = dict[str, Any]
 ENTRY_POINTS = "riszoo.recipes"
-NOT_SCALES = {"title", "class_path", "paper", "specification", "assumed", "common", "sets", "scale"}
+NOT_SCALES = {"title", "class_path", "reference", "specification", "assumed", "common", "sets", "scale"}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import sys
@@ -14,9 +15,10 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from riszoo import recipes, runs
@@ -68,6 +70,7 @@ class RISCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
+            save_config_callback=SaveConfigCallback if request.verb == "fit" else None,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={verb: {"exit_on_error": False} for verb in self.subcommands()} | {"exit_on_error": False},
             args=request.argv,
@@ -134,6 +137,8 @@ class RISCLI(LightningCLI):
             kwargs["logger"] = self._loggers() if self.request.verb == "fit" else False
         if config.get("plugins") is None:
             kwargs["plugins"] = [AtomicCheckpointIO()]
+        if config.get("enable_model_summary") is None:
+            kwargs["enable_model_summary"] = False
         kwargs.setdefault("use_distributed_sampler", False)
         kwargs.setdefault("default_root_dir", str(self.folder))
         if torch.cuda.is_available() and not config.get("sync_batchnorm"):
@@ -142,11 +147,12 @@ class RISCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _callbacks(self) -> list[Callback]:
+        shown: list[Callback] = [Progress()] if self._get(self.config_init, "trainer").enable_progress_bar is not False else []
         recorder = Recorder(self.folder, self.request, self.run.as_dict())
         if self.request.verb == "predict":
-            return [Progress(), PredictionWriter(self.folder, self.run.data)]
+            return [*shown, PredictionWriter(self.folder, self.run.data)]
         if self.request.verb != "fit":
-            return [Progress(), recorder]
+            return [*shown, recorder]
         best = ModelCheckpoint(
             dirpath=self.folder / "checkpoints",
             filename="best",
@@ -155,7 +161,7 @@ class RISCLI(LightningCLI):
             save_last=True,
             enable_version_counter=False,
         )
-        return [Progress(), best, recorder, LearningRateMonitor("step")]
+        return [*shown, best, recorder, LearningRateMonitor("step")]
 
     def _loggers(self) -> list[Logger]:
         csv = CSVLogger(str(self.folder), name="", version="")
@@ -167,7 +173,8 @@ class RISCLI(LightningCLI):
             devices = f"{self.trainer.num_devices} x " if self.trainer.num_devices > 1 else ""
             print(
                 f"riszoo {self.request.verb}: {self.run.model} on {self.run.data}, scale {self.run.scale}, "
-                f"{devices}{strategy.root_device.type}, folder {self.folder}"
+                f"{devices}{strategy.root_device.type}, {sum(p.numel() for p in self.model.parameters()):,} parameters, "
+                f"folder {self.folder}"
                 + (f", checkpoint {self.request.checkpoint}" if self.request.checkpoint else "")
             )
 
@@ -213,17 +220,27 @@ def sentence(message: str, options: list[str]) -> str:
     return text
 
 
+def quieten() -> None:
+    """Leave out what Lightning says of itself on every run; its warnings about the user's run stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for known in ("LeafSpec", "many workers", "log_every_n_steps", "on_before_batch_transfer", "WeightAveraging callback"):
+        warnings.filterwarnings("ignore", message=f".*{known}.*")
+
+
 def main(request: Request) -> int:
     """Run a verb that LightningCLI knows."""
     if os.environ.get("RISZOO_DOWNLOAD") != "1":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    warnings.filterwarnings("ignore", message=".*(num_workers|does not have many workers|log_every_n_steps).*")
+    quieten()
     if request.checkpoint is not None:
         request.base[0] = recipes.merge(request.base[0], {})
         request.base[0]["model"] = model_section(read_checkpoint(request.checkpoint))
     kept = os.environ.get(FOLDER)
     try:
         RISCLI(request)
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from error
     finally:
         os.environ.pop(FOLDER, None) if kept is None else os.environ.update({FOLDER: kept})
     sys.stdout.flush()

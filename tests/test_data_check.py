@@ -81,7 +81,7 @@ def test_with_nothing_there_it_says_what_is_needed(tmp_path, capsys):
         "phrasecut": ("refer_train.json", "refer_miniv.json", "Chenyun Wu"),
         "referit": ("referit_query_train.json", "Ronghang Hu"),
         "grefcoco": ("grefs(unc).json", "Henghui Ding"),
-        "folder": ("no train.jsonl",),
+        "folder": ("train.jsonl or train.csv",),
     }.items():
         assert check.run([name, "--root", str(tmp_path)]) == 1
         text = capsys.readouterr().out
@@ -89,7 +89,7 @@ def test_with_nothing_there_it_says_what_is_needed(tmp_path, capsys):
         assert str(tmp_path) in text
     code, facts = checked(capsys, "refcoco", "--root", tmp_path / "nowhere")
     assert code == 1
-    assert "nowhere" in facts["sets"][0]["faults"][0]
+    assert "nowhere/refcoco: get the files from Licheng Yu" in facts["sets"][0]["faults"][0]
 
 
 def test_pictures_that_nobody_has_are_no_fault(tmp_path, capsys):

@@ -69,7 +69,8 @@ def test_an_index_is_of_the_content_not_of_the_time(tmp_path):
         index = open_index(source("refcoco"), tmp_path, "unc")
     assert index.path is None
     assert "RIGHT box" in list(index.strings["raw"])
-    with pytest.warns(UserWarning, match="changed"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         prepare.prepare(source("refcoco"), options)
     assert open_index(source("refcoco"), tmp_path, "unc").path == path
 
@@ -79,6 +80,27 @@ def test_a_damaged_index_is_not_used(tmp_path, damage):
     options = Options(root=str(trees.refcoco(tmp_path)))
     (path,) = prepare.prepare(source("refcoco"), options)
     path.write_bytes(damage)
+    with pytest.warns(UserWarning, match="not used"):
+        assert len(open_split(source("refcoco"), "train", options)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("outline", 3, float("nan")),
+        ("outline", 3, 1e9),
+        ("outline.ends", 1, 3),
+        ("raw.ends", 1, 10**12),
+        ("raw.ends", 0, 1),
+    ],
+)
+def test_an_index_that_was_tampered_with_never_reaches_the_mask_library(tmp_path, name, place, value):
+    options = Options(root=str(trees.refcoco(tmp_path)))
+    (path,) = prepare.prepare(source("refcoco"), options)
+    index = Index.load(path)
+    index.arrays[name] = index.arrays[name].copy()
+    index.arrays[name][place] = value
+    index.save(path)
     with pytest.warns(UserWarning, match="not used"):
         assert len(open_split(source("refcoco"), "train", options)) == 2
 
@@ -114,7 +136,7 @@ def test_indices_may_lie_in_a_folder_of_their_own(tmp_path):
 def test_nothing_to_prepare_says_what_is_needed(tmp_path):
     with pytest.raises(UserError, match=r"grefs\(unc\)\.json or grefs\(unc\)\.p and instances\.json"):
         prepare.run(["grefcoco", "--root", str(tmp_path)])
-    with pytest.raises(UserError, match=r"no train\.jsonl"):
+    with pytest.raises(UserError, match=r"train\.jsonl or train\.csv"):
         prepare.run(["folder", "--root", str(tmp_path)])
 
 

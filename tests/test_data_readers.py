@@ -23,7 +23,7 @@ ANY, ONCE, OUTLINED = Truth(), Truth(overlap="once"), Truth(engine="pillow")
 def opened(name: str, split: str, root: Path, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return open_split(source(name), split, Options(root=str(root), **options))
+        return open_split(source(name), split, Options(root=root and str(root), **options))
 
 
 def areas(split, truth: Truth = ANY) -> dict[str, int]:
@@ -163,9 +163,9 @@ def test_the_root_by_option_by_variable_and_by_default(tmp_path, monkeypatch):
     monkeypatch.delenv("RISZOO_DATA", raising=False)
     assert Options().folder() == Path("data")
     monkeypatch.setenv("RISZOO_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match=r"nowhere.*RISZOO_DATA"):
-        Options().folder()
     assert Options(root=str(root)).folder() == root
+    with pytest.raises(UserError, match=r"nowhere/refcoco: .*RISZOO_DATA"):
+        opened("refcoco", "train", None)
 
 
 def test_missing_files_are_named_with_folder_and_publisher(tmp_path):
@@ -304,7 +304,7 @@ def test_a_folder_of_json_lines(own):
 
 
 def test_a_folder_of_comma_separated_values(own):
-    cells = json.dumps([trees.BOX]).replace('"', '""')
+    cells = json.dumps([trees.BOX] * 5000)  # longer than a cell may be by default
     (own / "val.csv").write_text(f'picture,sentence,mask\npics/a.png,"one, two",mask.png\npics/a.png,box,"{cells}"\n')
     split = opened("folder", "val", own)
     assert list(split.texts()) == ["one, two", "box"]
@@ -334,3 +334,17 @@ def test_one_picture_has_one_key_in_every_set(tmp_path):
     trees.refcoco(tmp_path)
     trees.phrasecut(tmp_path)
     assert opened("phrasecut", "val", tmp_path).picture_keys() == opened("refcoco", "val", tmp_path).picture_keys()
+
+
+def test_referit_annotations_may_lie_in_a_folder_of_their_own(tmp_path):
+    root = trees.referit(tmp_path)
+    (root / "referit/annotations").mkdir()
+    for path in (root / "referit").glob("*.json"):
+        path.rename(root / "referit/annotations" / path.name)
+    assert areas(opened("referit", "train", root)) == {"10_1": 5 * trees.W}
+
+
+def test_text_that_is_not_utf_8_names_its_file(tmp_path):
+    (tmp_path / "train.csv").write_bytes(b"picture,sentence\na.png,caf\xe9\n")
+    with pytest.raises(UserError, match=r"train\.csv cannot be read line by line"):
+        opened("folder", "train", tmp_path)

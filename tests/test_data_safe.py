@@ -94,6 +94,15 @@ def test_outlines_that_are_none(points):
         safe.outline(points, SIZE)
 
 
+def test_an_outline_that_winds_without_end():
+    with pytest.raises(safe.RecordError, match="winds"):
+        safe.outline([0, 0, 29, 19] * 1000, SIZE)
+    pool = np.array([0, 0, 60_000, 60_000] * 400, np.float64)
+    with pytest.raises(safe.RecordError, match="winds"):
+        safe.check_outlines(pool, np.array([0, len(pool)]))
+    safe.check_outlines(pool, np.arange(0, len(pool) + 1, 4))  # many short ones are fine
+
+
 def test_an_outline_may_leave_its_picture_a_little():
     assert safe.outline([-1, -0.5, 31, 3, 4, 22], SIZE).dtype == np.float64
 

@@ -93,3 +93,22 @@ def test_mixed_training_leaves_evaluation_pictures_out_and_lists_them(tmp_path, 
         data.split("phrasecut/val")
     only = Mixed(root=str(tmp_path), sets=["refcoco"], also_held_out=["refcocog"]).split("train")
     assert only.picture_ids() == ["refcoco/2"]
+
+
+def test_augmentation_is_off_in_evaluation_and_the_same_for_the_same_seed(tmp_path):
+    options = {"root": str(trees.refcoco(tmp_path)), "size": 30, "workers": 0, "batch_size": 3, "seed": 4}
+    section = {"class_path": "riszoo.data.sets.RefCOCO", "init_args": {**options, "augment": {"flip": 1.0}}}
+    one, two = (next(iter(instantiate(RISData, section).train_dataloader())) for _ in range(2))
+    plain = next(iter(RefCOCO(**options).train_dataloader()))
+    assert torch.equal(one.images, two.images)
+    assert torch.equal(one.masks, two.masks)
+    assert [s.id for s in one.samples] == [s.id for s in plain.samples]
+    flipped = plain.images.flip(3)
+    for n, (text, before) in enumerate(zip(one.texts, plain.texts, strict=True)):
+        place = one.image_index[n]
+        assert (one.images[place].int() - flipped[place].int()).abs().max() <= 2  # resized after, not before
+        assert text == {"Left box.": "Right box.", "right box": "left box"}.get(before, text)
+        assert ("left" in text.lower()) != ("left" in before.lower()) or "overlapping" in text
+    assert one.masks.sum() == plain.masks.sum()
+    evaluated = next(iter(instantiate(RISData, section).val_dataloader()[0]))
+    assert torch.equal(evaluated.images, next(iter(RefCOCO(**options).val_dataloader()[0])).images)

@@ -17,7 +17,7 @@ from riszoo.data.base import Record, Sentence, Split, Target
 from riszoo.data.masks import Bitmap
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
-from riszoo.metrics.bootstrap import FIXED, ratio_interval, sign_flip
+from riszoo.metrics.bootstrap import FIXED, by_picture, ratio_interval, sign_flip
 from riszoo.metrics.compare import compare
 from riszoo.metrics.compare import main as compare_verb
 from riszoo.metrics.protocols import get_protocols
@@ -205,6 +205,11 @@ def test_an_interval_keeps_a_pictures_sentences_together():
     assert many == one
     apart = ratio_interval(np.repeat(value, 16), np.full(320, FIXED), np.arange(320))
     assert apart[1] - apart[0] < 0.4 * (one[1] - one[0])
+
+
+def test_sentences_of_a_picture_are_added_up():
+    sums = by_picture(np.array([[1, 10], [2, 20], [4, 40]]), np.array([1, 0, 1]))
+    assert sums.tolist() == [[2, 20], [5, 50]]
 
 
 def test_an_interval_is_as_wide_as_theory_says():

@@ -88,6 +88,12 @@ def test_rela_keeps_the_union_of_a_mask_it_calls_empty_and_forgives_stray_pixels
     assert got["T-acc"] == 50
 
 
+def test_rela_on_targets_alone_keeps_that_union_too():
+    got = table("rela", TN, MISSED, ALARM)
+    assert got["oIoU"] == 100 * 6 / 24
+    assert got["mIoU"] == 25
+
+
 def test_gsva_keeps_the_overlap_too():
     got = table("gsva", TN, MISSED, TP, STRAY, ALARM)
     assert got["gIoU"] == pytest.approx(100 * (0.5 + 0.5 + 1 + 1 + 0) / 5, abs=1e-12)

@@ -34,7 +34,7 @@ def test_batch_size_grouping_and_order_change_no_byte(alone: Path):
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_several_processes_change_no_byte(world: int, alone: Path, tmp_path: Path):
-    multiprocessing.set_forkserver_preload(["riszoo.metrics.suite"])  # the imports, seconds each, are made once
+    multiprocessing.set_forkserver_preload(["torchmetrics"])  # the imports, seconds each, are made once
     torch.multiprocessing.start_processes(join, (str(tmp_path), world), world, start_method="forkserver")
     assert written(tmp_path, FULL) == written(alone, FULL)
     assert written(tmp_path, FEW) == written(alone, FEW)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
 
-from riszoo.data.base import Pixels
-from riszoo.data.masks import Mask, shrink
+from riszoo.data.base import Pixels, Record, Target
+from riszoo.data.masks import Bitmap, Mask, Truth, shrink
 from riszoo.data.pictures import resize
 
 Change = tuple[Pixels, list[Mask], list[str]]
@@ -25,6 +25,13 @@ UNSURE = re.compile(
 )
 """Words that a mirror changes in a way no swap of words follows, or that may not speak of sides at all."""
 
+PLACED = re.compile(
+    r"\b(?:left|right|top|bottom|upper|lower|middle|cent(?:er|re)|corner|edge|side|lt|rt|l|r|far|near|half|"
+    r"first|second|third|fourth|last|\d+(?:st|nd|rd|th)|one|two|three|four|both|all|clock)\w*\b",
+    re.IGNORECASE,
+)
+"""Words of place, order and number: a part of the picture may have others of them."""
+
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -34,7 +41,7 @@ class Augment:
 
     flip     share of pictures mirrored, sentences re-worded; not done where a sentence cannot be
     jitter   brightness, contrast and saturation are each scaled by a factor in 1 - jitter .. 1 + jitter
-    crop     share of pictures cropped; every target stays whole
+    crop     share of pictures cropped; every target stays whole, and no sentence that names a place is asked of a part
     smallest the least share of the picture's area that a crop keeps
     """
 
@@ -49,8 +56,33 @@ class Augment:
         if chances[0] < self.flip:
             change = flipped(*change) or change
         if chances[1] < self.crop:
-            change = cropped(*change, generator, self.smallest)
+            change = cropped(*change, generator, self.smallest) or change
         return (jittered(change[0], self.jitter, generator), *change[1:]) if self.jitter else change
+
+
+def augmented(record: Record, asked: Sequence[tuple[int, int]], change: Augment, seed: int) -> Record:
+    """The record with its picture changed, and with it the targets and sentences asked about.
+
+    `asked` holds the place of the target and the place of the sentence within the record.
+    """
+    sentences = [sentence for _, sentence in record.sentences()]
+    places = sorted({place for place, _ in asked})
+    pixels, masks, texts = change(
+        record.load(),
+        [record.targets[place].segmentation.draw(Truth()) for place in places],
+        [sentences[within].text for _, within in asked],
+        np.random.default_rng(seed),
+    )
+    reworded = {sentences[within].id: text for (_, within), text in zip(asked, texts, strict=True)}
+    targets = list(record.targets)
+    for place, mask in zip(places, masks, strict=True):
+        targets[place] = _changed(targets[place], mask, reworded)
+    return replace(record, targets=tuple(targets), load=lambda: pixels)
+
+
+def _changed(target: Target, mask: Mask, reworded: dict[str, str]) -> Target:
+    texts = (replace(sentence, text=reworded.get(sentence.id, sentence.text)) for sentence in target.sentences)
+    return replace(target, segmentation=Bitmap(mask), sentences=tuple(texts))
 
 
 def mirrored(text: str) -> str | None:
@@ -76,8 +108,10 @@ def flipped(pixels: Pixels, masks: Sequence[Mask], texts: Sequence[str]) -> Chan
 
 def cropped(
     pixels: Pixels, masks: Sequence[Mask], texts: Sequence[str], generator: Generator, smallest: float = 0.5
-) -> Change:
-    """A part of the picture around every target, back at the picture's size; its aspect is kept."""
+) -> Change | None:
+    """A part of the picture around every target, back at the picture's size; None where a sentence names a place."""
+    if any(PLACED.search(text) for text in texts):
+        return None
     size = pixels.shape[0], pixels.shape[1]
     scale = np.sqrt(generator.uniform(smallest, 1.0))
     rows, cols = (

@@ -85,6 +85,10 @@ class Split(ABC):
         """The id of every picture; readers with an index answer without building records."""
         return [self[i].id for i in range(len(self))]
 
+    def picture_keys(self) -> list[str]:
+        """What each picture is called across data sets: leaks are found by it."""
+        return self.picture_ids()
+
     def texts(self) -> Iterable[str]:
         """Every sentence, in order; a vocabulary is made of the training split's."""
         for i in range(len(self)):

@@ -70,8 +70,6 @@ def examine(one: Source, options: Options, pictures: bool, indices: Indices) -> 
                 continue
             indices.setdefault(one.name, []).append(index)
             _pictures(one, index, picture_folder(one, root, options.pictures, index), pictures, facts)
-        if not one.all_units(root):
-            raise UserError(f"{one.name}: no train.jsonl, val.csv or the like in {root}")
     except UserError as error:
         facts["faults"].append(str(error))
     facts["good"] = not facts["faults"]

@@ -23,6 +23,7 @@ FIELDS = {
     "mask": ("mask", "segmentation", "polygon", "polygons", "rle"),
 }
 NOTHING = "none"
+LONGEST = 1 << 24  # characters in a CSV cell: outlines are long
 SUFFIXES = (".jsonl", ".csv", ".ndjson")
 
 
@@ -31,16 +32,21 @@ class Folder(Source):
 
     name = dataset = "folder"
     by = "lines"
-    publisher = "you (one line a sentence: picture, sentence, mask)"
+    publisher = "you"
     pictures_from = "you"
     folders = ("",)
     published: dict[str, Counts] = {}  # noqa: RUF012 - nothing is published about it
+
+    @property
+    def advice(self) -> str:
+        return "write a line for each sentence there (picture, sentence, mask)"
 
     def units(self, split: str) -> tuple[str, ...]:
         return (split,)
 
     def all_units(self, root: Path) -> tuple[str, ...]:
-        return tuple(sorted(path.stem for path in root.iterdir() if path.suffix in SUFFIXES))
+        found = root.iterdir() if root.is_dir() else ()
+        return tuple(sorted({path.stem for path in found if path.suffix in SUFFIXES})) or ("train",)
 
     def choices(self, root: Path, unit: str) -> list[list[Path]]:
         return [[root / f"{unit}{suffix}" for suffix in SUFFIXES]]
@@ -61,12 +67,13 @@ def _lines(path: Path) -> Iterator[Any]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
+                csv.field_size_limit(LONGEST)
                 yield from csv.DictReader(file)
                 return
             for line in filter(str.strip, file):
                 yield _parsed(line)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no UTF-8 text of lines: {error}; save it as UTF-8") from error
+        raise UserError(f"{path} cannot be read line by line: {error}; save it as UTF-8 text") from error
 
 
 def _parsed(line: str) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riszoo.data.masks import Nothing, Points, Polygons, Rles, Runs, Segmentation, Size, Stored, Union, Unknown
+from riszoo.data.safe import check_outlines
 
 FORMAT = "riszoo-index-1"
 DTYPES = {"F64": "<f8", "I64": "<i8", "I32": "<i4", "U32": "<u4", "I16": "<i2", "U8": "|u1"}
@@ -203,7 +204,16 @@ class Index:
         about = json.loads(header.pop("__metadata__")["about"])
         if about["format"] != FORMAT:
             raise ValueError(f"it is of format {about['format']}")
-        return cls({name: _mapped(held, start, entry) for name, entry in header.items()}, about, path)
+        arrays = {name: _mapped(held, start, entry) for name, entry in header.items()}
+        for pool in cls.POOLS:
+            _check_ends(arrays[f"{pool}.ends"], len(arrays[pool]))
+        check_outlines(arrays["outline"], arrays["outline.ends"])
+        return cls(arrays, about, path)
+
+
+def _check_ends(ends: NDArray[np.int64], length: int) -> None:
+    if len(ends) == 0 or ends[0] != 0 or ends[-1] != length or (np.diff(ends) < 0).any():
+        raise ValueError("its parts do not fit together")
 
 
 def _mapped(held: mmap.mmap, start: int, entry: dict[str, Any]) -> NDArray[Any]:

@@ -51,7 +51,6 @@ class Concatenation(Split):
         return [f"{p.set}/{name}" if self._named else name for p in self.parts for name in p.picture_ids()]
 
     def picture_keys(self) -> list[str]:
-        """What each picture is called across data sets."""
         return [key for part in self.parts for key in part.picture_keys()]
 
     def paths(self) -> list[Path]:

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from riszoo.batch import Batch, GeometryKind
+from riszoo.data.augment import Augment
 from riszoo.data.base import Split
 from riszoo.data.masks import Truth
 from riszoo.data.order import EvalBatches, Share, TrainBatches
@@ -35,6 +36,7 @@ class RISData(LightningDataModule, ABC):
         val_pictures: how many pictures the validations during training see; left out, all
         test_splits: what `test` and `predict` use
         control: `none`, `shuffled` (each picture asked another picture's sentence), `blank`, or several with commas
+        augment: changes to training pictures that keep their sentences true; left out, none
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class RISData(LightningDataModule, ABC):
         val_pictures: int | None = None,
         test_splits: list[str] = ["val"],  # noqa: B006 - read only
         control: str = "none",
+        augment: Augment | None = None,
     ) -> None:
         super().__init__()
         self.frame = (size, size) if isinstance(size, int) else (size[0], size[1])
@@ -65,6 +68,7 @@ class RISData(LightningDataModule, ABC):
         self.train_split, self.val_split, self.val_pictures = train_split, val_split, val_pictures
         self.test_splits = test_splits
         self.controls = parse_controls(control)
+        self.augment = augment
         self.truths: list[Truth] = [Truth()]
         self.suites: list[tuple[Questions, Control]] = []
         self._open: dict[str, Split] = {}
@@ -125,7 +129,7 @@ class RISData(LightningDataModule, ABC):
                 f"split '{split.name}' of {split.set} is smaller than one batch of {self.share.total} sentences: "
                 "lower --data.total_batch_size or --data.batch_size"
             )
-        return self._loader(Questions(split, self.frame, self.geometry, masks=True), order)
+        return self._loader(Questions(split, self.frame, self.geometry, masks=True, augment=self.augment), order)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         training = self.trainer is not None and self.trainer.state.fn == "fit"

@@ -40,14 +40,8 @@ class Options:
     strict: bool = False
 
     def folder(self) -> Path:
-        """The root, which must exist."""
-        named = self.root or os.environ.get("RISZOO_DATA") or "data"
-        root = Path(named).expanduser()
-        if not root.is_dir():
-            raise UserError(
-                f"no folder '{root}' to look for data in: name one with --data.root or the variable RISZOO_DATA"
-            )
-        return root
+        """The root. Whether it is there shows when files are looked for, and then their names can be told."""
+        return Path(self.root or os.environ.get("RISZOO_DATA") or "data").expanduser()
 
     def prepared_folder(self) -> Path | None:
         return Path(self.prepared).expanduser() if self.prepared else None
@@ -66,9 +60,7 @@ def _open_unit(source: Source, split: str, unit: str, root: Path, options: Optio
     targets = split_targets(index, split)
     if len(targets) == 0:
         raise UserError(f"{source.name} has no split '{split}': filed are {', '.join(sorted(index.splits()))}")
-    masks = source.files(root, unit)[0].parent
-    while masks.name in ("annotations", "data") and source.name == "referit":
-        masks = masks.parent
+    masks = source.masks_folder(source.files(root, unit))
     folder = picture_folder(source, root, options.pictures, index)
     there = present(index, folder)
     missing = _missing(index, targets, there)

@@ -14,10 +14,14 @@ from riszoo.errors import UserError
 
 
 class Item(NamedTuple):
-    """One picture and the sentences asked about it, as places within the split."""
+    """One picture and the sentences asked about it, as places within the split.
+
+    `seed` is for changes to the picture; there are none in evaluation.
+    """
 
     picture: int
     sentences: tuple[int, ...]
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class TrainBatches(Sampler[list[Item]]):
         first, count = int(self.first[unit]), int(self.count[unit])
         rng = np.random.default_rng((self.seed, self.epoch, unit))
         chosen = rng.permutation(count)[(int(self.turn[place]) * k + np.arange(k)) % count]
-        return Item(int(self.picture_of[first]), tuple(int(first + c) for c in chosen))
+        seed = int(rng.integers(1 << 62)) + int(self.turn[place])
+        return Item(int(self.picture_of[first]), tuple(int(first + c) for c in chosen), seed)
 
 
 class EvalBatches(Sampler[list[Item]]):

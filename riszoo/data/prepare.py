@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
 from riszoo.data.opening import Options, build_index, load_prepared, stamp
@@ -36,13 +37,16 @@ def prepare(one: Source, options: Options) -> list[Path]:
             continue
         made.append(_prepared(one, unit, root, files, options.prepared_folder()))
     if not made:
-        raise errors[0] if errors else UserError(f"{one.name}: no train.jsonl, val.csv or the like in {root}")
+        raise errors[0]
     return made
 
 
 def _prepared(one: Source, unit: str, root: Path, files: list[Path], folder: Path | None) -> Path:
     path = one.index_file(root, unit, folder)
-    if load_prepared(path, files):
+    with warnings.catch_warnings():  # an index that no longer serves is about to be replaced
+        warnings.simplefilter("ignore")
+        current = load_prepared(path, files)
+    if current:
         return path
     index = build_index(one, files, unit)
     index.about["files"] = [stamp(file) for file in files]

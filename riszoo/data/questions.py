@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from riszoo.batch import Batch, Geometry, GeometryKind, Sample
+from riszoo.data.augment import Augment, augmented
 from riszoo.data.base import Pixels, Record, Split
 from riszoo.data.masks import Truth
 from riszoo.data.order import Item
@@ -35,7 +36,8 @@ class Questions(Dataset[Example]):
     """A split as the network is asked about it.
 
     `masks` gives the union at network size (training); `truths` lists the variants that protocols compare with.
-    A control changes the sentences and nothing else.
+    A control changes the sentences and nothing else; `augment` changes pictures, masks and sentences together, for
+    items that carry a seed.
     """
 
     def __init__(
@@ -47,12 +49,15 @@ class Questions(Dataset[Example]):
         masks: bool = False,
         truths: list[Truth] | None = None,
         control: Control = "none",
+        augment: Augment | None = None,
     ) -> None:
-        self.split, self.frame, self.geometry = split, frame, geometry
+        self.split, self.frame, self.geometry, self.augment = split, frame, geometry, augment
         self.masks, self.truths, self.control = masks, truths or [], control
 
     def __getitem__(self, item: Item) -> Example:
         record = self.split[item.picture]
+        if self.augment is not None and item.seed is not None:
+            record = augmented(record, self._chosen(record, item), self.augment, item.seed)
         pixels = record.load()
         geometry = Geometry.fit(self.geometry, (pixels.shape[0], pixels.shape[1]), self.frame)
         samples = self._samples(record, item)

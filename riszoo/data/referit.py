@@ -43,21 +43,21 @@ class ReferIt(Source):
                 "(testA, testB and testC belong to --data refclef)"
             )
 
+    def masks_folder(self, files: list[Path]) -> Path:
+        folder = files[0].parent
+        return folder.parent if folder.name in ("annotations", "data") else folder
+
     def refs(self, files: list[Path], unit: str, report: Report) -> Iterator[Ref]:
         queries, sizes = safe.load_json(files[0]), safe.load_json(files[1])
         if not isinstance(queries, dict) or not isinstance(sizes, dict):
             raise UserError(f"{files[0]} or {files[1]} holds no table by name: get the files again")
-        root = _folder_above(files[0])
+        root = self.masks_folder(files)
         masks = next((name for name in ("mask", "masks") if (root / name).is_dir()), "mask")
         for region, expressions in queries.items():
             try:
                 yield _ref(region, expressions, sizes, unit, masks)
             except (RecordError, LookupError, TypeError, ValueError) as error:
                 report(region, str(error))
-
-
-def _folder_above(file: Path) -> Path:
-    return file.parent.parent if file.parent.name in ("annotations", "data") else file.parent
 
 
 def _ref(region: str, expressions: Any, sizes: dict[str, Any], unit: str, masks: str) -> Ref:

@@ -16,7 +16,8 @@ from riszoo.errors import UserError
 
 CAP = 2 << 30  # bytes; the largest genuine annotation file is well under it
 PIXELS = 1 << 27  # the largest picture, in pixels
-POINTS = 1 << 20  # of one outline
+SIDE = 65_535  # the longest side of a JPEG
+WINDING = 100  # how many times the picture's own extent an outline may run; the mask library steps along it in C
 
 
 class RecordError(ValueError):
@@ -107,7 +108,7 @@ def number(value: Any) -> int:
 def size(height: Any, width: Any) -> Size:
     """The size of a picture that can be held in memory."""
     h, w = number(height), number(width)
-    if h < 1 or w < 1 or h * w > PIXELS:
+    if h < 1 or w < 1 or max(h, w) > SIDE or h * w > PIXELS:
         raise RecordError(f"a picture of {w} x {h} pixels is not possible")
     return h, w
 
@@ -115,12 +116,27 @@ def size(height: Any, width: Any) -> Size:
 def outline(points: Any, within: Size) -> Points:
     """One flat outline. Outside the picture is allowed by as much as the picture is large."""
     flat = _numbers(points)
-    if len(flat) < 2 or len(flat) % 2 or len(flat) > 2 * POINTS:
+    if len(flat) < 2 or len(flat) % 2:
         raise RecordError(f"an outline of {len(flat)} numbers is no list of points")
     far = 2.0 * max(within)
     if not np.isfinite(flat).all() or flat.min() < -far or flat.max() > far:
         raise RecordError(f"an outline leaves its picture of {within[1]} x {within[0]} pixels by far")
+    steps = np.abs(flat[2:] - flat[:-2]).sum()
+    if steps > WINDING * sum(within):
+        raise RecordError(f"an outline of {len(flat) // 2} points winds about its picture without end")
     return flat
+
+
+def check_outlines(pool: Points, ends: NDArray[np.int64]) -> None:
+    """What holds for each outline, for many in one pool: a prepared index may come from anywhere, too."""
+    lengths = np.diff(ends)
+    if len(lengths) and (lengths.min() < 2 or (lengths % 2).any()):
+        raise RecordError("an outline is no list of points")
+    if len(pool) and not (np.isfinite(pool).all() and np.abs(pool).max() <= 2 * SIDE):
+        raise RecordError("an outline leaves its picture by far")
+    steps = np.concatenate(([0.0, 0.0], np.cumsum(np.abs(pool[2:] - pool[:-2]))))
+    if len(lengths) and (steps[ends[1:] - 1] - steps[ends[:-1] + 1]).max() > WINDING * 2 * SIDE:
+        raise RecordError("an outline winds without end")
 
 
 def _numbers(values: Any) -> Points:

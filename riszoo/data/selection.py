@@ -92,7 +92,6 @@ class Selection(Split):
         return [self.index.strings["picture_id"][number] for number in self.pictures.tolist()]
 
     def picture_keys(self) -> list[str]:
-        """What each picture is called across data sets; leaks are found by it."""
         return [self.index.strings["picture_key"][number] for number in self.pictures.tolist()]
 
     def paths(self) -> list[Path]:

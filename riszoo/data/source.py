@@ -79,10 +79,19 @@ class Source(ABC):
         if missing:
             folder = self.choices(root, unit)[0][0].parent
             raise UserError(
-                f"{self.name}: {' and '.join(missing)} not found in {folder}: get the files from {self.publisher} and "
-                "put them there, or name another root with --data.root or RISZOO_DATA"
+                f"{self.name}: {' and '.join(missing)} not found in {folder}: {self.advice}, or name another root with "
+                "--data.root or the variable RISZOO_DATA"
             )
         return [path for path in found if path is not None]
+
+    @property
+    def advice(self) -> str:
+        """What to do about missing files."""
+        return f"get the files from {self.publisher} and put them there"
+
+    def masks_folder(self, files: list[Path]) -> Path:
+        """Where masks in files of their own are named from."""
+        return files[0].parent
 
     def index_file(self, root: Path, unit: str, prepared: Path | None) -> Path:
         """Where the prepared index of a unit lies: beside the annotations, or in a folder of one's own."""
