@@ -79,7 +79,7 @@ class Attention(nn.Module):
     def weights(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """(N, Q, K): how much of each key a query takes, mean over the heads."""
         q, k = in_heads(self.q(queries), self.heads), in_heads(self.k(keys), self.heads)
-        scores = q @ k.mT / q.shape[-1] ** 0.5  # (N, heads, Q, K)
+        scores: Tensor = q @ k.mT / q.shape[-1] ** 0.5  # (N, heads, Q, K)
         return scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1).mean(1)
 
 
