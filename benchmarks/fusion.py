@@ -100,9 +100,8 @@ def main() -> None:
             whole = Whole(kind)
             one, many = measure(whole, 1), measure(whole, SENTENCES)
             share = many / (SENTENCES * one)
-            print(
-                f"{kind:6} 1 sentence {one:10.1f} {unit}, {one / bare:.3f} of bare; {SENTENCES} sentences {share:.3f} of single"
-            )
+            ratios = f"{one / bare:.3f} of bare; {SENTENCES} sentences {share:.3f} of single"
+            print(f"{kind:6} 1 sentence {one:10.1f} {unit}, {ratios}")
 
 
 if __name__ == "__main__":

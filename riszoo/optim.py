@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-NO_DECAY = ("relative_position", "rel_pos", "pos_embed", "position_embeddings", "cls_token", "query")
-"""Tables of positions and learned queries are matrices by shape only: they are not decayed."""
+TABLES = ("relative_position", "rel_pos", "pos_embed", "position_embeddings", "cls_token")
+"""Tables of positions are matrices by shape only, and so is a learned `query`: they are not decayed."""
 
 
 @dataclass
@@ -60,7 +60,8 @@ def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, object]]
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim >= 2 and not any(word in name for word in NO_DECAY)
+    table = any(word in name for word in TABLES) or name.rpartition(".")[2] in ("query", "queries")
+    return parameter.ndim >= 2 and not table
 
 
 def factor(optim: Optim, step: int, total: int) -> float:

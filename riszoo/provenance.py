@@ -16,15 +16,17 @@ import torch
 from riszoo import __version__
 from riszoo.data.base import Ints
 
+CODE = ("riszoo", "configs", "pyproject.toml")
+"""What decides a result: tables that are being filled do not."""
 PACKAGES = ("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics", "numpy", "pillow")
 
 
 def commit() -> str:
     """The commit of the checkout that runs, marked where files were changed; `installed` outside a checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parent.parent
     try:
         head = _git(here, "rev-parse", "--short=12", "HEAD")
-        return head + ("+changed" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+        return head + ("+changed" if _git(here, "status", "--porcelain", "--untracked-files=no", "--", *CODE) else "")
     except (OSError, subprocess.CalledProcessError):
         return "installed"
 

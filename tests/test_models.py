@@ -42,7 +42,7 @@ def train(model: RISModule, batch: Batch, steps: int) -> None:
     model.train()
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 4e-3 * (1 - step / steps)
+            group["lr"] = model.optim.lr * (1 - step / steps)
         optimizer.zero_grad()
         torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
         optimizer.step()
@@ -85,7 +85,7 @@ def test_everything_trainable_is_trained(entry: Entry) -> None:
 def test_one_batch_can_be_learnt_by_heart(entry: Entry) -> None:
     model = entry.build()
     batch = batch_of(model, 3, 2, picture=model.size)
-    train(model, batch, 200)
+    train(model, batch, 250)
     logits = F.interpolate(ask(model, batch).logits, size=model.size, mode="bilinear")[:, 0]
     found, true = logits > 0, batch.masks
     iou = (found & true).sum((1, 2)) / (found | true).sum((1, 2))

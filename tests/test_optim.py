@@ -13,8 +13,9 @@ class Model(nn.Module):
         super().__init__()
         self.vision = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         self.vision.relative_position_bias_table = nn.Parameter(nn.Linear(2, 2).weight.detach())
-        self.text = nn.Linear(4, 4)
+        self.text = nn.ModuleDict({"query": nn.Linear(4, 4)})
         self.head = nn.Linear(4, 4)
+        self.query = nn.Parameter(nn.Linear(2, 2).weight.detach())
         self.frozen = nn.Linear(4, 4).requires_grad_(False)
 
 
@@ -29,7 +30,7 @@ def test_groups_by_rate_and_decay() -> None:
         "new-plain": (1.0, 0.0),
     }
     sizes = {name: len(g["params"]) for name, g in groups.items()}
-    assert sizes == {"vision": 1, "vision-plain": 4, "text": 1, "text-plain": 1, "new": 1, "new-plain": 1}
+    assert sizes == {"vision": 1, "vision-plain": 4, "text": 1, "text-plain": 1, "new": 1, "new-plain": 2}
 
 
 def test_poly() -> None:
