@@ -27,7 +27,7 @@ def instantiate(base: type[T], section: Config) -> T:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "it")
     try:
-        built: T = parser.instantiate_classes(parser.parse_object({"it": section})).it
+        built: T = parser.instantiate(parser.parse_object({"it": section})).it
     except ArgumentError as error:
         raise UserError(f"{section.get('class_path')}: {' '.join(str(error).split())}") from None
     except ValueError as error:  # a constructor's own sentence, buried under every type that was tried
@@ -35,11 +35,11 @@ def instantiate(base: type[T], section: Config) -> T:
     return built
 
 
-def vocabulary_for(model: Config, data: RISData) -> list[str] | None:
+def vocabulary_for(model: Config, data: RISData) -> tuple[str, ...] | None:
     """The words a word-level text encoder is missing, made of the training split; None where it needs none."""
     text: Config = (model.get("init_args") or {}).get("text") or {}
     if text.get("vocabulary") is None and takes_vocabulary(Text(**text)):
-        return vocabulary_of(data.words())
+        return tuple(vocabulary_of(data.words()))
     return None
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from riszoo.build import instantiate
 from riszoo.encoders.base import Text, TextEncoder
 from riszoo.encoders.text import BiGRU, build_text
 from riszoo.encoders.words import located, split, vocabulary_of
@@ -374,3 +375,15 @@ def test_mistakes_are_told_in_one_sentence(text: Text, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         build_text(text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_long_vocabulary_is_no_trouble_to_the_parser() -> None:
+    """As a list, twenty thousand words would keep it for many minutes; as a tuple they are read at once."""
+    words = tuple(f"word{i}" for i in range(20_000))
+    section = {"class_path": "tests.test_encoders_text.Holder", "init_args": {"text": {"vocabulary": words}}}
+    assert instantiate(Holder, section).text.vocabulary == words
+
+
+class Holder:
+    def __init__(self, text: Text) -> None:
+        self.text = text

@@ -46,7 +46,7 @@ class Text:
     name: str = "bigru"
     weights: str = "none"
     length: int = 20
-    vocabulary: list[str] | None = None
+    vocabulary: tuple[str, ...] | None = None  # a tuple: a list of ten thousand takes the parser minutes
     frozen: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -145,7 +145,7 @@ def _build_bigru(text: Text) -> TextEncoder:
 def words_of(text: Text) -> list[str]:
     if text.vocabulary is None:
         raise UserError(f"{text.name} reads words and has no vocabulary; give text.vocabulary a list of words")
-    return text.vocabulary
+    return list(text.vocabulary)
 
 
 def at_least(text: Text, minimum: int) -> int:
