@@ -20,12 +20,12 @@ from riszoo.arguments import Request
 from riszoo.batch import Batch, Output
 from riszoo.data.module import RISData
 from riszoo.draw import save
-from riszoo.files import write_atomically
+from riszoo.files import file_hash, write_atomically
 from riszoo.metrics.record import Evaluation, write_results
 from riszoo.metrics.table import render
 from riszoo.model import RISModule
 from riszoo.panels import panels
-from riszoo.provenance import circumstances, file_hash, picture_hashes
+from riszoo.provenance import circumstances, picture_hashes
 
 
 class Progress(TQDMProgressBar):
@@ -49,14 +49,16 @@ class Recorder(Callback):
         self.folder, self.request, self.run = folder, request, run
         self.started = time.time()
         self.trained_on = np.zeros(0, dtype=np.int64)
+        self.training: dict[str, Any] = {}  # what the checkpoint in play was trained with
         self.drawn: list[Any] = []
 
     # -- training -----------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = _data(trainer)
-        ids = data.split(data.train_split).picture_keys()
-        self.trained_on = np.union1d(self.trained_on, picture_hashes(ids))
+        split = data.split(data.train_split)
+        self.trained_on = np.union1d(self.trained_on, picture_hashes(split.picture_keys()))
+        self.training = {"train_sets": f"{split.set}/{split.name}", "leakage_filter": data.leakage_filter}
         self._write_card(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,12 +74,14 @@ class Recorder(Callback):
         )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint.setdefault("riszoo", {})["trained_on"] = torch.from_numpy(self.trained_on)
+        kept = {"trained_on": torch.from_numpy(self.trained_on), "training": self.training}
+        checkpoint.setdefault("riszoo", {}).update(kept)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        kept = checkpoint.get("riszoo", {}).get("trained_on")
-        if kept is not None:
-            self.trained_on = np.union1d(self.trained_on, kept.numpy())
+        kept = checkpoint.get("riszoo", {})
+        if "trained_on" in kept:
+            self.trained_on = np.union1d(self.trained_on, kept["trained_on"].numpy())
+        self.training = kept.get("training", self.training)
 
     def _write_card(self, trainer: Trainer, **more: Any) -> None:
         if trainer.is_global_zero:
@@ -147,16 +151,15 @@ class Recorder(Callback):
             "geometry": model.geometry,
             "size": list(model.size),
             "interpolation": "bilinear, antialiased",
-            "token_limit": self.token_limit(model),
+            "token_limit": model.hparams["text"]["length"],
+            "text_field": next(iter(splits.values())).describe().get("text", "as rendered"),
+            "post_processing": "none",
+            **self.training,
             "precision": str(trainer.precision),
             "devices": trainer.world_size,
             "seed": torch.initial_seed(),
             "seconds": round(time.time() - self.started, 1),
         }
-
-    @staticmethod
-    def token_limit(model: RISModule) -> Any:
-        return model.hparams["text"]["length"]
 
 
 def language_gaps(metrics: Mapping[str, Any]) -> str:

@@ -52,14 +52,6 @@ def device_name(device: torch.device) -> str:
     return f"{platform.machine()} cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
-def file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def picture_hashes(ids: Iterable[str]) -> Ints:
     """Sorted 64-bit hashes of picture ids, small enough to travel in a checkpoint."""
     digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in ids)

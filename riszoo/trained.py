@@ -16,7 +16,7 @@ from riszoo.encoders.base import Text, Vision
 from riszoo.encoders.sam_weights import find_weights
 from riszoo.encoders.weights import existing, may_download, timm_file
 from riszoo.errors import UserError
-from riszoo.provenance import file_hash
+from riszoo.files import file_hash
 
 STATES = ("state_dict", "current_model_state")
 """Where a checkpoint keeps weights; the second beside averaged ones."""

@@ -14,11 +14,10 @@ from riszoo.batch import Batch, Output
 from riszoo.data.order import Item
 from riszoo.data.questions import Questions, collate
 from riszoo.data.sets import Scenes
-from riszoo.files import write_atomically
+from riszoo.files import file_hash, write_atomically
 from riszoo.metrics.protocols import get_protocols
 from riszoo.metrics.record import Evaluation, write_results
 from riszoo.metrics.suite import RISMetrics
-from riszoo.provenance import file_hash
 from tests.zoo import TOY, Entry
 
 PICTURES = 6

@@ -81,7 +81,7 @@ def test_mixed_training_leaves_evaluation_pictures_out_and_lists_them(tmp_path, 
     refs = [trees.ref(n, n, n, "train", f"thing {n}") for n in (3, 5)] + [trees.ref(1, 1, 1, "test", "one")]
     trees.write_refer(tmp_path, "refcocog", "umd", refs, tables, (5,))
     told: list[str] = []
-    monkeypatch.setattr("riszoo.data.sets.rank_zero_info", told.append)
+    monkeypatch.setattr("riszoo.data.sets._say", told.append)
     data = Mixed(root=str(tmp_path), sets=["refcoco", "refcocog"], report_leaks=True)
     train = data.split("train")
     assert train.picture_ids() == ["refcoco/2", "refcocog/5"]

@@ -22,6 +22,7 @@ from riszoo.arguments import OneSentence
 from riszoo.bench import plan, rows
 from riszoo.bench.plan import Job
 from riszoo.errors import UserError
+from riszoo.files import file_hash
 
 LOOK = 20.0  # seconds between two looks at a training
 
@@ -179,8 +180,6 @@ class Bench:
 
     def _test_folder(self, job: Job, checkpoint: Path) -> Path | None:
         """The newest whole test of this checkpoint that measured everything the job wants."""
-        from riszoo.provenance import file_hash
-
         places = [runs.folder_of(checkpoint), *(self.root / job.name).glob("*/")]
         found = {test for place in places for test in place.glob(f"test-{job.data}-*") if _covers(job, test)}
         weights = file_hash(checkpoint) if found else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -74,6 +74,9 @@ class RISData(LightningDataModule, ABC):
         self.truths: list[Truth] = [Truth()]
         self.suites: list[tuple[Questions, Control]] = []
         self._open: dict[str, Split] = {}
+
+    leakage_filter: ClassVar[bool] = False
+    """Whether training leaves out the pictures that evaluation splits of other sets use."""
 
     @abstractmethod
     def open(self, split: str) -> Split:

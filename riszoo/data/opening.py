@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from riszoo.data.index import Index
 from riszoo.data.mixed import Concatenation
-from riszoo.data.safe import file_hash
 from riszoo.data.selection import Selection, TextField
 from riszoo.data.source import Source, matches
 from riszoo.errors import UserError
+from riszoo.files import file_hash
 
 
 @dataclass(frozen=True)

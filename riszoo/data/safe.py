@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -62,15 +61,6 @@ def load_json(path: Path, cap: int = CAP) -> Any:
 def read(path: Path) -> Any:
     """An annotation file of either kind."""
     return load_pickle(path) if path.suffix in (".p", ".pkl", ".pickle") else load_json(path)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of the whole file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _capped(path: Path, cap: int) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 
 from riszoo.data.base import Split
 from riszoo.data.mixed import Concatenation, leaks
@@ -15,6 +15,11 @@ from riszoo.data.selection import Selection, TextField
 from riszoo.data.source import Source
 from riszoo.data.sources import source
 from riszoo.errors import UserError
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text)
 
 
 class Scenes(RISData):
@@ -111,6 +116,8 @@ class Mixed(OnDisk):
         report_leaks: list every picture that was taken out, and the splits that use it
     """
 
+    leakage_filter: ClassVar[bool] = True
+
     def __init__(
         self,
         *,
@@ -139,9 +146,9 @@ class Mixed(OnDisk):
     def _less_leaks(self, parts: list[Selection]) -> list[Selection]:
         sources = [source(name) for name in dict.fromkeys([*self.sets, *self.also_held_out])]
         found = leaks(parts, held_out(sources, self.options))
-        rank_zero_info(f"mixed training leaves out {len(found)} picture(s) that evaluation splits use")
+        _say(f"mixed training leaves out {len(found)} picture(s) that evaluation splits use")
         if self.report_leaks:
-            rank_zero_info("\n".join(f"{leak.set}\t{leak.picture}\t{leak.used_by}" for leak in found))
+            _say("\n".join(f"{leak.set}\t{leak.picture}\t{leak.used_by}" for leak in found))
         barred = {leak.picture for leak in found}
         return [part.without(barred) for part in parts]
 
