@@ -89,9 +89,7 @@ class Request:
     def _choose_scale(self, scale: str | None, saved: Config) -> None:
         self.scale = scale or str(saved.get("scale") or recipes.default_scale(self.data))
         if self.model and "." not in self.model:
-            recipe = recipes.get("models", self.model)
-            if self.scale not in recipe.scales:
-                raise UserError(recipes.unknown(f"scale of '{self.model}'", self.scale, recipe.scales))
+            recipes.checked_scale(self.model, self.data, self.scale)
 
     def _choose_checkpoint(self, path: str | None, saved: Config, options: list[str]) -> None:
         """`last` and a missing path mean a run of this model and data."""

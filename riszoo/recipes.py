@@ -132,17 +132,33 @@ def default_scale(data: str) -> str:
     return str(content.get("scale", "paper"))
 
 
+def scales(model: str, data: str) -> dict[str, str]:
+    """The scales of a model on a set, each with the model's section it uses: a set may offer another one's again,
+    trained longer."""
+    recipe, source = get("models", model), get("data", data)
+    own = {scale: scale for scale in recipe.scales}
+    like = {scale: str((source.content[scale] or {}).get("like", scale)) for scale in source.scales}
+    return own | {scale: section for scale, section in like.items() if section in own}
+
+
+def checked_scale(model: str, data: str, scale: str) -> str:
+    known = scales(model, data)
+    if scale not in known:
+        raise UserError(unknown(f"scale of '{model}'", scale, known))
+    return scale
+
+
 def resolve(model: str, data: str, scale: str | None = None) -> Config:
     """The plain configuration of a model on a set at a scale."""
     recipe, source = get("models", model), get("data", data)
-    scale = scale or default_scale(data)
-    if scale not in recipe.scales:
-        raise UserError(unknown(f"scale of '{model}'", scale, recipe.scales))
+    scale = checked_scale(model, data, scale or default_scale(data))
+    section = scales(model, data)[scale]
     layers = [
         source.content.get("common", {}),
+        source.content.get(section, {}),
         source.content.get(scale, {}),
         recipe.content.get("common", {}),
-        recipe.content[scale],
+        recipe.content[section],
         recipe.content.get("sets", {}).get(data, {}) if scale == "paper" else {},
     ]
     config: Config = {}

@@ -192,7 +192,11 @@ class RISCLI(LightningCLI):
     def after_fit(self) -> None:
         """The best checkpoint is measured on the whole of the validation split."""
         best = runs.checkpoint(self.folder)
-        if self.trainer.interrupted or self.trainer.fast_dev_run or not best.is_file():  # type: ignore[attr-defined]
+        if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if not best.is_file():
+            if self.trainer.is_global_zero:
+                print(f"no validation was reached, so there is no best checkpoint; the last is {self.folder}/checkpoints")
             return
         self.trainer.validate(
             self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False, weights_only=True

@@ -239,3 +239,19 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 def test_data_show(tmp_path: Path) -> None:
     assert main(["data", "show", "scenes", "--count", "2", "--out", "sheet.png"]) == 0
     assert Image.open("sheet.png").size[0] > 100
+
+
+def test_a_longer_training_of_the_same_recipe() -> None:
+    tiny, small = (recipes.resolve("lts", "scenes", scale) for scale in ("tiny", "small"))
+    assert small["trainer"]["max_steps"] == 10 * tiny["trainer"]["max_steps"]
+    assert small["model"] == tiny["model"]
+    assert "small" not in recipes.scales("lts", "refcoco")
+
+
+def test_every_tiny_model_gets_the_same_number_of_sentences() -> None:
+    budgets = set()
+    for name in recipes.names("models"):
+        if "tiny" in recipes.scales(name, "scenes"):
+            config = recipes.resolve(name, "scenes", "tiny")
+            budgets.add(config["trainer"]["max_steps"] * config["data"]["init_args"]["total_batch_size"])
+    assert budgets == {96_000}

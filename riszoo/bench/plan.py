@@ -116,22 +116,20 @@ def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:
     """Model, `table/row` and override; the plain models where no ablation is asked for."""
     if options.ablation:
         for name in options.ablation.split(","):
-            yield from ((_with_scale(name, scale), *row) for row in ablation_rows(name))
+            yield from ((_with_scale(name, scale, options.data), *row) for row in ablation_rows(name))
         return
-    chosen = options.models.split(",") if options.models else _having(scale)
+    chosen = options.models.split(",") if options.models else _having(scale, options.data)
     if not chosen:
         raise UserError(f"no model has a scale '{scale}': choose another --scale, or name --models")
-    yield from ((_with_scale(name, scale), "", {}) for name in chosen)
+    yield from ((_with_scale(name, scale, options.data), "", {}) for name in chosen)
 
 
-def _having(scale: str) -> list[str]:
-    return [name for name in recipes.names("models") if scale in recipes.get("models", name).scales]
+def _having(scale: str, data: str) -> list[str]:
+    return [name for name in recipes.names("models") if scale in recipes.scales(name, data)]
 
 
-def _with_scale(name: str, scale: str) -> str:
-    recipe = recipes.get("models", name)
-    if scale not in recipe.scales:
-        raise UserError(recipes.unknown(f"scale of '{name}'", scale, recipe.scales))
+def _with_scale(name: str, scale: str, data: str) -> str:
+    recipes.checked_scale(name, data, scale)
     return name
 
 
