@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ from riszoo.errors import UserError
 from riszoo.hparams import record_hyperparameters
 from riszoo.metrics.protocols import get_protocols
 from riszoo.metrics.suite import RISMetrics
-from riszoo.optim import Optim, make_optimizer
+from riszoo.optim import Optim, make_optimizer, moving_average
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -192,7 +192,7 @@ class RISModule(LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_callbacks(self) -> list[Callback]:
-        return [EMAWeightAveraging(decay=self.optim.ema)] if self.optim.ema else []
+        return [WeightAveraging(avg_fn=moving_average(self.optim.ema))] if self.optim.ema else []
 
     def parts(self) -> dict[str, nn.Module]:
         """What `riszoo info` counts: the model's children by name."""

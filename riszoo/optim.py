@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 TABLES = ("relative_position", "rel_pos", "pos_embed", "position_embeddings", "cls_token")
@@ -77,6 +78,16 @@ def factor(optim: Optim, step: int, total: int) -> float:
     if optim.schedule == "multistep":
         return float(optim.gamma ** sum(step >= milestone * total for milestone in optim.milestones))
     return 1.0
+
+
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """An exponential average that starts short, so that early validations are not of the initial weights."""
+
+    def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        kept = torch.clamp((1 + torch.as_tensor(count)) / (10 + torch.as_tensor(count)), max=decay)
+        return kept * averaged + (1 - kept) * current
+
+    return average
 
 
 def make_optimizer(module: nn.Module, optim: Optim, total_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:

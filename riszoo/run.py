@@ -30,6 +30,15 @@ from riszoo.errors import UserError, mistake_behind
 from riszoo.model import RISModule
 
 FOLDER = "RISZOO_RUN_FOLDER"
+NOT_THE_USERS = (
+    "LeafSpec",
+    "many workers",
+    "log_every_n_steps",
+    "on_before_batch_transfer",
+    "WeightAveraging callback",
+    "callbacks used to create the checkpoint",
+)
+"""Warnings of Lightning's about what riszoo does on purpose."""
 
 
 @dataclass

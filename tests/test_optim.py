@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
-from riszoo.optim import Optim, factor, make_optimizer, parameter_groups
+from riszoo.optim import Optim, factor, make_optimizer, moving_average, parameter_groups
 
 
 class Model(nn.Module):
@@ -61,3 +62,11 @@ def test_the_schedule_moves_every_group() -> None:
         optimizer.step()
         schedule.step()
     assert {round(g["lr"], 6) for g in optimizer.param_groups} == {0.5, 0.05}
+
+
+def test_the_average_starts_short_and_ends_long() -> None:
+    average = moving_average(0.99)
+    zero, one = torch.zeros(1), torch.ones(1)
+    assert average(zero, one, torch.tensor(0)).item() == pytest.approx(0.9)
+    assert average(zero, one, torch.tensor(80)).item() == pytest.approx(0.1)
+    assert average(zero, one, torch.tensor(10_000)).item() == pytest.approx(0.01)
