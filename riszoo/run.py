@@ -243,13 +243,7 @@ def quieten() -> None:
     """Leave out what Lightning says of itself on every run; its warnings about the user's run stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for known in (
-        "LeafSpec",
-        "many workers",
-        "log_every_n_steps",
-        "on_before_batch_transfer",
-        "WeightAveraging callback",
-    ):
+    for known in NOT_THE_USERS:
         warnings.filterwarnings("ignore", message=f".*{known}.*")
 
 
