@@ -16,10 +16,12 @@ Only a protocol (riszoo/metrics) resizes and thresholds what `decode` returns.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -115,6 +117,22 @@ class RISModule(LightningModule, ABC):
         """Weighted terms, each (N,): a sentence's value must not depend on its neighbours in the batch."""
 
     # -- what they share ------------------------------------------------------------------------------------------
+
+    def level_at(self, stride: int) -> int:
+        """The encoder's map whose stride is nearest, the deepest of equals; a single map serves as every level."""
+        strides = self.vision.strides
+        return min(range(len(strides)), key=lambda i: (abs(math.log2(strides[i] / stride)), -i))
+
+    def channels_at(self, stride: int) -> int:
+        return self.vision.channels[self.level_at(stride)]
+
+    def grid_at(self, stride: int) -> tuple[int, int]:
+        return -(-self.size[0] // stride), -(-self.size[1] // stride)
+
+    def map_at(self, maps: list[Tensor], stride: int) -> Tensor:
+        """The map nearest to a stride, brought to that stride's grid."""
+        found, grid = maps[self.level_at(stride)], self.grid_at(stride)
+        return found if found.shape[-2:] == grid else F.interpolate(found, grid, mode="bilinear")
 
     def normalise(self, images: Tensor, valid: Tensor) -> Tensor:
         """Pixels to zero mean and unit spread; everything outside `valid` becomes the fill, whatever was there."""

@@ -205,7 +205,7 @@ class RISCLI(LightningCLI):
             return
         if not best.is_file():
             if self.trainer.is_global_zero:
-                print(f"no validation was reached, so there is no best checkpoint; the last is {self.folder}/checkpoints")
+                print(f"no validation was reached, so there is no best checkpoint: see {self.folder}/checkpoints")
             return
         self.trainer.validate(
             self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False, weights_only=True

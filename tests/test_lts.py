@@ -243,7 +243,7 @@ def test_the_swin_recipe_fits_its_encoders() -> None:
         model = instantiate(
             LTS, recipes.merge({**swin, "init_args": args}, {"init_args": {"vision": {"weights": "none"}}})
         )
-    assert [model.vision.channels[model._level(s)] for s in model.strides] == [256, 512, 1024]
+    assert [model.vision.channels[model.level_at(s)] for s in model.strides] == [256, 512, 1024]
     assert model.geometry == "squeeze"
     assert (model.optim.lr, model.optim.schedule, model.optim.power) == (5e-5, "poly", 0.9)
 

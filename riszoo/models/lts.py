@@ -258,27 +258,15 @@ class LTS(RISModule):
         self.prior, self.objective, self.strides = prior, segment.loss, fusion.strides
         width, sentence = fusion.width, self.text.width
         self.sentence = SentenceVector(sentence, pool)
-        self.fusion = MultiScaleFusion(fusion, [self._channels(stride) for stride in fusion.strides], sentence)
+        self.fusion = MultiScaleFusion(fusion, [self.channels_at(stride) for stride in fusion.strides], sentence)
         self.locate: nn.Module | None = None
         if prior.enabled:
             self.locate = _locator(locate, width, sentence, fusion.strides[0])
         self.segment = SegmentationHead(segment, width + prior.enabled, _doublings(fusion.strides[0], segment.stride))
 
-    def _level(self, stride: int) -> int:
-        """The encoder's map whose stride is nearest, the deepest of equals; a single map serves as every level."""
-        strides = self.vision.strides
-        return min(range(len(strides)), key=lambda i: (abs(math.log2(strides[i] / stride)), -i))
-
-    def _channels(self, stride: int) -> int:
-        return self.vision.channels[self._level(stride)]
-
     def enrich(self, raw: Features) -> Features:
         """The three maps of section 2 at their strides, as far as the fusion needs no sentence."""
-        maps = []
-        for stride in self.strides:
-            grid = (-(-self.size[0] // stride), -(-self.size[1] // stride))
-            level = raw.maps[self._level(stride)]
-            maps.append(level if level.shape[-2:] == grid else F.interpolate(level, grid, mode="bilinear"))
+        maps = [self.map_at(raw.maps, stride) for stride in self.strides]
         return Features(self.fusion.picture_side(*maps), raw.valid, raw.size)
 
     def decode(self, pictures: Features, image_index: Tensor, words: Words) -> Output:

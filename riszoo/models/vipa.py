@@ -284,27 +284,12 @@ class VIPA(RISModule):
         self.fusion = build_fusion(fusion, self.vision, self.text)
         self.expression: nn.Module = LanguageExpression(self.text.width, width)
         if kv == "ve":
-            tokens = self._channels(veg.stride)
+            tokens = self.channels_at(veg.stride)
             self.expression = VisualExpressionGenerator(veg, tokens, self.text.width, self.text.length, width, heads)
-        self.decoder = PixelDecoder(decoder, [self._channels(stride) for stride in strides], width, heads)
+        self.decoder = PixelDecoder(decoder, [self.channels_at(stride) for stride in strides], width, heads)
         self.anything = nn.Linear(width, 1) if nothing.enabled else None
         if frozen_embeddings:
             freeze_embeddings(self.text)
-
-    def _level(self, stride: int) -> int:
-        """The encoder's map whose stride is nearest; a single map serves as every level."""
-        strides = self.vision.strides
-        return min(range(len(strides)), key=lambda i: abs(math.log2(strides[i] / stride)))
-
-    def _channels(self, stride: int) -> int:
-        return self.vision.channels[self._level(stride)]
-
-    def _grid(self, stride: int) -> tuple[int, int]:
-        return -(-self.size[0] // stride), -(-self.size[1] // stride)
-
-    def _at(self, maps: list[Tensor], stride: int) -> Tensor:
-        found, grid = maps[self._level(stride)], self._grid(stride)
-        return found if found.shape[-2:] == grid else F.interpolate(found, grid, mode="bilinear")
 
     def backbone(self, images: Tensor, valid: Tensor) -> Features:
         """With early fusion the picture is language-free up to the first stage's blocks."""
@@ -316,11 +301,11 @@ class VIPA(RISModule):
     def decode(self, pictures: Features, image_index: Tensor, words: Words) -> Output:
         seen = pictures.per_sentence(image_index)
         maps, met = self.fusion(seen, words, self.vision, self.text)
-        grid = self._at(maps, self.veg_stride)
-        cells = valid_cells(seen.valid, self.size, self._grid(self.veg_stride)).flatten(1)  # (N, T)
+        grid = self.map_at(maps, self.veg_stride)
+        cells = valid_cells(seen.valid, self.size, self.grid_at(self.veg_stride)).flatten(1)  # (N, T)
         made: Expression = self.expression(grid, words if self.kv == "vanilla_le" else met, cells)
-        coarse = valid_cells(seen.valid, self.size, self._grid(self.strides[-1])).flatten(1)
-        logits = self.decoder([self._at(maps, stride) for stride in self.strides], coarse, made.states, made.mask)
+        coarse = valid_cells(seen.valid, self.size, self.grid_at(self.strides[-1])).flatten(1)
+        logits = self.decoder([self.map_at(maps, stride) for stride in self.strides], coarse, made.states, made.mask)
         evidence, aux = _shown(made, words, grid)
         return Output(logits, evidence, self._anything(made), aux)
 
