@@ -26,9 +26,8 @@ def main(argv: list[str]) -> int:
     print(
         f"  reference {recipe.content.get('reference', '-')}, specification {recipe.content.get('specification', '-')}"
     )
-    print(
-        f"  scale {scale} (of {', '.join(recipes.scales(args.model, args.data))}), {model.size[0]} x {model.size[1]}, {model.geometry}"
-    )
+    known = ", ".join(recipes.scales(args.model, args.data))
+    print(f"  scale {scale} (of {known}), {model.size[0]} x {model.size[1]}, {model.geometry}")
     given = config["model"]["init_args"]
     print(f"  vision {given['vision']['name']}, text {given['text']['name']}")
     _print_parameters(model)
