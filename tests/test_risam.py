@@ -22,10 +22,11 @@ from riszoo.encoders.adapters import added_names
 from riszoo.encoders.base import Text, Vision
 from riszoo.encoders.sam import SamEncoder
 from riszoo.errors import UserError
+from riszoo.layers import sine
 from riszoo.losses import focal
 from riszoo.metrics.protocols import PROTOCOLS
 from riszoo.metrics.resample import foreground
-from riszoo.models.risam import RISAM, MutualAwareBlock, informative_words, over_cells, over_words, word_positions
+from riszoo.models.risam import RISAM, MutualAwareBlock, informative_words, over_cells, over_words
 from riszoo.models.risam_options import Align, Decoder, Enhancement, MutualAware, NoTarget, Objective
 from riszoo.optim import Optim, make_optimizer
 from tests.sam_reference import TOY, official, randomise
@@ -59,7 +60,7 @@ def asked(count: int = 2, length: int = 5, width: int = 32) -> dict[str, Tensor]
         "v": torch.randn(count, 64, width, generator=generator).double(),
         "w": torch.randn(count, length, width, generator=generator).double() * words[..., None],
         "pv": torch.randn(64, width, generator=generator).double(),
-        "pl": word_positions(length, width, torch.zeros(1).double()),
+        "pl": sine(length, width, torch.zeros(1).double()),
         "words": words,
         "cells": (torch.arange(64) < 32).expand(count, -1),
     }

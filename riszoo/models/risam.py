@@ -22,6 +22,7 @@ from riszoo.encoders.sam import LayerNorm2d
 from riszoo.encoders.sam_decoder import FourierPositions, MaskDecoder, load_decoder, load_positions
 from riszoo.encoders.sam_weights import find_weights
 from riszoo.errors import UserError
+from riszoo.layers import sine
 from riszoo.losses import dice, focal, majority, mean_within, shrink_mask
 from riszoo.model import RISModule
 from riszoo.models.risam_options import Align, Decoder, Enhancement, MutualAware, NoTarget, Objective, check
@@ -245,13 +246,6 @@ def pooled(w: Tensor, words: Tensor) -> Tensor:
     return w.masked_fill(~words[..., None], 0).sum(1) / words.sum(1, keepdim=True)
 
 
-def word_positions(length: int, width: int, like: Tensor) -> Tensor:
-    """P_l: (L, d) sines and cosines of a word's place."""
-    place = torch.arange(length, device=like.device, dtype=like.dtype)[:, None]
-    rate = torch.exp(torch.arange(0, width, 2, device=like.device, dtype=like.dtype) * (-math.log(1e4) / width))
-    return torch.cat([(place * rate).sin(), (place * rate).cos()], 1)
-
-
 class RISAM(RISModule):
     """Mutual-aware attention features into SAM's mask decoder.
 
@@ -318,7 +312,7 @@ class RISAM(RISModule):
         sentence = pooled(w, words.mask)
         fv = seen.maps[0] if self.film is None else self.film(seen.maps[0], sentence)
         v = fv.flatten(2).mT  # (N, n, d)
-        pv, pl = self.positions(*grid).to(v.dtype), word_positions(w.shape[1], w.shape[2], w)
+        pv, pl = self.positions(*grid).to(v.dtype), sine(w.shape[1], w.shape[2], w)
         found: dict[str, Tensor] = {}
         for block in self.blocks:
             v, w, found = block(v, w, pv, pl, words.mask, cells)
