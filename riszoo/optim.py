@@ -85,7 +85,7 @@ def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Ten
 
     def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         kept = torch.clamp((1 + torch.as_tensor(count)) / (10 + torch.as_tensor(count)), max=decay)
-        return kept * averaged + (1 - kept) * current
+        return averaged + (1 - kept) * (current - averaged)  # what does not train stays as it is, to the bit
 
     return average
 
