@@ -119,9 +119,10 @@ class RISModule(LightningModule, ABC):
     # -- what they share ------------------------------------------------------------------------------------------
 
     def level_at(self, stride: int) -> int:
-        """The encoder's map whose stride is nearest, the deepest of equals; a single map serves as every level."""
+        """The encoder's map whose stride is nearest: the finer of two as near, the deepest of equals; a single map
+        serves as every level."""
         strides = self.vision.strides
-        return min(range(len(strides)), key=lambda i: (abs(math.log2(strides[i] / stride)), -i))
+        return min(range(len(strides)), key=lambda i: (abs(math.log2(strides[i] / stride)), strides[i], -i))
 
     def channels_at(self, stride: int) -> int:
         return self.vision.channels[self.level_at(stride)]

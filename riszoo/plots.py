@@ -170,14 +170,15 @@ def histogram(title: str, values: Mapping[str, Sequence[float]], bins: int = 10)
 # -- the plots of a folder of CSV files -------------------------------------------------------------------------------
 
 
-def write_plots(folder: Path) -> list[Path]:
-    """Every plot that the rows allow, into `plots/`; gives back those that changed."""
+def write_plots(folder: Path, write: bool = True) -> list[Path]:
+    """Every plot that the rows allow, into `plots/`; gives back those that change."""
     changed = []
     for name, svg in sorted(all_plots(folder).items()):
         path = folder / "plots" / f"{name}.svg"
         if not path.is_file() or path.read_text() != svg:
-            write_atomically(path, svg)
             changed.append(path)
+            if write:
+                write_atomically(path, svg)
     return changed
 
 

@@ -39,9 +39,11 @@ def main(argv: list[str]) -> int:
     folder = Path(args.out)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: name the one with accuracy.csv by --out")
-    changed = render_pages(folder, write=not args.check)
+    from riszoo.plots import write_plots
+
+    changed = [*render_pages(folder, write=not args.check), *write_plots(folder, write=not args.check)]
     for page in changed:
-        print(f"{page}: {'its tables are stale, run riszoo tables' if args.check else 'tables drawn'}")
+        print(f"{page}: {'stale, run riszoo tables' if args.check else 'drawn'}")
     return 1 if args.check and changed else 0
 
 

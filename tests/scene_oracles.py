@@ -1,6 +1,6 @@
 """Readers with perfect masks that skip what makes a sentence referring: how well do they do on `scenes`?
 
-    python tests/scene_oracles.py [pictures]
+    python -m tests.scene_oracles [pictures]
 
 blind          sees the picture, not the sentence: of all unions of things, the one of the greatest expected IoU over
                the sentences that may be asked about the picture (so many are drawn to know them)
@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
-from scene_reader import head_words
+from tests.scene_reader import head_words
 
 from riszoo.data.scenes import PLANS, ScenesSplit
 from riszoo.data.scenes.dice import Dice

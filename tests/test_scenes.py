@@ -13,8 +13,8 @@ from functools import cache
 
 import numpy as np
 import pytest
-from scene_oracles import blind, colour_and_shape
-from scene_reader import read
+from tests.scene_oracles import blind, colour_and_shape
+from tests.scene_reader import read
 
 from riszoo.data.masks import Truth
 from riszoo.data.scenes import PLANS, ScenesSplit, vocabulary
