@@ -171,6 +171,9 @@ def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
         (["data", "show", "scenes", "--split", "vall"], "val"),
         (["list", "--all"], "--all"),
         (["bench", "--models", "ltz"], "did you mean 'lts'"),
+        (["data", "check", "refcoco", "--picturs"], "did you mean --pictures"),
+        (["data", "check", "refcocoo"], "did you mean"),
+        (["compare", "nowhere", "nothing"], "nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from riszoo.arguments import OneSentence
 from riszoo.data.index import Index
 from riszoo.data.opening import (
     Options,
@@ -45,8 +45,8 @@ def run(argv: list[str]) -> int:
     return 0 if facts["good"] else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="riszoo data check", description=__doc__)
+def _parser() -> OneSentence:
+    parser = OneSentence(prog="riszoo data check", description=__doc__)
     parser.add_argument("sets", nargs="+", metavar="SET", help="refcoco, refcocog-google, phrasecut, folder, ...")
     parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
     parser.add_argument("--pictures-folder", help="the picture folder, where it is somewhere else")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from pathlib import Path
 
+from riszoo.arguments import OneSentence
 from riszoo.data.opening import Options, build_index, load_prepared, stamp
 from riszoo.data.source import Source
 from riszoo.data.sources import source
@@ -14,7 +14,7 @@ from riszoo.errors import UserError
 
 def run(argv: list[str]) -> int:
     """Nothing is downloaded; an index that is already of the files at hand is left as it is."""
-    parser = argparse.ArgumentParser(prog="riszoo data prepare", description=__doc__)
+    parser = OneSentence(prog="riszoo data prepare", description=__doc__)
     parser.add_argument("sets", nargs="+", metavar="SET", help="refcoco, refcocog-google, phrasecut, folder, ...")
     parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
     parser.add_argument("--prepared", help="where the indices go (default: beside the annotations)")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from riszoo.arguments import OneSentence
 from riszoo.batch import Sample
 from riszoo.errors import UserError
 from riszoo.metrics.bootstrap import FIXED, by_picture, fixed_point, middle, resampled, sign_flip
@@ -40,7 +40,7 @@ class Paired:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`riszoo compare RUN_A RUN_B`"""
-    parser = argparse.ArgumentParser(prog="riszoo compare", description=__doc__)
+    parser = OneSentence(prog="riszoo compare", description=__doc__)
     parser.add_argument("run_a", type=Path, help="folder with metrics.json and sentences-*.csv")
     parser.add_argument("run_b", type=Path, help="the run that is compared with it")
     parser.add_argument("--protocol", default="original")
