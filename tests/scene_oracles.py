@@ -16,13 +16,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
-from tests.scene_reader import head_words
 
 from riszoo.data.scenes import PLANS, ScenesSplit
 from riszoo.data.scenes.dice import Dice
 from riszoo.data.scenes.render import Rendering
 from riszoo.data.scenes.speaker import Speaker
 from riszoo.data.scenes.world import Scene
+from tests.scene_reader import head_words
 
 POSSIBLE = 240
 Table = np.ndarray  # (unions, unions): IoU of one set of things, as bits, with another

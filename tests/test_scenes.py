@@ -13,8 +13,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-from tests.scene_oracles import blind, colour_and_shape
-from tests.scene_reader import read
 
 from riszoo.data.masks import Truth
 from riszoo.data.scenes import PLANS, ScenesSplit, vocabulary
@@ -25,6 +23,8 @@ from riszoo.data.scenes.shapes import AREA, FAMILIES, SHAPES
 from riszoo.data.scenes.speaker import SINGLE
 from riszoo.data.scenes.world import COLOURS, HELD_OUT, SEEN, SIZES, TEXTURES, Ground, Scene, Thing
 from riszoo.errors import UserError
+from tests.scene_oracles import blind, colour_and_shape
+from tests.scene_reader import read
 
 GOLDEN = {
     "val": "2ff0a7dd2e042c70591c2eef7c165c7bf8baac25a49263f9df60bc1482d36660",
