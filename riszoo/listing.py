@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
         if kind not in seen:
             seen.add(kind)
             print(f"{headings[kind]}")
-        scales = f"  [{', '.join(recipe.scales)}]" if kind == "models" else ""
+        scales = f"  [{', '.join(recipe.scales)}]" if recipe.scales else ""
         print(f"  {recipe.name:<18}{recipe.title}{scales}")
     print(f"protocols (--protocol)\n  {', '.join(PROTOCOLS)}, published")
     return 0
