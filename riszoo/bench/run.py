@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         print(plan.describe(jobs, bench.rates()))
         return 0
     failed = bench.run()
-    write_tables(Path(options.out))
+    write_tables(Path(options.out), options.data)
     if options.report and bench.tests:
         from riszoo.report import write_report
 
@@ -74,13 +74,14 @@ def parser() -> OneSentence:
     return made
 
 
-def write_tables(folder: Path) -> None:
+def write_tables(folder: Path, data: str) -> None:
     """The drawn tables and plots follow the CSV files; a page beside the folder that has markers follows too."""
     from riszoo.plots import write_plots
-    from riszoo.tables import render_pages
+    from riszoo.tables import Results, render_pages
 
     for path in render_pages(folder) + write_plots(folder):
         print(f"written: {path}")
+    print(Results.read(folder).table(data))
 
 
 @dataclass
