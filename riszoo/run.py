@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import logging
 import os
 import re
 import sys
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from jsonargparse import ArgumentError, Namespace
@@ -95,14 +97,18 @@ class RISCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise UserError(sentence(str(error), self._known_options())) from None
+            raise UserError(sentence(str(error), self._known_options(), self.request.options)) from None
 
     def _parse_ckpt_path(self) -> None:
         """The checkpoint's hyperparameters are in the request already, below what the user overrides."""
 
     def _known_options(self) -> list[str]:
         actions = self._subcommand_parsers[self.request.verb]._actions
-        return [option for action in actions for option in action.option_strings]
+        known = [option for action in actions for option in action.option_strings]
+        for section in ("model", "data"):
+            paths = [config[section].get("class_path") for config in self.request.base if section in config]
+            known += [option for path in paths if path for option in options_of(section, path)]
+        return known
 
     @property
     def run(self) -> Namespace:
@@ -224,12 +230,30 @@ def _logger(name: str, folder: Path) -> Logger:
     return TensorBoardLogger(str(folder), name="", version="tensorboard")
 
 
-def sentence(message: str, options: list[str]) -> str:
+def options_of(section: str, class_path: str) -> Iterator[str]:
+    """Every option of a class and of those it is made from, groups opened; none of a class that is not there, of which
+    the parser's own sentence tells."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return
+    for base in found.__mro__:
+        if issubclass(base, RISModule | RISData) and "__init__" in vars(base):
+            for option, kind in get_type_hints(base.__init__).items():
+                yield f"--{section}.{option}"
+                if is_dataclass(kind):
+                    yield from (f"--{section}.{option}.{inner.name}" for inner in fields(kind))
+
+
+def sentence(message: str, options: list[str], words: list[str]) -> str:
     """The heart of a parser's complaint, with the nearest option where one was misspelt."""
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
     wrong = re.search(r"(?:[Uu]nrecognized arguments:|Key) '?(-{0,2}[\w.]+)'?", text)
     if wrong:
         name = wrong.group(1).lstrip("-")
+        written = (word.partition("=")[0].lstrip("-") for word in words if word.startswith("--"))
+        name = next((word for word in written if f".{word}".endswith(f".{name}")), name)
         near = difflib.get_close_matches(f"--{name}", options, 1, 0.6)
         return f"unknown option --{name}" + (f": did you mean {near[0]}?" if near else ": see --help-all")
     value = re.search(r'key "(model|data)":.*key "([\w.]+)": (Expected .*?)\. Got value: (\S+)', text)
