@@ -249,7 +249,7 @@ def options_of(section: str, class_path: str) -> Iterator[str]:
 def sentence(message: str, options: list[str], words: list[str]) -> str:
     """The heart of a parser's complaint, with the nearest option where one was misspelt."""
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
-    wrong = re.search(r"(?:[Uu]nrecognized arguments:|Key) '?(-{0,2}[\w.]+)'?", text)
+    wrong = re.search(r"(?:[Uu]nrecognized arguments:|Key|Option) '?(-{0,2}[\w.]+)'?", text)
     if wrong:
         name = wrong.group(1).lstrip("-")
         written = (word.partition("=")[0].lstrip("-") for word in words if word.startswith("--"))

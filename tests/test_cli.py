@@ -157,6 +157,7 @@ def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
         (["fit", "--model", "lts", "--config", "absent.yaml"], "absent.yaml"),
         (["fit", "--model", "lts", "--modle.optim.lr", "1"], "--modle.optim.lr"),
         (["fit", "--model", "lts", "--model.optim.lrr", "1"], "--model.optim.lrr: did you mean --model.optim.lr?"),
+        (["fit", "--model", "lts", "--data.batchsize", "3"], "--data.batchsize: did you mean --data.batch_size?"),
         (["fit", "--model", "lts", "--model.optim.lr", "high"], "high"),
         (["fit", "--model", "lts", "--trainer.max_stepz", "1"], "did you mean --trainer.max_steps"),
         (["fit", "--model", "lts", "--model.locate.kind", "guess"], "guess"),
