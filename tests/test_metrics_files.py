@@ -20,12 +20,13 @@ from riszoo.files import write_atomically
 from riszoo.metrics.bootstrap import FIXED, by_picture, ratio_interval, sign_flip
 from riszoo.metrics.compare import compare
 from riszoo.metrics.compare import main as compare_verb
+from riszoo.metrics.predictions import read_predictions
 from riszoo.metrics.protocols import get_protocols
 from riszoo.metrics.record import CIRCUMSTANCES, Evaluation, read_evaluation, report, write_results
 from riszoo.metrics.resample import foreground
 from riszoo.metrics.rle import RunLengths, decode
 from riszoo.metrics.score import main as score_verb
-from riszoo.metrics.score import read_predictions, score
+from riszoo.metrics.score import score
 from riszoo.metrics.suite import RISMetrics
 from riszoo.metrics.summary import sentence_value
 from riszoo.metrics.table import render
@@ -324,7 +325,7 @@ def as_json(masks: dict[str, np.ndarray], path: Path, shape: str) -> Path:
 def test_predicted_then_scored_equals_tested(shape: str, blobs: Blobs, tmp_path: Path):
     masks = masks_of(blobs)
     path = as_pngs(masks, tmp_path / "masks") if shape == "png" else as_json(masks, tmp_path / "masks.json", shape)
-    scored = score(path, BlobSplit(blobs), get_protocols("original"))
+    scored = score(read_predictions(path), BlobSplit(blobs), get_protocols("original"))
     assert not scored.warnings()
     assert np.array_equal(scored.evaluation.rows.values, evaluated(blobs, "original").rows.values)
     assert report(scored.evaluation) == report(evaluated(blobs, "original"))
@@ -362,7 +363,7 @@ def test_the_verb_scores_a_set_by_name_and_leaves_the_files_of_a_result(
 
 def test_a_perfect_mask_is_perfect_in_a_square_frame_too(blobs: Blobs, tmp_path: Path):
     masks = {s.id: blobs.masks[s.index] for s in blobs.samples}
-    scored = score(as_pngs(masks, tmp_path), BlobSplit(blobs), get_protocols("lavt480,original"))
+    scored = score(read_predictions(as_pngs(masks, tmp_path)), BlobSplit(blobs), get_protocols("lavt480,original"))
     values = report(scored.evaluation)["protocols"]
     assert values["lavt480"]["values"]["oIoU"] == 100
     assert values["original"]["values"]["gIoU"] == 100
@@ -377,7 +378,7 @@ def test_missing_misfit_and_extra_predictions_are_counted_and_named(blobs: Blobs
     masks["stranger"] = masks["s2"]
     folder = as_pngs(masks, tmp_path)
     (folder / "s3.png").write_bytes(b"not a picture")
-    scored = score(folder, BlobSplit(blobs), get_protocols("original,refzom,lisa"))
+    scored = score(read_predictions(folder), BlobSplit(blobs), get_protocols("original,refzom,lisa"))
     assert (scored.missing, scored.misfit, scored.extra) == (["s0", nothing_meant], ["s1", "s3"], ["stranger"])
     assert scored.warnings()[0] == f"2 sentences have no prediction and count as IoU 0: s0, {nothing_meant}"
     assert report(scored.evaluation)["unanswered_sentences"] == 4
@@ -392,7 +393,7 @@ def test_a_file_may_say_that_nothing_is_meant(blobs: Blobs, tmp_path: Path):
     path = as_json(masks_of(blobs), tmp_path / "masks.json", "list")
     content = json.loads(path.read_text())
     path.write_text(json.dumps([{**entry, "no_target": entry["id"] == "s4"} for entry in content]))
-    rows = score(path, BlobSplit(blobs), get_protocols("rela")).evaluation.rows
+    rows = score(read_predictions(path), BlobSplit(blobs), get_protocols("rela")).evaluation.rows
     assert rows.values[:, 2].tolist() == [int(i == 4) for i in range(21)]
 
 

@@ -240,8 +240,8 @@ def test_a_definition_is_plain_and_says_what_a_record_must(name):
 
 
 def test_a_protocol_that_only_differs_in_name_still_differs():
-    assert replace(PROTOCOLS["mcn"], name="vlt", mirrors="VLT") == PROTOCOLS["vlt"]
-    assert PROTOCOLS["mcn"] != PROTOCOLS["vlt"]
+    assert replace(PROTOCOLS["rela"], name="rela50", mirrors="ReLA", nt_pixels=50) != PROTOCOLS["rela50"]
+    assert replace(PROTOCOLS["mcn"], name="vlt", mirrors="VLT", inconsistent=False) == PROTOCOLS["vlt"]
 
 
 def test_a_sentence_evaluated_twice_is_an_error():

@@ -15,6 +15,7 @@ from riszoo.errors import UserError
 Mask = NDArray[np.bool_]  # (h, w)
 Points = NDArray[np.float64]  # (2k,): x0, y0, x1, y1, ...
 Runs = NDArray[np.uint32]  # lengths of runs down the columns, the first one outside
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 Size = tuple[int, int]  # h, w
 
 
@@ -49,6 +50,10 @@ class Segmentation(ABC):
     def draw(self, truth: Truth) -> Mask:
         """The mask at the picture's own size, or in the truth's frame."""
 
+    def boxes(self) -> list[Box]:
+        """One around each object that is meant."""
+        return [around(self.draw(Truth()))]
+
 
 @dataclass(frozen=True)
 class Bitmap(Segmentation):
@@ -79,6 +84,14 @@ class Polygons(Segmentation):
         else:
             mask = _rasterise(self.parts, truth.overlap, self.size)
         return mask if truth.frame is None else shrink(mask, truth.frame)
+
+    def boxes(self) -> list[Box]:
+        """The extent of the points, as COCO's own boxes are."""
+        if not self.parts:
+            return super().boxes()
+        points = np.concatenate(self.parts).reshape(-1, 2)
+        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+        return [(left, top, right, bottom)]
 
     def _scaled(self, frame: Size, overlap: str) -> Mask:
         """Scaled first, drawn then; parts of fewer than three points are left out, as ReLA does."""
@@ -122,6 +135,9 @@ class Union(Segmentation):
     def draw(self, truth: Truth) -> Mask:
         return _together([member.draw(truth) for member in self.members], "any", truth.frame or self.size)
 
+    def boxes(self) -> list[Box]:
+        return [box for member in self.members for box in member.boxes()]
+
 
 @dataclass(frozen=True)
 class Nothing(Segmentation):
@@ -131,6 +147,9 @@ class Nothing(Segmentation):
 
     def draw(self, truth: Truth) -> Mask:
         return np.zeros(truth.frame or self.size, dtype=np.bool_)
+
+    def boxes(self) -> list[Box]:
+        return []
 
 
 @dataclass(frozen=True)
@@ -152,6 +171,14 @@ def shrink(mask: Mask, frame: Size) -> Mask:
         across = mask.T[cols]
         return np.asarray(across.T.copy()[rows], dtype=np.bool_)
     return np.asarray(mask[rows][:, cols], dtype=np.bool_)
+
+
+def around(mask: Mask) -> Box:
+    """The half-open box around a mask's pixels; all 0 around nothing."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return 0.0, 0.0, 0.0, 0.0
+    return float(cols[0]), float(rows[0]), float(cols[-1] + 1), float(rows[-1] + 1)
 
 
 def _rasterise(parts: tuple[Points, ...], overlap: str, size: Size) -> Mask:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -84,9 +85,17 @@ class Questions(Dataset[Example]):
             for sample in self._samples(self.split[picture], Item(picture, tuple(within)))
         ]
 
+    def by_picture(self) -> Iterator[tuple[Record, list[Sample], list[int]]]:
+        """Every sentence, a picture at a time, with its target's place in the record; no picture is decoded."""
+        places = np.arange(len(self.split.sentence_target))
+        for picture, within in groupby(places.tolist(), self.split.sentence_picture.tolist().__getitem__):
+            record, item = self.split[picture], Item(picture, tuple(within))
+            yield record, self._samples(record, item), [place for place, _ in self._chosen(record, item)]
+
     def _chosen(self, record: Record, item: Item) -> list[tuple[int, int]]:
         """(place of the target, place of the sentence) of each sentence asked, within the record."""
-        first = int(np.searchsorted(self.split.sentence_picture, item.picture))
+        first_target = np.searchsorted(self.split.target_picture, item.picture)
+        first = int(np.searchsorted(self.split.sentence_target, first_target))
         flat = [place for place, _ in record.sentences()]
         return [(flat[index - first], index - first) for index in item.sentences]
 

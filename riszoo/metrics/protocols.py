@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from riszoo.data.masks import Truth
 from riszoo.errors import UserError
+from riszoo.metrics.boxes import BOX_RULES, BoxRule
 
 Kernel = Literal["nearest", "bilinear", "bicubic"]
 Border = Literal["edge", "picture", "zero"]
@@ -54,7 +55,9 @@ class Protocol:
     no_target    whose rules give gIoU, cIoU, N-acc, T-acc (Ref-ZOM: acc)
     ruled        oIoU, mIoU and Pr follow those rules too: a target called empty has I = 0
     nt_pixels    a model without a no-target head says "nothing" with a mask of fewer pixels
-    box_tie      what the box around the mask must do at IoU 0.5
+    box          when the box around the mask counts as found
+    inconsistent how many sentences have exactly one of mask and box right at 0.5 (IE) is reported
+    full         the name under which the sentences of all splits of a run are taken together, too
     band         width of the boundary band as a share of the picture's diagonal; 0: not measured
     subsets      numbers for each sentence type (its first tag), or for every tag
     """
@@ -76,7 +79,9 @@ class Protocol:
     no_target: Literal["none", "rela", "gsva", "lisa", "refzom"] = "none"
     ruled: bool = False
     nt_pixels: int = 1
-    box_tie: Literal[">=", ">"] = ">="
+    box: BoxRule = BOX_RULES["transvg"]
+    inconsistent: bool = False
+    full: str | None = None
     band: float = 0.0
     subsets: Literal["type", "tags"] = "type"
 
@@ -128,7 +133,8 @@ _MCN = Protocol(
     empty="1",
     tie=">",
     precision=_TO_95,
-    box_tie=">",
+    box=BOX_RULES["mcn"],
+    inconsistent=True,
 )
 _RELA = Protocol(
     name="rela",
@@ -138,6 +144,7 @@ _RELA = Protocol(
     sentences="targeted",
     no_target="rela",
     ruled=True,
+    full="full",
 )
 _LISA = Protocol(
     name="lisa",
@@ -153,7 +160,13 @@ PROTOCOLS = _table(
     _ORIGINAL,
     _LAVT,
     replace(_LAVT, name="refzom", mirrors="DMMI on Ref-ZOM", sentences="targeted", no_target="refzom"),
-    replace(_LAVT, name="polyformer", mirrors="PolyFormer", truth=replace(_ONCE_480, frame=(512, 512))),
+    replace(
+        _LAVT,
+        name="polyformer",
+        mirrors="PolyFormer",
+        truth=replace(_ONCE_480, frame=(512, 512)),
+        box=BOX_RULES["polyformer"],
+    ),
     replace(_LAVT, name="maskris", mirrors="MaskRIS with --eval_ori_size", truth=_ONCE, empty="nan"),
     replace(_LAVT, name="mmdet", mirrors="mmdetection's RefSegMetric", truth=_UNION),
     _CRIS,
@@ -161,7 +174,7 @@ PROTOCOLS = _table(
         _CRIS, name="cgformer", mirrors="CGFormer, test", truth=_ONCE, via=None, resampling=_CORNERS, threshold=0.5
     ),
     _MCN,
-    replace(_MCN, name="vlt", mirrors="VLT"),
+    replace(_MCN, name="vlt", mirrors="VLT", inconsistent=False),
     replace(
         _MCN,
         name="simrec",
@@ -197,7 +210,7 @@ PROTOCOLS = _table(
         mirrors="the PhraseCut evaluator",
         truth=Truth(engine="pillow"),
         tie=">",
-        box_tie=">",
+        box=BOX_RULES["mcn"],
         subsets="tags",
     ),
 )

@@ -21,6 +21,7 @@ from riszoo.data.masks import Truth
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from riszoo.metrics.bootstrap import FIXED, fixed_point, ratio_interval
+from riszoo.metrics.boxes import BoxRule
 from riszoo.metrics.protocols import Protocol, Resampling
 from riszoo.metrics.rows import COUNTS, SHARED, Ints, Rows
 from riszoo.metrics.summary import Values, chosen_sentences, pair_iou, pooled, sentence_value, summarise
@@ -62,13 +63,18 @@ class Evaluation:
 
 def write_results(folder: Path, results: Mapping[str, Evaluation], circumstances: Mapping[str, Any]) -> dict[str, Any]:
     """Write all three kinds of file; `results` has one evaluation a split. Gives back what `metrics.json` holds."""
-    metrics = {"format": 1, "splits": {name: report(result) for name, result in results.items()}}
+    metrics: dict[str, Any] = {"format": 1, "splits": {name: report(result) for name, result in results.items()}}
+    if together := pooled_reports(results):
+        metrics["pooled"] = together
     for name, result in results.items():
         write_atomically(folder / f"sentences-{name}.csv", sentence_table(result))
-    run = {**dict.fromkeys(CIRCUMSTANCES, NOT_STATED), **circumstances}
-    write_atomically(folder / RUN, _json(run))
-    write_atomically(folder / METRICS, _json(metrics))
+    write_circumstances(folder, circumstances)
+    write_atomically(folder / METRICS, as_json(metrics))
     return metrics
+
+
+def write_circumstances(folder: Path, circumstances: Mapping[str, Any]) -> None:
+    write_atomically(folder / RUN, as_json({**dict.fromkeys(CIRCUMSTANCES, NOT_STATED), **circumstances}))
 
 
 def report(result: Evaluation) -> dict[str, Any]:
@@ -77,19 +83,46 @@ def report(result: Evaluation) -> dict[str, Any]:
     return {
         "set": asked[0].set if asked else None,
         "split": asked[0].split if asked else None,
-        "sentences": len(asked),
-        "no_target_sentences": int(result.rows.no_target.sum()),
-        "unanswered_sentences": int(result.rows.unanswered.sum()),
+        **_sizes(result.rows),
         "pictures": len({sample.picture for sample in asked}),
         "chosen": dict(result.facts),
         "protocols": {protocol.name: _numbers(result, protocol) for protocol in result.rows.protocols},
     }
 
 
-def _numbers(result: Evaluation, protocol: Protocol) -> dict[str, Any]:
+def pooled_reports(results: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """The sentences of all splits of a run taken together, for protocols that do so (ReLA's `full`).
+
+    Splits whose sentences a control changed stay out. There are no intervals: pictures may be shared between splits.
+    """
+    plain = {name: result for name, result in results.items() if result.facts.get("control", "none") == "none"}
+    found: dict[str, Any] = {}
+    for protocol in {p.name: p for result in plain.values() for p in result.rows.protocols if p.full}.values():
+        own = {name: result.rows for name, result in plain.items() if protocol in result.rows.protocols}
+        if len(own) > 1:
+            rows = Rows.pooled(list(own.values()), protocol)
+            entry = found.setdefault(str(protocol.full), _sizes(rows) | {"of": sorted(own), "protocols": {}})
+            entry["protocols"][protocol.name] = _told(rows, protocol) | {"intervals": {}, "by_type": {}}
+    return found
+
+
+def _sizes(rows: Rows) -> dict[str, int]:
     return {
-        "definition": protocol.definition() | {"no_target_said_by": _no_target_said_by(result.rows, protocol)},
-        "values": _without_nan(summarise(result.rows, protocol)),
+        "sentences": len(rows),
+        "no_target_sentences": int(rows.no_target.sum()),
+        "unanswered_sentences": int(rows.unanswered.sum()),
+    }
+
+
+def _told(rows: Rows, protocol: Protocol) -> dict[str, Any]:
+    return {
+        "definition": protocol.definition() | {"no_target_said_by": _no_target_said_by(rows, protocol)},
+        "values": _without_nan(summarise(rows, protocol)),
+    }
+
+
+def _numbers(result: Evaluation, protocol: Protocol) -> dict[str, Any]:
+    return _told(result.rows, protocol) | {
         "intervals": intervals(result, protocol),
         "by_type": by_type(result, protocol),
     }
@@ -129,7 +162,7 @@ def _without_nan(values: Values) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
-def _json(content: Any) -> str:
+def as_json(content: Any) -> str:
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -216,6 +249,7 @@ def _protocol(definition: Mapping[str, Any]) -> Protocol:
     truth["frame"] = tuple(truth["frame"]) if truth["frame"] else None
     known["truth"] = Truth(**truth)
     known["precision"] = tuple(known["precision"])
+    known["box"] = BoxRule(**{**known["box"], "first": tuple(known["box"]["first"])})
     known["resampling"] = Resampling(**known["resampling"])
     known["via"] = Resampling(**known["via"]) if known["via"] else None
     return Protocol(**known)

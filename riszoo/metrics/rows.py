@@ -45,18 +45,15 @@ class Counts:
         return self.predicted + self.true - self.both
 
     @property
-    def box_both(self) -> Ints:
-        top, left = np.maximum(self.predicted_top, self.true_top), np.maximum(self.predicted_left, self.true_left)
-        bottom = np.minimum(self.predicted_bottom, self.true_bottom)
-        right = np.minimum(self.predicted_right, self.true_right)
-        overlap: Ints = np.maximum(bottom - top, 0) * np.maximum(right - left, 0)
-        return overlap
+    def predicted_box(self) -> Ints:
+        """(n, 4): x0, y0, x1, y1"""
+        sides = self.predicted_left, self.predicted_top, self.predicted_right, self.predicted_bottom
+        return np.stack(sides, -1)
 
     @property
-    def box_either(self) -> Ints:
-        predicted = (self.predicted_bottom - self.predicted_top) * (self.predicted_right - self.predicted_left)
-        true = (self.true_bottom - self.true_top) * (self.true_right - self.true_left)
-        return predicted + true - self.box_both
+    def true_box(self) -> Ints:
+        """(n, 4): x0, y0, x1, y1"""
+        return np.stack([self.true_left, self.true_top, self.true_right, self.true_bottom], -1)
 
 
 COUNTS = tuple(field.name for field in fields(Counts))
@@ -83,6 +80,18 @@ class Rows:
                 " on one process only (with a Trainer: use_distributed_sampler=False)"
             )
         return cls(tuple(protocols), values)
+
+    @classmethod
+    def pooled(cls, parts: Sequence[Rows], protocol: Protocol) -> Rows:
+        """The rows of several splits under one protocol; a place is then one in its own split."""
+        start = len(SHARED)
+        width = len(COUNTS)
+        places = [start + width * part.protocols.index(protocol) for part in parts]
+        blocks = [
+            np.concatenate([part.values[:, :start], part.values[:, place : place + width]], -1)
+            for part, place in zip(parts, places, strict=True)
+        ]
+        return cls((protocol,), np.concatenate(blocks))
 
     def __len__(self) -> int:
         return len(self.values)

@@ -1,13 +1,10 @@
-"""Metrics for masks that any other code produced: a folder of PNG files, or a JSON file of RLEs."""
+"""Metrics for masks, or boxes, that any other code produced: a folder of PNG files, or a JSON file."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,26 +12,18 @@ from PIL import Image, UnidentifiedImageError
 
 from riszoo.arguments import OneSentence
 from riszoo.batch import Sample
-from riszoo.data.base import Record, Split, Target
-from riszoo.data.masks import Mask, shrink
+from riszoo.data.base import Record, Split
+from riszoo.data.masks import Mask, Truth, shrink
 from riszoo.data.questions import Questions
 from riszoo.errors import UserError
+from riszoo.metrics import score_boxes
 from riszoo.metrics.counts import count
+from riszoo.metrics.predictions import MaskPrediction, are_boxes, read_predictions, trouble
 from riszoo.metrics.protocols import Protocol, get_protocols
 from riszoo.metrics.record import Evaluation, write_results
 from riszoo.metrics.rle import RunLengths, decode
-from riszoo.metrics.rows import NO_ANSWER, NO_HEAD, Rows
+from riszoo.metrics.rows import NO_ANSWER, NO_HEAD, Ints, Rows
 from riszoo.metrics.table import render
-
-NAMED = 3
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A mask not yet read. `no_target` is what a no-target head said, where there is one."""
-
-    source: Path | RunLengths
-    no_target: bool | None = None
 
 
 @dataclass
@@ -47,98 +36,113 @@ class Scored:
     extra: list[str] = field(default_factory=list)
 
     def warnings(self) -> list[str]:
-        """One sentence for each kind of trouble, naming the first few."""
-        kinds = {
-            "have no prediction and count as IoU 0": self.missing,
-            "have a prediction that cannot be used and count as IoU 0": self.misfit,
-            "are not in the split; their predictions are ignored": self.extra,
-        }
-        return [f"{len(ids)} sentences {what}: {_few(ids)}" for what, ids in kinds.items() if ids]
+        return trouble(
+            {
+                "have no prediction and count as IoU 0": self.missing,
+                "have a prediction that cannot be used and count as IoU 0": self.misfit,
+                "are not in the split; their predictions are ignored": self.extra,
+            }
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`riszoo score PREDICTIONS --data refcoco --split testA`"""
     parser = OneSentence(prog="riszoo score", description=__doc__)
-    parser.add_argument("predictions", nargs="?", type=Path, help="a folder of <sentence id>.png, or a JSON of RLEs")
+    parser.add_argument(
+        "predictions", nargs="?", type=Path, help="a folder of <sentence id>.png, or a JSON of RLEs or of boxes"
+    )
     parser.add_argument("--predictions", dest="named", type=Path, metavar="PATH", help="the same, by name")
     parser.add_argument("--data", default="scenes", help="a data set's recipe")
     parser.add_argument("--root", help="where the data set lies")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--protocol", default="original", help="one or several, with commas")
+    parser.add_argument("--protocol", help="of masks: one or several, with commas; original when left out")
     parser.add_argument("--out", type=Path, help="the folder for the result; beside the predictions when left out")
     options = parser.parse_args(argv)
-    predictions: Path | None = options.named or options.predictions
-    if predictions is None:
+    path: Path | None = options.named or options.predictions
+    if path is None:
         raise UserError("name the masks to score: riszoo score PREDICTIONS, a folder of PNGs or a JSON file of RLEs")
-    protocols = get_protocols(options.protocol)
+    protocols = get_protocols(options.protocol or "original")
     from riszoo.data import commands
 
-    scored = score(predictions, commands.opened(options.data, options.root).split(options.split), protocols)
-    out = options.out or predictions.with_name(f"{predictions.stem}-score")
-    counts = {"missing": len(scored.missing), "misfit": len(scored.misfit), "extra": len(scored.extra)}
-    name = scored.evaluation.samples[0].split
-    metrics = write_results(out, {name: scored.evaluation}, {"predictions": str(predictions), **counts})
-    print("\n".join([*scored.warnings(), render(metrics), f"results: {out}"]))
+    split = commands.opened(options.data, options.root).split(options.split)
+    found, out = read_predictions(path), options.out or path.with_name(f"{path.stem}-score")
+    if not are_boxes(found):
+        told = _masks(found, split, protocols, path, out)
+    elif options.protocol is None:
+        told = score_boxes.told(found, split, path, out)
+    else:
+        raise UserError(f"{path} holds boxes, and '{options.protocol}' is a rule for masks: leave --protocol out")
+    print("\n".join([*told, f"results: {out}"]))
     return 0
 
 
-def _few(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
+def _masks(
+    found: dict[str, MaskPrediction], split: Split, protocols: Sequence[Protocol], path: Path, out: Path
+) -> list[str]:
+    """The result's files are written, and what there is to say."""
+    scored = score(found, split, protocols)
+    counts = {"missing": len(scored.missing), "misfit": len(scored.misfit), "extra": len(scored.extra)}
+    metrics = write_results(out, {split.name: scored.evaluation}, {"predictions": str(path), **counts})
+    return [*scored.warnings(), render(metrics)]
 
 
-def score(predictions: Path, split: Split, protocols: Sequence[Protocol]) -> Scored:
+def score(found: Mapping[str, MaskPrediction], split: Split, protocols: Sequence[Protocol]) -> Scored:
     """Every sentence of the split against the mask filed under its id.
 
     The masks are ready, at the picture's own size: no threshold is applied, and a protocol that compares elsewhere
     shrinks them by nearest neighbour.
     """
-    found = read_predictions(predictions)
-    samples = Questions(split, (1, 1), "squeeze").samples(range(len(split.sentence_target)))
+    scored = Scored(Evaluation(Rows(tuple(protocols), np.zeros((0, 0), np.int64)), []))
+    samples: list[Sample] = []
+    blocks = []
+    for record, asked, places in Questions(split, (1, 1), "squeeze").by_picture():
+        answers = [found.get(sample.id) for sample in asked]
+        masks = [_mask(answer, record.size) for answer in answers]
+        scored.missing += [sample.id for sample, answer in zip(asked, answers, strict=True) if answer is None]
+        lost = [answer is not None and mask is None for answer, mask in zip(answers, masks, strict=True)]
+        scored.misfit += [sample.id for sample, gone in zip(asked, lost, strict=True) if gone]
+        blocks.append(np.concatenate([_shared(asked, answers, masks), _counts(masks, record, places, protocols)], -1))
+        samples += asked
     if not samples:
         raise UserError(f"split '{split.name}' of {split.set} has no sentences to score")
-    scored = Scored(Evaluation(Rows(tuple(protocols), np.zeros((0, 0), np.int64)), samples, split.describe()))
-    lines = []
-    for picture, asked in groupby(samples, lambda sample: int(split.sentence_picture[sample.index])):
-        record, first = split[picture], int(np.searchsorted(split.target_picture, picture))
-        for sample in asked:
-            target = record.targets[int(split.sentence_target[sample.index]) - first]
-            lines.append(_line(found.pop(sample.id, None), record, target, sample, protocols, scored))
-    scored.extra += sorted(found)
-    scored.evaluation = replace(scored.evaluation, rows=Rows.sort(protocols, np.array(lines, np.int64)))
+    scored.extra += sorted(found.keys() - {sample.id for sample in samples})
+    scored.evaluation = Evaluation(Rows.sort(protocols, np.concatenate(blocks)), samples, split.describe())
     return scored
 
 
-def _line(
-    prediction: Prediction | None,
-    record: Record,
-    target: Target,
-    sample: Sample,
-    protocols: Sequence[Protocol],
-    scored: Scored,
-) -> list[int]:
-    """One row of the table."""
-    mask = None if prediction is None else _mask(prediction, record.size)
-    if prediction is None:
-        scored.missing.append(sample.id)
-    elif mask is None:
-        scored.misfit.append(sample.id)
-    said = None if prediction is None else prediction.no_target
-    head = NO_ANSWER if mask is None else NO_HEAD if said is None else int(said)
-    line = [sample.index, int(sample.no_target), head]
+def _shared(samples: Sequence[Sample], answers: Sequence[MaskPrediction | None], masks: Sequence[Mask | None]) -> Ints:
+    """(n, 3): place in the split, whether nothing is meant, what a head said."""
+    lines = []
+    for sample, answer, mask in zip(samples, answers, masks, strict=True):
+        said = NO_HEAD if answer is None or answer.no_target is None else int(answer.no_target)
+        lines.append([sample.index, int(sample.no_target), NO_ANSWER if mask is None else said])
+    return np.array(lines, np.int64)
+
+
+def _counts(masks: Sequence[Mask | None], record: Record, places: Sequence[int], protocols: Sequence[Protocol]) -> Ints:
+    """(n, 13 a protocol): every sentence of one picture at once, each target drawn once a variant."""
+    empty = np.zeros(record.size, np.bool_)
+    predicted = np.stack([empty if mask is None else mask for mask in masks])
+    true = {protocol.truth.key: _drawn(record, places, protocol.truth) for protocol in protocols}
+    blocks = []
     for protocol in protocols:
-        line += _counts(np.zeros(record.size, np.bool_) if mask is None else mask, target, protocol)
-    return line
+        frame, known = protocol.truth.frame, true[protocol.truth.key]
+        ready = predicted if frame is None else np.stack([shrink(mask, frame) for mask in predicted])
+        sizes = [frame or record.size] * len(masks)
+        blocks.append(count(torch.from_numpy(ready), torch.from_numpy(known), sizes, protocol.band).numpy())
+    return np.concatenate(blocks, -1)
 
 
-def _counts(mask: Mask, target: Target, protocol: Protocol) -> list[int]:
-    true = np.ascontiguousarray(target.segmentation.draw(protocol.truth))
-    ready = mask if protocol.truth.frame is None else shrink(mask, protocol.truth.frame)
-    counts = count(torch.from_numpy(ready)[None], torch.from_numpy(true)[None], [true.shape], protocol.band)
-    return [int(number) for number in counts[0]]
+def _drawn(record: Record, places: Sequence[int], truth: Truth) -> Mask:
+    """(n, h, w): the truth of each sentence."""
+    masks = {place: record.targets[place].segmentation.draw(truth) for place in sorted(set(places))}
+    return np.stack([masks[place] for place in places])
 
 
-def _mask(prediction: Prediction, size: tuple[int, int]) -> Mask | None:
-    """None where it does not fit the picture, or cannot be read."""
+def _mask(prediction: MaskPrediction | None, size: tuple[int, int]) -> Mask | None:
+    """None where there is none, it does not fit the picture, or cannot be read."""
+    if prediction is None:
+        return None
     if isinstance(prediction.source, RunLengths):
         return decode(prediction.source, size)
     try:
@@ -149,49 +153,3 @@ def _mask(prediction: Prediction, size: tuple[int, int]) -> Mask | None:
             return filled
     except (UnidentifiedImageError, OSError, SyntaxError):
         return None
-
-
-def read_predictions(path: Path) -> dict[str, Prediction]:
-    """Sentence id -> prediction, from `<id>.png` files or from a JSON list or dict of RLEs."""
-    if path.is_dir():
-        found = {file.stem: Prediction(file) for file in sorted(path.glob("*.png"))}
-        if not found:
-            raise UserError(f"{path} holds no predictions: a mask is a file named <sentence id>.png")
-        return found
-    try:
-        content = json.loads(path.read_text())
-    except OSError:
-        raise UserError(f"{path} cannot be read: give a folder of PNG masks, or a JSON file of RLEs") from None
-    except ValueError:
-        raise UserError(f"{path} is not valid JSON: give a list of {{id, segmentation}}, or a folder of PNGs") from None
-    return _from_json(content, path)
-
-
-def _from_json(content: Any, path: Path) -> dict[str, Prediction]:
-    if isinstance(content, dict):
-        content = [{"id": name, **_entry(value)} for name, value in content.items()]
-    if not isinstance(content, list):
-        raise UserError(f"{path} holds neither a list nor a dict of predictions")
-    found: dict[str, Prediction] = {}
-    for place, item in enumerate(content):
-        name, prediction = _one(item, f"prediction {place} of {path}")
-        if name in found:
-            raise UserError(f"{path} has two predictions for sentence '{name}'")
-        found[name] = prediction
-    return found
-
-
-def _entry(value: Any) -> Mapping[str, Any]:
-    """In a dict, a value is the RLE itself or an entry with `segmentation`."""
-    if isinstance(value, dict) and "segmentation" in value:
-        return value
-    return {"segmentation": value}
-
-
-def _one(item: Any, where: str) -> tuple[str, Prediction]:
-    if not isinstance(item, dict) or not isinstance(item.get("id"), str | int):
-        raise UserError(f"{where} has no 'id' of a sentence")
-    said = item.get("no_target")
-    if said is not None and not isinstance(said, bool):
-        raise UserError(f"{where}: 'no_target' is {said!r}, which is neither true nor false")
-    return str(item["id"]), Prediction(RunLengths.read(item.get("segmentation"), where), said)

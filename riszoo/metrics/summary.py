@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from riszoo.metrics.boxes import at_least, found
 from riszoo.metrics.protocols import Protocol
-from riszoo.metrics.rows import Bools, Counts, Floats, Ints, Rows
+from riszoo.metrics.rows import Bools, Floats, Ints, Rows
 
 Values = dict[str, float]
 
@@ -27,7 +28,10 @@ def summarise(rows: Rows, protocol: Protocol) -> Values:
     values = {"oIoU": _ratio(inside[chosen].sum(), either[chosen].sum()), "mIoU": _mean(iou)}
     passed = {t: passes(rows, t, protocol)[chosen] for t in protocol.precision}
     values |= {protocol.pass_name(t): _share(hits) for t, hits in passed.items()}
-    values["box@0.5"] = _share(_boxes_pass(counts, protocol)[chosen])
+    boxed = found(counts.predicted_box, counts.true_box, protocol.box)
+    values["box@0.5"] = _share(boxed[chosen])
+    if protocol.inconsistent:
+        values["IE"] = _share((boxed != passes(rows, 50, protocol))[chosen])
     if protocol.band:
         values["bIoU"] = _mean(plain_iou(counts.band_both, counts.band_either)[chosen])
     return values | _general(rows, protocol, values) | {"n": float(chosen.sum())}
@@ -73,17 +77,7 @@ def passes(rows: Rows, percent: int, protocol: Protocol) -> Bools:
         iou = pair_iou(rows, protocol)
         return iou >= threshold if protocol.tie == ">=" else iou > threshold
     inside, either = pooled(rows, protocol)
-    return _at_least(100 * inside, percent * either, protocol.tie)
-
-
-def _at_least(part: Ints, whole: Ints, tie: str) -> Bools:
-    """An empty union never passes."""
-    reached: Bools = (part >= whole) & (whole > 0) if tie == ">=" else part > whole
-    return reached
-
-
-def _boxes_pass(counts: Counts, protocol: Protocol) -> Bools:
-    return _at_least(2 * counts.box_both, counts.box_either, protocol.box_tie)
+    return at_least(100 * inside, percent * either, protocol.tie)
 
 
 def _rejects(rows: Rows, protocol: Protocol) -> Bools:

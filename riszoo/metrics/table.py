@@ -11,7 +11,7 @@ NONE = "-"
 
 def render(metrics: Mapping[str, Any]) -> str:
     """What `metrics.json` holds, as text."""
-    splits: Mapping[str, Split] = metrics["splits"]
+    splits: Mapping[str, Split] = metrics["splits"] | metrics.get("pooled", {})
     names = dict.fromkeys(name for split in splits.values() for name in split["protocols"])
     return "\n\n".join(_protocol_table(name, splits) for name in names)
 
@@ -22,7 +22,7 @@ def _protocol_table(name: str, splits: Mapping[str, Split]) -> str:
     title = f"{name}: {definition['mirrors']}; compared at {definition['eval_size']} size"
     passed = [f"Pr@{t / 100:g}" for t in definition["precision"] if t % 10 == 0]
     meant = any(split["no_target_sentences"] for split in own.values())
-    further = [column for column in ("gIoU", "cIoU", "N-acc", "T-acc", "acc") if meant] + ["bIoU", "box@0.5"]
+    further = [column for column in ("gIoU", "cIoU", "N-acc", "T-acc", "acc") if meant] + ["bIoU", "box@0.5", "IE"]
     parts = [_numbers(own, name, ["oIoU", "mIoU", *passed]), _numbers(own, name, further), _types(own, name)]
     return "\n\n".join([title, *filter(None, parts)])
 
@@ -38,7 +38,7 @@ def _numbers(splits: Mapping[str, Split], name: str, columns: Sequence[str]) -> 
         numbers = [_with_interval(entry, column) for column in columns]
         n = entry["values"]["n"] if "mIoU" in columns else splits[title]["sentences"]
         lines.append([title, *numbers, f"{n:.0f}"])
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def _with_interval(entry: Mapping[str, Any], column: str) -> str:
@@ -51,13 +51,13 @@ def _with_interval(entry: Mapping[str, Any], column: str) -> str:
 
 def _types(splits: Mapping[str, Split], name: str) -> str:
     """mIoU by kind of sentence, gIoU for kinds that always mean nothing."""
-    entries = {title: split["protocols"][name]["by_type"] for title, split in splits.items()}
+    entries = {title: split["protocols"][name]["by_type"] for title, split in splits.items() if "of" not in split}
     kinds = sorted({kind for entry in entries.values() for kind in entry})
     if not kinds:
         return ""
     lines = [["mIoU by type", *entries]]
     lines += [[kind, *(_type_cell(entry.get(kind)) for entry in entries.values())] for kind in kinds]
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def _type_cell(values: Mapping[str, Any] | None) -> str:
@@ -71,7 +71,7 @@ def _number(value: float | None) -> str:
     return NONE if value is None else f"{value:.2f}"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
+def aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

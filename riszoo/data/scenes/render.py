@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
 from riszoo.data.base import Pixels
-from riszoo.data.masks import Mask, Segmentation, Truth, shrink
+from riszoo.data.masks import Box, Mask, Segmentation, Truth, around, shrink
 from riszoo.data.scenes.shapes import GRAIN, RING_HOLE, Outline, outline
 from riszoo.data.scenes.world import NOISE_OFFSETS, Ground, Scene, Thing
 
@@ -75,6 +75,11 @@ class Silhouette(Segmentation):
     def draw(self, truth: Truth) -> Mask:
         mask = self.rendering.mask(self.things)
         return mask if truth.frame is None else shrink(mask, truth.frame)
+
+    def boxes(self) -> list[Box]:
+        """Around the visible part of each thing."""
+        each = (1 << k for k in range(self.things.bit_length()) if self.things >> k & 1)
+        return [around(self.rendering.mask(thing)) for thing in each]
 
 
 def _lay(canvas: Image.Image, thing: Thing, number: int, unit: float) -> None:
