@@ -14,19 +14,27 @@ from torch import Tensor
 from riszoo.metrics.resample import Size
 
 
-def count(predicted: Tensor, true: Tensor, sizes: Sequence[Size], band: float) -> Tensor:
-    """(n, M0, M1) bool each -> (n, 13) int64 in the order of `rows.COUNTS`."""
-    masks = torch.stack([predicted & true, predicted, true])  # (3, n, M0, M1)
-    along_y, along_x = masks.sum(-1, dtype=torch.int32), masks.sum(-2, dtype=torch.int32)  # (3, n, M0), (3, n, M1)
-    areas = along_y.sum(-1).T  # (n, 3)
-    bands = boundary_counts(masks[1:], sizes, band) if band else areas.new_zeros(len(areas), 2)
-    return torch.cat([areas, bands, *boxes(along_y[1:], along_x[1:])], -1)
+def count(predicted: Tensor, true: Tensor, sizes: Sequence[Size], band: float, corner: Size = (0, 0)) -> Tensor:
+    """(n, m0, m1) and (n, M0, M1) bool -> (n, 13) int64 in the order of `rows.COUNTS`.
+
+    The prediction may be a window of the frame with its first cell at `corner`, beyond which it is False; with a band
+    both are whole.
+    """
+    top, left = corner
+    both = predicted & true[:, top : top + predicted.shape[1], left : left + predicted.shape[2]]
+    area, box = _area_and_box(predicted)
+    true_area, true_box = _area_and_box(true)
+    box = torch.where(box[:, 2:3] > 0, box + box.new_tensor([top, left, top, left]), box) if any(corner) else box
+    areas = torch.stack([both.sum((-2, -1)), area, true_area], -1)
+    bands = boundary_counts(torch.stack([predicted, true]), sizes, band) if band else areas.new_zeros(len(areas), 2)
+    return torch.cat([areas, bands, box, true_box], -1)
 
 
-def boxes(along_y: Tensor, along_x: Tensor) -> Tensor:
-    """Mask pixels in each row and column -> (..., 4): top, left, bottom, right, half-open; all 0 around nothing."""
+def _area_and_box(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, M0, M1) -> (n,) and (n, 4): top, left, bottom, right, half-open; all 0 around nothing."""
+    along_y, along_x = masks.sum(-1, dtype=torch.int32), masks.sum(-2, dtype=torch.int32)  # (n, M0), (n, M1)
     (top, bottom), (left, right) = _extent(along_y), _extent(along_x)
-    return torch.stack([top, left, bottom, right], -1)
+    return along_y.sum(-1), torch.stack([top, left, bottom, right], -1)
 
 
 def _extent(totals: Tensor) -> tuple[Tensor, Tensor]:

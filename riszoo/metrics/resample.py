@@ -9,57 +9,66 @@ Letters: n maps, each h x w or H x W in, M0 x M1 out (the largest in the batch; 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from riszoo.batch import Geometry
 from riszoo.metrics.protocols import Kernel, Protocol, Resampling
 
 Size = tuple[int, int]
+Window = tuple[slice, slice]  # rows and columns
 _CUBIC = -0.75  # the constant that PyTorch and OpenCV share
 
 
-@dataclass(frozen=True)
-class Axis:
-    """One axis of a resize, for each map: where its new cells lie on the old grid.
+class Axis(NamedTuple):
+    """One axis of a resize: where its new cells lie on the old grid.
 
-    The picture covers `inside` cells of a frame of `frame` cells, from cell `offset` on; the grid of `grid` cells
-    covers the whole frame, and the new frame of `cells` cells covers the picture alone. All (n,) float64.
+    The picture covers `inside` cells of a frame of `frame` cells, from cell `offset` on; the old grid covers the whole
+    frame, and the new one of `cells` cells covers the picture alone.
     """
 
-    inside: Tensor
-    offset: Tensor
-    frame: Tensor
-    cells: Tensor
+    inside: int
+    offset: int
+    frame: int
+    cells: int
 
-    def positions(self, grid: int, longest: int, align_corners: bool) -> Tensor:
-        """(n, longest): the place of each new cell's centre among the old centres, the first being 0."""
-        cell = torch.arange(longest, dtype=torch.float64)
-        inside, offset, frame, cells = (a[:, None] for a in (self.inside, self.offset, self.frame, self.cells))
+    def positions(self, grid: int, align_corners: bool) -> Tensor:
+        """(m,) float64: the place of each new cell's centre among the old centres, the first being 0."""
+        cell = torch.arange(self.cells, dtype=torch.float64)
         if align_corners:
-            place = offset + cell * (inside - 1) / (cells - 1).clamp(min=1)
-            return place * (grid - 1) / (frame - 1).clamp(min=1)
-        return ((cell + 0.5) * inside / cells + offset) * grid / frame - 0.5
+            place = self.offset + cell * (self.inside - 1) / max(self.cells - 1, 1)
+            return place * (grid - 1) / max(self.frame - 1, 1)
+        return ((cell + 0.5) * self.inside / self.cells + self.offset) * grid / self.frame - 0.5
 
-    def box(self, grid: int) -> tuple[Tensor, Tensor]:
-        """(n, 1) each: the first and the last cell of the grid that hold picture."""
-        first = (self.offset * grid / self.frame).floor()
-        last = ((self.offset + self.inside) * grid / self.frame).ceil() - 1
-        return first[:, None], last[:, None]
+    def box(self, grid: int) -> tuple[int, int]:
+        """The first and the last cell of the old grid that hold picture."""
+        first = self.offset * grid // self.frame
+        return first, -(-(self.offset + self.inside) * grid // self.frame) - 1
 
 
-def axes(geometries: Sequence[Geometry], sizes: Sequence[Size]) -> list[Axis]:
+Axes = tuple[Axis, Axis]
+
+
+def axes(geometries: Sequence[Geometry], sizes: Sequence[Size]) -> list[Axes]:
     """How each picture lies in its frame, along y and along x, and how many cells it is compared at."""
-    rows = [(g.inside, g.offset, g.frame, size) for g, size in zip(geometries, sizes, strict=True)]
-    table = torch.tensor(rows, dtype=torch.float64)  # (n, 4, 2)
-    return [Axis(*table[:, :, axis].unbind(1)) for axis in range(2)]
+    found = {pair: _axes(*pair) for pair in set(zip(geometries, sizes, strict=True))}
+    return [found[pair] for pair in zip(geometries, sizes, strict=True)]
 
 
-def whole(frames: Sequence[Size]) -> list[Axis]:
+def _axes(geometry: Geometry, size: Size) -> Axes:
+    along = zip(geometry.inside, geometry.offset, geometry.frame, size, strict=True)
+    y, x = (Axis(*numbers) for numbers in along)
+    return y, x
+
+
+def whole(frames: Sequence[Size]) -> list[Axes]:
     """From a grid over the frame to every cell of the frame itself."""
-    return axes([Geometry("squeeze", frame, frame, (1.0, 1.0), (0, 0)) for frame in frames], frames)
+    return [(Axis(h, 0, h, h), Axis(w, 0, w, w)) for h, w in frames]
 
 
 def taps(positions: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
@@ -82,16 +91,18 @@ def _outer(x: Tensor) -> Tensor:
     return ((x - 5) * x + 8) * x * _CUBIC - 4 * _CUBIC
 
 
-def resize(maps: Tensor, along: Sequence[Axis], how: Resampling) -> Tensor:
-    """(n, h, w) float32 -> (n, M0, M1)."""
+def resize(maps: Tensor, along: Sequence[Axes], how: Resampling, window: Window | None = None) -> Tensor:
+    """(n, h, w) float32 -> (n, M0, M1), or a window of it."""
     n, h, w = maps.shape
+    within = window or (slice(None), slice(None))
     (rows, row_weights), (cols, col_weights) = (
-        _taps_inside(axis, grid, how, maps.device) for axis, grid in zip(along, (h, w), strict=True)
+        tuple(part[:, span].to(maps.device, non_blocking=True) for part in _stacked(lines, grid, how))
+        for lines, grid, span in zip(zip(*along, strict=True), (h, w), within, strict=True)
     )
     # columns first: the grid's few rows are gathered by cell, the many new rows then copied whole
     wide = torch.zeros(())
     for k in range(cols.shape[-1]):
-        part = maps.gather(2, cols[:, None, :, k].expand(-1, h, -1)) * col_weights[:, None, :, k]
+        part = maps.gather(2, cols[:, None, :, k].expand(n, h, -1)) * col_weights[:, None, :, k]
         wide = part if k == 0 else wide + part  # (n, h, M1)
     stacked = wide.flatten(0, 1)  # (n h, M1)
     first_row = torch.arange(n, device=maps.device)[:, None] * h
@@ -103,33 +114,82 @@ def resize(maps: Tensor, along: Sequence[Axis], how: Resampling) -> Tensor:
     return out
 
 
-def _taps_inside(axis: Axis, grid: int, how: Resampling, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Taps that stay on the grid: beyond the border they repeat its last cell, or weigh nothing."""
-    longest = int(axis.cells.max())
-    cells, weights = taps(axis.positions(grid, longest, how.align_corners), how.kernel)
+def _stacked(lines: Sequence[Axis], grid: int, how: Resampling) -> tuple[Tensor, Tensor]:
+    """The taps of one axis, (n, m, k) each, or (1, m, k) where all maps lie alike; a shorter one repeats cell 0."""
+    own = {line: _taps_inside(line, grid, how) for line in dict.fromkeys(lines)}
+    if len(own) == 1:
+        ((cells, weights),) = own.values()
+        return cells[None], weights[None]
+    each = [own[line] for line in lines]
+    cells, weights = (torch.nn.utils.rnn.pad_sequence([one[i] for one in each], batch_first=True) for i in range(2))
+    return cells, weights
+
+
+@lru_cache(maxsize=512)
+def _taps_inside(axis: Axis, grid: int, how: Resampling) -> tuple[Tensor, Tensor]:
+    """Taps that stay on the grid: beyond the border they repeat its last cell, or weigh nothing. Read only."""
+    cells, weights = taps(axis.positions(grid, how.align_corners), how.kernel)
     if how.border == "picture":
-        first, last = axis.box(grid)
-        cells = cells.clamp(min=first[..., None], max=last[..., None])
+        cells = cells.clamp(*axis.box(grid))
     elif how.border == "zero":
         weights = weights * ((cells >= 0) & (cells < grid))
-    cells = cells.clamp(0, grid - 1).long()
-    return cells.to(device, non_blocking=True), weights.float().to(device, non_blocking=True)
+    return cells.clamp(0, grid - 1).long(), weights.float()
 
 
 def foreground(logits: Tensor, geometries: Sequence[Geometry], sizes: Sequence[Size], protocol: Protocol) -> Tensor:
     """(n, h, w) logits over each network frame -> (n, M0, M1) bool: the protocol's mask, False beyond each size."""
+    maps, along = _last_maps(logits, geometries, protocol), axes(geometries, sizes)
+    mask = _decided(resize(maps, along, protocol.resampling), protocol)
+    if len(set(sizes)) == 1:
+        return mask
+    ends = torch.tensor(sizes).T  # (2, n)
+    rows, cols = (torch.arange(mask.shape[1 + i]) < ends[i][:, None] for i in range(2))
+    return mask & (rows[:, :, None] & cols[:, None, :]).to(mask.device, non_blocking=True)
+
+
+def foreground_window(logits: Tensor, geometry: Geometry, size: Size, protocol: Protocol) -> tuple[Tensor, Size]:
+    """Maps that lie alike -> the window that holds all of their foreground, and its corner. Looks at their values."""
+    maps, along = _last_maps(logits, [geometry], protocol), axes([geometry], [size])
+    window = _reach(maps, along[0], protocol)
+    mask = _decided(resize(maps, along, protocol.resampling, window), protocol)
+    return mask, (window[0].start, window[1].start)
+
+
+def _last_maps(logits: Tensor, geometries: Sequence[Geometry], protocol: Protocol) -> Tensor:
+    """What the last resize starts from."""
     maps = _score(logits, protocol)
     if protocol.via is not None:
         maps = resize(maps, whole([g.frame for g in geometries]), protocol.via)
-    if protocol.when == "frame":
-        maps = _above(maps, protocol).float()
-    along = axes(geometries, sizes)
-    maps = resize(maps, along, protocol.resampling)
-    mask = _above(maps, protocol) if protocol.when == "end" else maps > 0
-    if len(set(sizes)) == 1:
-        return mask
-    rows, cols = (torch.arange(maps.shape[1 + i]) < axis.cells[:, None] for i, axis in enumerate(along))
-    return mask & (rows[:, :, None] & cols[:, None, :]).to(mask.device, non_blocking=True)
+    return _above(maps, protocol).float() if protocol.when == "frame" else maps
+
+
+def _decided(maps: Tensor, protocol: Protocol) -> Tensor:
+    return _above(maps, protocol) if protocol.when == "end" else maps > 0
+
+
+def _reach(maps: Tensor, along: Axes, protocol: Protocol) -> Window:
+    """Rows and columns beyond which nothing can be foreground: a weighted mean of low values is low.
+
+    Not so with a kernel that has negative weights, or a threshold that rounding could reach: then it is everything.
+    """
+    threshold = protocol.threshold if protocol.when == "end" else 0.0
+    inclusive = protocol.inclusive and protocol.when == "end"
+    if protocol.resampling.kernel == "bicubic" or threshold < 0 or inclusive:
+        return slice(0, along[0].cells), slice(0, along[1].cells)
+    low = 0.999 * threshold
+    rows, cols = (
+        _span(maps.amax(others).numpy() <= low, _taps_inside(axis, maps.shape[side], protocol.resampling)[0].numpy())
+        for axis, side, others in zip(along, (1, 2), ((0, 2), (0, 1)), strict=True)
+    )
+    return rows, cols
+
+
+def _span(low: NDArray[np.bool_], cells: NDArray[np.int64]) -> slice:
+    """The new cells that read any old cell that is not low (a nan is not); at least one."""
+    high = np.flatnonzero(~low)
+    if not len(high):
+        return slice(0, 1)
+    return slice(int(np.searchsorted(cells[:, -1], high[0])), int(np.searchsorted(cells[:, 0], high[-1], "right")))
 
 
 def _score(logits: Tensor, protocol: Protocol) -> Tensor:

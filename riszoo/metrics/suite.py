@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from riszoo.batch import Batch, Geometry, Output
 from riszoo.metrics.counts import count
 from riszoo.metrics.protocols import Protocol
-from riszoo.metrics.resample import Size, foreground
+from riszoo.metrics.resample import Size, foreground, foreground_window
 from riszoo.metrics.rows import NO_HEAD, Rows, width
 from riszoo.metrics.summary import Values, summarise
 
@@ -75,16 +75,26 @@ def protocol_counts(logits: Tensor, geometries: Sequence[Geometry], batch: Batch
     truths, targets = _truths(batch, protocol)
     sizes = [protocol.truth.frame or geometry.original for geometry in geometries]
     blocks, order = [], []
-    for chunk in _chunks(sizes, geometries, CELLS_AT_ONCE.get(logits.device.type, 2**22)):
-        near = [geometries[i] for i in chunk]
-        size = [sizes[i] for i in chunk]
-        mask = foreground(logits[chunk, 0], near, size, protocol)
-        true = _padded([truths[targets[i]] for i in chunk], size, mask)
-        blocks.append(count(mask, true, size, protocol.band))
+    for chunk in _chunks(sizes, geometries, logits.device.type):
+        true = [truths[targets[i]] for i in chunk]
+        blocks.append(_chunk_counts(logits[chunk, 0], [geometries[i] for i in chunk], true, protocol))
         order += chunk
     place = torch.tensor(order, device=logits.device)
     table = torch.cat(blocks)
     return torch.empty_like(table).index_copy_(0, place, table)
+
+
+def _chunk_counts(
+    logits: Tensor, geometries: Sequence[Geometry], truths: Sequence[Tensor], protocol: Protocol
+) -> Tensor:
+    """(n, h, w) logits and their truths -> (n, 13). Where values can be looked at freely, only what may be foreground
+    is resized; bands need the whole frame."""
+    sizes = [protocol.truth.frame or geometry.original for geometry in geometries]
+    if logits.device.type == "cpu" and not protocol.band:
+        mask, corner = foreground_window(logits, geometries[0], sizes[0], protocol)
+    else:
+        mask, corner = foreground(logits, geometries, sizes, protocol), (0, 0)
+    return count(mask, _padded(truths, sizes), sizes, protocol.band, corner)
 
 
 def _truths(batch: Batch, protocol: Protocol) -> tuple[list[Tensor], list[int]]:
@@ -96,30 +106,37 @@ def _truths(batch: Batch, protocol: Protocol) -> tuple[list[Tensor], list[int]]:
     return batch.truths[protocol.truth.key], batch.target_index.tolist()
 
 
-def _chunks(sizes: Sequence[Size], geometries: Sequence[Geometry], most: int) -> Iterator[list[int]]:
-    """Sentences whose maps are in work together: those of like size, as few as the memory allows."""
+def _chunks(sizes: Sequence[Size], geometries: Sequence[Geometry], device: str) -> Iterator[list[int]]:
+    """Sentences whose maps are in work together, as few as the memory allows: on the CPU those that lie alike, so that
+    one resize serves all; elsewhere those of like size, so that there are few."""
+    most, alike = CELLS_AT_ONCE.get(device, 2**22), device == "cpu"
+    kinds = [(size, geometry.frame, geometry.valid) for size, geometry in zip(sizes, geometries, strict=True)]
     chunk: list[int] = []
     tall = wide = 0
-    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
-        grown = max(tall, sizes[i][0], geometries[i].frame[0]), max(wide, sizes[i][1], geometries[i].frame[1])
-        if chunk and (len(chunk) + 1) * grown[0] * grown[1] > most:
+    for i in sorted(range(len(sizes)), key=kinds.__getitem__):
+        own = max(sizes[i][0], geometries[i].frame[0]), max(sizes[i][1], geometries[i].frame[1])
+        grown = max(tall, own[0]), max(wide, own[1])
+        full = (len(chunk) + 1) * grown[0] * grown[1] > most or (alike and bool(chunk) and kinds[i] != kinds[chunk[0]])
+        if chunk and full:
             yield chunk
-            chunk, grown = [], (max(sizes[i][0], geometries[i].frame[0]), max(sizes[i][1], geometries[i].frame[1]))
+            chunk, grown = [], own
         chunk, (tall, wide) = [*chunk, i], grown
     if chunk:
         yield chunk
 
 
-def _padded(truths: list[Tensor], sizes: Sequence[Size], like: Tensor) -> Tensor:
-    """The chunk's truths in one tensor of the shape of its masks, False beyond each size."""
+def _padded(truths: Sequence[Tensor], sizes: Sequence[Size]) -> Tensor:
+    """The chunk's truths in one tensor, False beyond each size."""
     for truth, size in zip(truths, sizes, strict=True):
         if tuple(truth.shape) != tuple(size):
             raise ValueError(
                 f"a truth of {tuple(truth.shape)} cells is compared at {tuple(size)}: its variant is wrong"
             )
+    if len(truths) == 1:
+        return truths[0][None]
     if len(set(sizes)) == 1:
-        return torch.stack(truths)
-    padded = torch.zeros_like(like)
+        return torch.stack(list(truths))
+    padded = truths[0].new_zeros(len(truths), *(max(size[i] for size in sizes) for i in range(2)))
     for row, truth, (height, wide) in zip(padded, truths, sizes, strict=True):
         row[:height, :wide] = truth
     return padded
