@@ -13,21 +13,49 @@ from torch import Tensor
 
 from riszoo.metrics.resample import Size
 
+Box = tuple[int, int, int, int]  # top, left, bottom, right
+
 
 def count(predicted: Tensor, true: Tensor, sizes: Sequence[Size], band: float, corner: Size = (0, 0)) -> Tensor:
     """(n, m0, m1) and (n, M0, M1) bool -> (n, 13) int64 in the order of `rows.COUNTS`.
 
-    The prediction may be a window of the frame with its first cell at `corner`, beyond which it is False; with a band
-    both are whole.
+    The prediction may be a window of the frame, its first cell at `corner`, beyond which it is False.
     """
     top, left = corner
     both = predicted & true[:, top : top + predicted.shape[1], left : left + predicted.shape[2]]
-    area, box = _area_and_box(predicted)
-    true_area, true_box = _area_and_box(true)
-    box = torch.where(box[:, 2:3] > 0, box + box.new_tensor([top, left, top, left]), box) if any(corner) else box
-    areas = torch.stack([both.sum((-2, -1)), area, true_area], -1)
-    bands = boundary_counts(torch.stack([predicted, true]), sizes, band) if band else areas.new_zeros(len(areas), 2)
+    (area, box), (true_area, true_box) = _area_and_box(predicted), _area_and_box(true)
+    if corner != (0, 0):
+        box = torch.where(box[:, 2:3] > 0, box + box.new_tensor([top, left, top, left]), box)
+    areas = torch.stack([both.sum(-1, dtype=torch.int32).sum(-1), area, true_area], -1)
+    bands = areas.new_zeros(len(areas), 2)
+    if band:
+        near = _around([box, true_box], true)
+        bands = boundary_counts(torch.stack([_cut(predicted, near, corner), _cut(true, near)]), sizes, band)
     return torch.cat([areas, bands, box, true_box], -1)
+
+
+def _around(boxes: Sequence[Tensor], masks: Tensor) -> Box:
+    """One box around several, (n, 4) each, so that bands are sought where masks are; the whole frame where reading
+    the numbers would keep a device waiting."""
+    if masks.device.type != "cpu":
+        return 0, 0, masks.shape[1], masks.shape[2]
+    held = torch.cat([box[box[:, 2] > 0] for box in boxes])
+    if not len(held):
+        return 0, 0, 1, 1
+    (top, left), (bottom, right) = held[:, :2].amin(0).tolist(), held[:, 2:].amax(0).tolist()
+    return top, left, bottom, right
+
+
+def _cut(masks: Tensor, box: Box, corner: Size = (0, 0)) -> Tensor:
+    """The cells in a box of the frame, of masks whose first cell lies at `corner`; False where they do not reach."""
+    top, left, bottom, right = (side - corner[i % 2] for i, side in enumerate(box))
+    inside = masks[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    if inside.shape[1:] == (bottom - top, right - left):
+        return inside
+    cut = masks.new_zeros(len(masks), bottom - top, right - left)
+    above, before = max(-top, 0), max(-left, 0)
+    cut[:, above : above + inside.shape[1], before : before + inside.shape[2]] = inside
+    return cut
 
 
 def _area_and_box(masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,7 +90,7 @@ def boundary_counts(masks: Tensor, sizes: Sequence[Size], share: float) -> Tenso
         part = masks.index_select(1, where)
         bands.index_copy_(1, where, part & ~erode(part, width))
     predicted, true = bands
-    return torch.stack([(predicted & true).sum((-2, -1)), (predicted | true).sum((-2, -1))], -1)
+    return torch.stack([predicted & true, predicted | true]).sum(-1, dtype=torch.int32).sum(-1).T
 
 
 def erode(masks: Tensor, width: int) -> Tensor:

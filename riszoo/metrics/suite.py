@@ -88,9 +88,9 @@ def _chunk_counts(
     logits: Tensor, geometries: Sequence[Geometry], truths: Sequence[Tensor], protocol: Protocol
 ) -> Tensor:
     """(n, h, w) logits and their truths -> (n, 13). Where values can be looked at freely, only what may be foreground
-    is resized; bands need the whole frame."""
+    is resized."""
     sizes = [protocol.truth.frame or geometry.original for geometry in geometries]
-    if logits.device.type == "cpu" and not protocol.band:
+    if logits.device.type == "cpu":
         mask, corner = foreground_window(logits, geometries[0], sizes[0], protocol)
     else:
         mask, corner = foreground(logits, geometries, sizes, protocol), (0, 0)
