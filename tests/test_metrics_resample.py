@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from riszoo.batch import Geometry
 from riszoo.metrics.protocols import PROTOCOLS, Protocol, Resampling
-from riszoo.metrics.resample import axes, foreground, resize, taps
+from riszoo.metrics.resample import axes, foreground, foreground_window, resize, taps
 from tests.fake_batches import disc
 
 SIZES = [(24, 24), (61, 37), (13, 90), (1, 1)]
@@ -122,3 +122,43 @@ def test_a_mask_does_not_depend_on_its_neighbours(name):
         alone = foreground(logits[i : i + 1], geometries[i : i + 1], frames[i : i + 1], PROTOCOLS[name])[0]
         assert torch.equal(together[i, :height, :width], alone)
         assert together[i].sum() == alone.sum()  # nothing beyond the picture
+
+
+def _objects(kind: str) -> torch.Tensor:
+    """(3, 16, 16) logits: one object each, noise, nothing, something in the padding alone, or numbers gone astray."""
+    torch.manual_seed(4)
+    logits = torch.full((3, 16, 16), -2.0)
+    if kind == "objects":
+        logits[0, 6:9, 2:5], logits[1, 10:12, 9:15], logits[2, 4, 4] = 3.0, 0.4, 0.01
+    elif kind == "noise":
+        logits = torch.randn(3, 16, 16)
+    elif kind == "padding":
+        logits[:, :2] = 5.0
+    elif kind == "astray":
+        logits[0, 5, 5], logits[1, 9, 1], logits[2, 8, 12] = torch.nan, torch.inf, -torch.inf
+        logits[:, 9:11, 6:8] = 1.0
+    return logits
+
+
+@pytest.mark.parametrize("kind", ["objects", "noise", "nothing", "padding", "astray"])
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_the_window_holds_all_of_the_foreground_and_the_same(name, kind):
+    """What lies beyond it is not resized at all; what lies in it is equal to the last bit."""
+    size = (37, 90)
+    frame = PROTOCOLS[name].truth.frame or size
+    geometry, logits = Geometry.fit("letterbox", size, (64, 64)), _objects(kind)
+    whole = foreground(logits, [geometry] * 3, [frame] * 3, PROTOCOLS[name])
+    window, (top, left) = foreground_window(logits, geometry, frame, PROTOCOLS[name])
+    pasted = torch.zeros_like(whole)
+    pasted[:, top : top + window.shape[1], left : left + window.shape[2]] = window
+    assert torch.equal(pasted, whole)
+
+
+def test_the_window_is_no_larger_than_it_must_be():
+    """An object on cells 6 to 8 of 16 reaches half a cell further each way: rows 22 to 38 of 64."""
+    logits = torch.full((1, 16, 16), -2.0)
+    logits[0, 6:9, 2:5] = 3.0
+    geometry = Geometry.fit("squeeze", (64, 64), (64, 64))
+    window, corner = foreground_window(logits, geometry, (64, 64), PROTOCOLS["original"])
+    assert corner == (22, 6)
+    assert window.shape == (1, 12 + 4, 12 + 4)

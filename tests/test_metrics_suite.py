@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from torch.nn.functional import interpolate
 
-from riszoo.batch import Output
+from riszoo.batch import Geometry, Output
 from riszoo.metrics import suite
+from riszoo.metrics.counts import band_width, count
 from riszoo.metrics.protocols import PROTOCOLS, get_protocols
+from riszoo.metrics.resample import foreground
 from riszoo.metrics.suite import RISMetrics
 from tests.fake_batches import Blobs
 from tests.metrics_worker import evaluate, join, written
@@ -126,3 +129,49 @@ def test_two_sentences_share_a_target():
     metrics.update(output, batch)
     areas = [int(blobs.masks[i].sum()) for i in (2, 2, 0)]
     assert metrics.rows().counts(protocols[0]).true.tolist() == areas
+
+
+@pytest.mark.parametrize("kind", ["squeeze", "letterbox"])
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_counts_are_those_of_whole_masks_counted_plainly(name: str, kind: str):
+    """Whatever is left out for speed: windows, sentences that lie alike, bands around the masks alone."""
+    blobs = Blobs(kind=kind, pictures=4)
+    metrics = RISMetrics(get_protocols(name))
+    (protocol,) = metrics.protocols
+    output, batch = blobs.batch(range(len(blobs.samples)), metrics.protocols)
+    output.logits[3] = -1.0
+    metrics.update(output, batch)
+    geometries = [batch.geometry[i] for i in batch.image_index.tolist()]
+    sizes = [protocol.truth.frame or geometry.original for geometry in geometries]
+    masks = foreground(output.logits[:, 0], geometries, sizes, protocol)
+    plain = []
+    for mask, true, (height, wide) in zip(masks, batch.truths[protocol.truth.key], sizes, strict=True):
+        plain.append(plainly(mask[:height, :wide].numpy(), true.numpy(), protocol.band))
+    assert np.array_equal(metrics.rows().values[:, 3:], plain)
+    padded = suite._padded([batch.truths[protocol.truth.key][i] for i in batch.target_index], sizes)
+    assert np.array_equal(count(masks, padded, sizes, protocol.band), plain)  # as on a device, many sizes at once
+
+
+def plainly(mask: np.ndarray, true: np.ndarray, share: float) -> list[int]:
+    """The thirteen numbers, with nothing shared with the suite but the width of the band."""
+    bands = [0, 0]
+    if share:
+        reach = 2 * band_width(mask.shape, share) + 1
+        padded = [np.pad(~m, reach // 2, constant_values=True) for m in (mask, true)]
+        near = [sliding_window_view(p, (reach, reach)).any((-2, -1)) for p in padded]
+        one, other = (m & n for m, n in zip((mask, true), near, strict=True))
+        bands = [int((one & other).sum()), int((one | other).sum())]
+    return [int((mask & true).sum()), int(mask.sum()), int(true.sum()), *bands, *box_of(mask), *box_of(true)]
+
+
+def box_of(mask: np.ndarray) -> tuple[int, ...]:
+    ys, xs = np.nonzero(mask)
+    return (ys.min(), xs.min(), ys.max() + 1, xs.max() + 1) if len(ys) else (0, 0, 0, 0)
+
+
+def test_a_chunk_holds_what_lies_alike_and_no_more_than_fits():
+    """On the CPU; elsewhere any sizes, the like ones together."""
+    sizes = [(40, 40), (8, 8), (40, 40), (8, 8), (8, 8)]
+    geometries = [Geometry.fit("letterbox" if i == 4 else "pad", size, (16, 8)) for i, size in enumerate(sizes)]
+    assert list(suite._chunks(sizes, geometries, "cpu")) == [[1, 3], [4], [0, 2]]
+    assert list(suite._chunks(sizes, geometries, "cuda")) == [[1, 3, 4, 0, 2]]

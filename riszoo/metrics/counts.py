@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -66,11 +67,17 @@ def _area_and_box(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _extent(totals: Tensor) -> tuple[Tensor, Tensor]:
-    place = torch.arange(totals.shape[-1], device=totals.device)
-    filled = totals > 0
-    end = torch.where(filled, place + 1, 0).amax(-1)
-    start = torch.where(filled, place, totals.shape[-1]).amin(-1)
-    return torch.minimum(start, end), end
+    length = totals.shape[-1]
+    reach = ((totals > 0)[:, None] * _places(length, totals.device)).amax(-1)  # (n, 2), 0 where nothing is filled
+    end = reach[:, 0]
+    return torch.minimum(length - reach[:, 1], end), end
+
+
+@lru_cache(maxsize=512)
+def _places(length: int, device: torch.device) -> Tensor:
+    """(2, length): every cell counted from 1, from the front and from the back. Read only."""
+    place = torch.arange(1, length + 1, device=device)
+    return torch.stack([place, place.flip(0)])
 
 
 def band_width(size: Size, share: float) -> int:

@@ -56,10 +56,10 @@ Axes = tuple[Axis, Axis]
 
 def axes(geometries: Sequence[Geometry], sizes: Sequence[Size]) -> list[Axes]:
     """How each picture lies in its frame, along y and along x, and how many cells it is compared at."""
-    found = {pair: _axes(*pair) for pair in set(zip(geometries, sizes, strict=True))}
-    return [found[pair] for pair in zip(geometries, sizes, strict=True)]
+    return [_axes(geometry, size) for geometry, size in zip(geometries, sizes, strict=True)]
 
 
+@lru_cache(maxsize=512)
 def _axes(geometry: Geometry, size: Size) -> Axes:
     along = zip(geometry.inside, geometry.offset, geometry.frame, size, strict=True)
     y, x = (Axis(*numbers) for numbers in along)
@@ -176,20 +176,19 @@ def _reach(maps: Tensor, along: Axes, protocol: Protocol) -> Window:
     inclusive = protocol.inclusive and protocol.when == "end"
     if protocol.resampling.kernel == "bicubic" or threshold < 0 or inclusive:
         return slice(0, along[0].cells), slice(0, along[1].cells)
-    low = 0.999 * threshold
-    rows, cols = (
-        _span(maps.amax(others).detach().numpy() <= low, _taps_inside(axis, maps.shape[side], protocol.resampling)[0].numpy())
-        for axis, side, others in zip(along, (1, 2), ((0, 2), (0, 1)), strict=True)
-    )
-    return rows, cols
+    low, (_, h, w) = 0.999 * threshold, maps.shape
+    rows, cols = (maps.amax(others).detach().numpy() <= low for others in ((0, 2), (0, 1)))
+    (down, _), (across, _) = (_taps_inside(*line, protocol.resampling) for line in zip(along, (h, w), strict=True))
+    return _span(rows, down.numpy()), _span(cols, across.numpy())
 
 
 def _span(low: NDArray[np.bool_], cells: NDArray[np.int64]) -> slice:
-    """The new cells that read any old cell that is not low (a nan is not); at least one."""
+    """The new cells that read any old cell that is not low (a nan is not); one where there is none."""
     high = np.flatnonzero(~low)
     if not len(high):
         return slice(0, 1)
-    return slice(int(np.searchsorted(cells[:, -1], high[0])), int(np.searchsorted(cells[:, 0], high[-1], "right")))
+    first, end = cells[:, -1].searchsorted(high[0]), cells[:, 0].searchsorted(high[-1], "right")
+    return slice(int(first), int(end)) if first < end else slice(0, 1)
 
 
 def _score(logits: Tensor, protocol: Protocol) -> Tensor:
