@@ -132,6 +132,8 @@ def _objects(kind: str) -> torch.Tensor:
         logits[0, 6:9, 2:5], logits[1, 10:12, 9:15], logits[2, 4, 4] = 3.0, 0.4, 0.01
     elif kind == "noise":
         logits = torch.randn(3, 16, 16)
+    elif kind == "zeros":
+        logits[:, 9:12] = 0.0
     elif kind == "padding":
         logits[:, :2] = 5.0
     elif kind == "astray":
@@ -140,13 +142,14 @@ def _objects(kind: str) -> torch.Tensor:
     return logits
 
 
-@pytest.mark.parametrize("kind", ["objects", "noise", "nothing", "padding", "astray"])
+@pytest.mark.parametrize("kind", ["objects", "noise", "nothing", "zeros", "padding", "astray"])
+@pytest.mark.parametrize("size", [(37, 90), (90, 37)])
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
-def test_the_window_holds_all_of_the_foreground_and_the_same(name, kind):
+def test_the_window_holds_all_of_the_foreground_and_the_same(name, size, kind):
     """What lies beyond it is not resized at all; what lies in it is equal to the last bit."""
-    size = (37, 90)
     frame = PROTOCOLS[name].truth.frame or size
-    geometry, logits = Geometry.fit("letterbox", size, (64, 64)), _objects(kind)
+    geometry = Geometry.fit("letterbox", size, (64, 64))
+    logits = _objects(kind) if size[0] < size[1] else _objects(kind).mT.contiguous()
     whole = foreground(logits, [geometry] * 3, [frame] * 3, PROTOCOLS[name])
     window, (top, left) = foreground_window(logits, geometry, frame, PROTOCOLS[name])
     pasted = torch.zeros_like(whole)
