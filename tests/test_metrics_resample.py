@@ -165,3 +165,13 @@ def test_the_window_is_no_larger_than_it_must_be():
     window, corner = foreground_window(logits, geometry, (64, 64), PROTOCOLS["original"])
     assert corner == (22, 6)
     assert window.shape == (1, 12 + 4, 12 + 4)
+
+
+def test_what_is_kept_from_an_evaluation_serves_where_gradients_flow():
+    """Tensors made in inference mode cannot be differentiated through, and taps are kept."""
+    along = axes([Geometry.fit("squeeze", (31, 29), (16, 16))], [(31, 29)])
+    with torch.inference_mode():
+        resize(torch.zeros(1, 8, 8), along, Resampling())
+    maps = torch.zeros(1, 8, 8, requires_grad=True)
+    resize(maps, along, Resampling()).sum().backward()
+    assert maps.grad.sum() == pytest.approx(31 * 29, rel=1e-5)

@@ -22,29 +22,51 @@ def count(predicted: Tensor, true: Tensor, sizes: Sequence[Size], band: float, c
 
     The prediction may be a window of the frame, its first cell at `corner`, beyond which it is False.
     """
-    top, left = corner
-    both = predicted & true[:, top : top + predicted.shape[1], left : left + predicted.shape[2]]
-    (area, box), (true_area, true_box) = _area_and_box(predicted), _area_and_box(true)
-    if corner != (0, 0):
-        box = torch.where(box[:, 2:3] > 0, box + box.new_tensor([top, left, top, left]), box)
-    areas = torch.stack([both.sum(-1, dtype=torch.int32).sum(-1), area, true_area], -1)
-    bands = areas.new_zeros(len(areas), 2)
+    (top, left), (height, width) = corner, predicted.shape[1:]
+    window = (top, left, top + height, left + width)
+    both = (predicted & true[:, top : window[2], left : window[3]]).sum(-1, dtype=torch.int32).sum(-1)
+    filled = _filled(predicted, true, corner)
+    boxes = torch.cat(_extent(filled), 1)  # (2, 4, n)
+    areas = filled[:, 0].sum(-1)  # (2, n)
+    bands = areas.new_zeros(2, len(both))
     if band:
-        near = _around([box, true_box], true)
-        bands = boundary_counts(torch.stack([_cut(predicted, near, corner), _cut(true, near)]), sizes, band)
-    return torch.cat([areas, bands, box, true_box], -1)
+        if predicted.device.type == "cpu":  # elsewhere a look at the numbers keeps the device waiting, and all is whole
+            window = _around(window, boxes[1])
+        bands = boundary_counts(torch.stack([_cut(predicted, window, corner), _cut(true, window)]), sizes, band)
+    return torch.cat([both[None], areas, bands, *boxes]).T
 
 
-def _around(boxes: Sequence[Tensor], masks: Tensor) -> Box:
-    """One box around several, (n, 4) each, so that bands are sought where masks are; the whole frame where reading
-    the numbers would keep a device waiting."""
-    if masks.device.type != "cpu":
-        return 0, 0, masks.shape[1], masks.shape[2]
-    held = torch.cat([box[box[:, 2] > 0] for box in boxes])
-    if not len(held):
-        return 0, 0, 1, 1
-    (top, left), (bottom, right) = held[:, :2].amin(0).tolist(), held[:, 2:].amax(0).tolist()
-    return top, left, bottom, right
+def _filled(predicted: Tensor, true: Tensor, corner: Size) -> Tensor:
+    """(2, 2, n, the longer side): the pixels in each row, and in each column, of predictions and truths."""
+    filled = true.new_zeros(2, 2, len(true), max(true.shape[1:]), dtype=torch.int32)
+    for own, masks, start in zip(filled, (predicted, true), (corner, (0, 0)), strict=True):
+        for line, first, length, axis in zip(own, start, masks.shape[1:], (-1, -2), strict=True):
+            line[:, first : first + length] = masks.sum(axis, dtype=torch.int32)
+    return filled
+
+
+def _extent(filled: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., length) -> the first cell that holds anything, and the one after the last; 0 and 0 where none does."""
+    length = filled.shape[-1]
+    reach = ((filled > 0)[..., None, :] * _places(length, filled.device)).amax(-1)  # (..., 2), from either end
+    end = reach[..., 0]
+    return torch.minimum(length - reach[..., 1], end), end
+
+
+@lru_cache(maxsize=512)
+@torch.inference_mode(False)
+def _places(length: int, device: torch.device) -> Tensor:
+    """(2, length): every cell counted from 1, from the front and from the back. Read only."""
+    place = torch.arange(1, length + 1, device=device)
+    return torch.stack([place, place.flip(0)])
+
+
+def _around(window: Box, boxes: Tensor) -> Box:
+    """One box around the predictions' window and the truths' boxes, (4, n): bands lie nowhere else."""
+    sides = boxes.numpy()
+    low, high = sides[:2, sides[2] > 0], sides[2:]
+    (top, left), (bottom, right) = low.min(1, initial=2**31).tolist(), high.max(1).tolist()
+    return min(window[0], top), min(window[1], left), max(window[2], bottom), max(window[3], right)
 
 
 def _cut(masks: Tensor, box: Box, corner: Size = (0, 0)) -> Tensor:
@@ -59,34 +81,13 @@ def _cut(masks: Tensor, box: Box, corner: Size = (0, 0)) -> Tensor:
     return cut
 
 
-def _area_and_box(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, M0, M1) -> (n,) and (n, 4): top, left, bottom, right, half-open; all 0 around nothing."""
-    along_y, along_x = masks.sum(-1, dtype=torch.int32), masks.sum(-2, dtype=torch.int32)  # (n, M0), (n, M1)
-    (top, bottom), (left, right) = _extent(along_y), _extent(along_x)
-    return along_y.sum(-1), torch.stack([top, left, bottom, right], -1)
-
-
-def _extent(totals: Tensor) -> tuple[Tensor, Tensor]:
-    length = totals.shape[-1]
-    reach = ((totals > 0)[:, None] * _places(length, totals.device)).amax(-1)  # (n, 2), 0 where nothing is filled
-    end = reach[:, 0]
-    return torch.minimum(length - reach[:, 1], end), end
-
-
-@lru_cache(maxsize=512)
-def _places(length: int, device: torch.device) -> Tensor:
-    """(2, length): every cell counted from 1, from the front and from the back. Read only."""
-    place = torch.arange(1, length + 1, device=device)
-    return torch.stack([place, place.flip(0)])
-
-
 def band_width(size: Size, share: float) -> int:
     """Cells that a boundary band is wide: a share of the diagonal, at least one."""
     return max(1, round(share * math.hypot(*size)))
 
 
 def boundary_counts(masks: Tensor, sizes: Sequence[Size], share: float) -> Tensor:
-    """(2, n, M0, M1) -> (n, 2): cells in both masks' boundary bands, and in either's (as in boundary IoU)."""
+    """(2, n, M0, M1) -> (2, n): cells in both masks' boundary bands, and in either's (as in boundary IoU)."""
     widths = [band_width(size, share) for size in sizes]
     bands = torch.empty_like(masks) if len(set(widths)) > 1 else masks
     for width in set(widths):
@@ -97,7 +98,7 @@ def boundary_counts(masks: Tensor, sizes: Sequence[Size], share: float) -> Tenso
         part = masks.index_select(1, where)
         bands.index_copy_(1, where, part & ~erode(part, width))
     predicted, true = bands
-    return torch.stack([predicted & true, predicted | true]).sum(-1, dtype=torch.int32).sum(-1).T
+    return torch.stack([predicted & true, predicted | true]).sum(-1, dtype=torch.int32).sum(-1)
 
 
 def erode(masks: Tensor, width: int) -> Tensor:

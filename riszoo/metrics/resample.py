@@ -126,6 +126,7 @@ def _stacked(lines: Sequence[Axis], grid: int, how: Resampling) -> tuple[Tensor,
 
 
 @lru_cache(maxsize=512)
+@torch.inference_mode(False)  # what is kept serves with and without gradients
 def _taps_inside(axis: Axis, grid: int, how: Resampling) -> tuple[Tensor, Tensor]:
     """Taps that stay on the grid: beyond the border they repeat its last cell, or weigh nothing. Read only."""
     cells, weights = taps(axis.positions(grid, how.align_corners), how.kernel)
