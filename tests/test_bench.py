@@ -29,6 +29,8 @@ def test_every_model_of_the_scale_is_planned_and_a_seed_is_a_job() -> None:
     assert [job.model for job in planned()] == tiny
     assert [job.seed for job in planned("--models", "lts", "--seeds", "3")] == [0, 1, 2]
     assert len({job.name for job in planned("--models", "lts", "--seeds", "3")}) == 3
+    rounds = [(job.seed, job.model) for job in planned("--models", "lts,vipa", "--seeds", "2")]
+    assert rounds == [(0, "lts"), (0, "vipa"), (1, "lts"), (1, "vipa")], "an interruption leaves whole comparisons"
 
 
 def test_a_budget_sets_steps_and_validates_once_before_the_end() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def _targets(config: Config) -> int | None:
 
 
 def make(options: Any) -> list[Job]:
-    """The jobs that the command line asks for, every name checked."""
+    """The jobs that the command line asks for, every name checked; a whole round of one seed before the next."""
     data = recipes.get("data", options.data).name
     scale = "controlled" if options.controlled else options.scale or recipes.default_scale(data)
     common: dict[str, Any] = {
@@ -107,9 +107,8 @@ def make(options: Any) -> list[Job]:
     for model, variant, over in _variants(options, scale):
         over = recipes.merge(over, _budget(model, data, scale, options.budget))
         path = checkpoints.get(f"{model}/{variant}" if variant else model)
-        for seed in range(options.seeds):
-            jobs.append(Job(model, seed=seed, variant=variant, over=over, checkpoint=path, **common))
-    return jobs
+        jobs.append(Job(model, variant=variant, over=over, checkpoint=path, **common))
+    return [replace(job, seed=seed) for seed in range(options.seeds) for job in jobs]
 
 
 def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:
