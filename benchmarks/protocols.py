@@ -2,7 +2,8 @@
 
 Ellipses stand for objects and displaced ellipses for answers, over pictures of COCO's sizes and of widely mixed sizes.
 An answer errs by so many of the picture's own pixels, so that small pictures are answered worse; every eighth misses.
-No model and no data set is involved: the table shows directions, not a paper's numbers.
+No model and no data set is involved: the table shows directions, not a paper's numbers. `ms` is the time that one pair
+costs one core under a protocol.
 
     python benchmarks/protocols.py [--protocols lavt480,original,...]
 """
@@ -10,6 +11,7 @@ No model and no data set is involved: the table shows directions, not a paper's 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,7 +28,7 @@ from riszoo.metrics.summary import Values
 
 FRAME, GRID = (480, 480), (120, 120)
 COCO_SIZES = [(480, 640)] * 7 + [(640, 480)] * 4 + [(427, 640), (375, 500), (333, 500)]
-COLUMNS = ("oIoU", "mIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9")
+COLUMNS = ("oIoU", "mIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9", "ms")
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,15 @@ def one(index: int, geometry: Geometry, truths: dict[str, list[Tensor]]) -> Batc
 
 
 def measure(sizes: list[tuple[int, int]], protocols: tuple[Protocol, ...], seed: int) -> dict[str, Values]:
-    metrics = RISMetrics(protocols)
+    suites = [RISMetrics([protocol]) for protocol in protocols]
+    seconds = [0.0] * len(suites)
     for output, batch in batches(sizes, protocols, seed):
-        metrics.update(output, batch)
-    values: dict[str, Values] = metrics.compute()
-    return values
+        for i, suite in enumerate(suites):
+            start = time.process_time()
+            suite.update(output, batch)
+            seconds[i] += time.process_time() - start
+    costs = [{"ms": 1000 * spent / len(sizes)} for spent in seconds]
+    return {p.name: suite.compute()[p.name] | cost for p, suite, cost in zip(protocols, suites, costs, strict=True)}
 
 
 def picture_sets(pairs: int) -> dict[str, tuple[list[tuple[int, int]], int]]:

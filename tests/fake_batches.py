@@ -8,10 +8,14 @@ import numpy as np
 import torch
 
 from riszoo.batch import Batch, Geometry, Output, Sample
+from riszoo.data.base import Record, Sentence, Split, Target
 from riszoo.data.masks import Bitmap, shrink
-from riszoo.metrics.protocols import Protocol
+from riszoo.metrics.protocols import Protocol, get_protocols
+from riszoo.metrics.record import Evaluation
+from riszoo.metrics.suite import RISMetrics
 
 FRAME = (96, 96)
+NAMES = "original,lavt480,refzom,cris035,phrasecut"
 
 
 def disc(size: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
@@ -71,3 +75,35 @@ class Blobs:
         )
         head = None if self.head is None else self.head[list(chosen)]
         return Output(self.logits[list(chosen)], no_target=head), batch
+
+
+def evaluated(blobs: Blobs, names: str = NAMES) -> Evaluation:
+    metrics = RISMetrics(get_protocols(names))
+    metrics.update(*blobs.batch(range(len(blobs.samples)), metrics.protocols))
+    return Evaluation(metrics.rows(), blobs.samples, {"expressions": "all"})
+
+
+class BlobSplit(Split):
+    """The blobs as a reader would yield them."""
+
+    set, name = "blobs", "val"
+
+    def __init__(self, blobs: Blobs):
+        self.blobs = blobs
+        self.target_picture = np.array(blobs.picture)
+        self.sentence_target = np.arange(len(blobs.samples))
+
+    def __len__(self) -> int:
+        return len(self.blobs.geometry)
+
+    def __getitem__(self, picture: int) -> Record:
+        own = [s for s in self.blobs.samples if s.picture == f"p{picture}"]
+        targets = [
+            Target(s.target, Bitmap(self.blobs.masks[s.index]), (Sentence(s.id, s.text, s.tags),), s.no_target)
+            for s in own
+        ]
+        size = self.blobs.geometry[picture].original
+        return Record(f"p{picture}", size, tuple(targets), lambda: np.zeros((*size, 3), np.uint8))
+
+    def fingerprint(self) -> str:
+        return "blobs"
