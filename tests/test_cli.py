@@ -225,7 +225,7 @@ def test_names_are_told_without_torch() -> None:
 def test_list_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
-    assert all(name in listed for name in ("lts", "scenes", "lavt480", "[paper, tiny]"))
+    assert all(name in listed for name in ("lts", "scenes", "lavt480", "[paper, tiny, controlled]"))
     assert main(["info", "lts"]) == 0
     said = capsys.readouterr().out
     assert "GFLOP" in said
