@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from riszoo.batch import Batch, GeometryKind
@@ -134,6 +134,8 @@ class RISData(LightningDataModule, ABC):
                 f"split '{split.name}' of {split.set} is smaller than one batch of {self.share.total} sentences: "
                 "lower --data.total_batch_size or --data.batch_size"
             )
+        if self.trainer is not None:
+            order.resume(*_trained(self.trainer))
         return self._loader(Questions(split, self.frame, self.geometry, masks=True, augment=self.augment), order)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
@@ -171,6 +173,15 @@ class RISData(LightningDataModule, ABC):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0 and isinstance(batches, TrainBatches),
         )
+
+
+def _trained(trainer: Trainer) -> tuple[int, int]:
+    """The epoch that a training is in, and how many of its batches are behind it: more than none where it goes on from
+    a checkpoint."""
+    epoch: Any = trainer.fit_loop.epoch_progress.current
+    batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    between_two = epoch.processed == epoch.started  # the count of batches is still the last epoch's
+    return epoch.processed, 0 if between_two else batch.processed
 
 
 def parse_controls(text: str) -> list[Control]:
