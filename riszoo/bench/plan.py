@@ -126,9 +126,10 @@ def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:
 
 def left_out(options: Any, jobs: list[Job]) -> str:
     """Which models are not measured, and why; nothing where the command line named them."""
+    if options.models or options.ablation:
+        return ""
     data, scale = jobs[0].data, jobs[0].scale
-    having = recipes.names("models") if options.models or options.ablation else _having(scale, data)
-    without = [name for name in recipes.names("models") if name not in having]
+    without = [name for name in recipes.names("models") if name not in _having(scale, data)]
     return f"left out, having no scale '{scale}' in their recipes: {', '.join(without)}" if without else ""
 
 
