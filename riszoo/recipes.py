@@ -171,7 +171,7 @@ def resolve(model: str, data: str, scale: str | None = None) -> Config:
     recipe, source = get("models", model), get("data", data)
     scale = checked_scale(model, data, scale or default_scale(data))
     section = scales(model, data)[scale]
-    under, same = shared(data, scale)
+    under, same = shared(data, section)
     own = [recipe.content.get("common", {}), recipe.content[section]]
     if same:  # a recipe's data and trainer are no part of an architecture
         own = [own[0], recipe.content.get(under) or {}, recipe.content[section].get(under) or {}]
