@@ -9,12 +9,14 @@ import shutil
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import Precision
 from PIL import Image
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ from riszoo.batch import Features, Output
 from riszoo.cli import main
 from riszoo.data.augment import Augment
 from riszoo.data.cache import FeatureCache, default_folder
+from riszoo.data.fill import filled
 from riszoo.data.sets import Folder, RefCOCO, Scenes
 from riszoo.errors import UserError
 from riszoo.model import RISModule
@@ -171,7 +174,7 @@ def test_the_record_names_what_was_read(
     assert main(["fit", *SMALL, *FIT, "--data.cache_features", "bf16"]) == 0
     said = capsys.readouterr().out
     assert "cache_features bf16: 0 of 4 pictures are in kept/" in said
-    assert "4 are encoded first: 0.01 MB a picture, 0.00 GB needed" in said
+    assert "encoding the other 4 first: 0.01 MB a picture, 0.04 MB needed, " in said
     (run,) = Path("runs").iterdir()
     assert json.loads((run / "run.json").read_text())["cache_features"] == "bf16"
     (folder,) = run.glob("validate-folder-*")
@@ -259,8 +262,8 @@ def test_an_augmentation_that_changes_nothing_is_admitted(root: Path) -> None:
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 1000))
-    with pytest.raises(UserError, match=r"needs 0\.00 GB and .*kept.* has 0\.00 GB free.*--data\.cache_dir.*bf16"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 30_000))
+    with pytest.raises(UserError, match=r"needs 0\.04 MB and .*kept.* has 0\.03 MB free.*--data\.cache_dir.*bf16"):
         answers(MODELS["sam"](), root)
     assert "0 of 2 pictures" in capsys.readouterr().out
     assert not kept_files(root)
@@ -335,6 +338,24 @@ def test_two_processes_write_the_same_picture_at_once(tmp_path: Path) -> None:
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert len(list(tmp_path.rglob("*.safetensors"))) == 1
     assert not list(tmp_path.rglob(".*"))
+
+
+def test_processes_share_what_is_missing_and_encode_it_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second looks when the first has written its share: the list is the first one's all the same."""
+    model, written, told = MODELS["sam"](), [], []
+    write = FeatureCache.write
+    monkeypatch.setattr(FeatureCache, "write", lambda *given: (written.append(given[1]), write(*given)))
+    data = linked(model, root, eval_pictures=1)
+    pictures = [(data.split("train"), picture) for picture in range(4)]
+    for rank in range(2):
+        strategy = SimpleNamespace(broadcast=lambda it: told[0] if told else told.append(it) or it, barrier=str)
+        trainer: Any = SimpleNamespace(
+            lightning_module=model, precision="32-true", precision_plugin=Precision(), strategy=strategy,
+            is_global_zero=rank == 0, global_rank=rank, world_size=2, progress_bar_callback=None,
+        )  # fmt: skip
+        filled(data, trainer, pictures)
+        assert len(written) == 2 * (rank + 1)
+    assert set(written) == {split.picture_version(picture) for split, picture in pictures}
 
 
 # -- another key ------------------------------------------------------------------------------------------------------

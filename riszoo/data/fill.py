@@ -73,7 +73,7 @@ def filled(data: RISData, trainer: Trainer, pictures: list[Place]) -> FeatureCac
         print(_announcement(cache, len(places), len(missing), needed, free))
     if needed > free:
         raise UserError(
-            f"--data.cache_features needs {needed / 1e9:.2f} GB and {cache.folder} has {free / 1e9:.2f} GB free: name "
+            f"--data.cache_features needs {_bytes(needed)} and {cache.folder} has {_bytes(free)} free: name "
             "another folder with --data.cache_dir, keep half the bytes with bf16, or leave it out"
         )
     own = {version: places[version] for version in missing[trainer.global_rank :: trainer.world_size]}
@@ -95,8 +95,12 @@ def _announcement(cache: FeatureCache, wanted: int, missing: int, needed: int, f
     head = f"cache_features {cache.kind}: {wanted - missing:,} of {wanted:,} pictures are in {cache.folder}"
     if not missing:
         return head
-    each = f"{needed / missing / 1e6:.2f} MB a picture, {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
-    return f"{head}; {missing:,} are encoded first: {each}"
+    each = f"{_bytes(needed / missing)} a picture, {_bytes(needed)} needed, {_bytes(free)} free"
+    return f"{head}; encoding the other {missing:,} first: {each}"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.2f} MB"
 
 
 def _encode(data: RISData, trainer: Trainer, model: RISModule, own: dict[str, Place], cache: FeatureCache) -> None:
