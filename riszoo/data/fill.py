@@ -119,7 +119,7 @@ def _encode(data: RISData, trainer: Trainer, model: RISModule, own: dict[str, Pl
 
 def refuse_training(model: RISModule) -> None:
     """Features of a backbone that moves while a run lasts would be another backbone's."""
-    way = "options.peft none" if model.hparams["vision"]["name"].startswith("sam_") else "frozen true"
+    way = "options.peft none" if vision_options(model).get("name", "").startswith("sam_") else "frozen true"
     way = f"set --model.vision.{way}, or leave --data.cache_features out"
     for name, parameter in model.vision.named_parameters():
         if parameter.requires_grad:
@@ -133,6 +133,12 @@ def refuse_training(model: RISModule) -> None:
                 f"--data.cache_features keeps what an encoder makes of a picture, and vision.{name} makes something "
                 "else of it in training (batch statistics or dropout): set --model.vision.frozen true"
             )
+
+
+def vision_options(model: RISModule) -> dict[str, Any]:
+    """What the encoder was asked to be; nothing where the model was made with the default one."""
+    options: dict[str, Any] = model.hparams.get("vision", {})
+    return options
 
 
 def _restless(layer: nn.Module) -> bool:
@@ -171,7 +177,7 @@ def at_rest(model: nn.Module) -> Iterator[None]:
 
 def identity(model: RISModule, blank: list[Tensor], precision: str, kind: str) -> dict[str, Any]:
     """All that features depend on beside the picture."""
-    vision = {name: value for name, value in model.hparams["vision"].items() if name not in ("weights", "frozen")}
+    vision = {name: value for name, value in vision_options(model).items() if name not in ("weights", "frozen")}
     return {
         "format": FORMAT,
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
