@@ -158,6 +158,15 @@ def test_bf16_takes_half_and_is_near(name: str, precision: str, root: Path) -> N
         assert (a.logits - b.logits).abs().max() < 0.1 * a.logits.abs().max()
 
 
+@pytest.mark.parametrize(("whole", "kept"), [(None, 4), (1, 3), (2, 4)])
+def test_training_keeps_what_its_last_validation_will_ask_about(whole: int | None, kept: int, root: Path) -> None:
+    """Validations on the way see one picture, the one at the end all that `test_pictures` admits."""
+    model = MODELS["sam"]()
+    splits = {"train_split": "val", "val_split": "train", "val_pictures": 1, "test_pictures": whole}
+    Trainer(max_steps=1, limit_val_batches=0, **QUIET).fit(model, linked(model, root, **splits))
+    assert len(kept_files(root)) == kept
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 SMALL = [
@@ -186,14 +195,6 @@ def test_the_record_names_what_was_read(
     (tested,) = run.glob("test-folder-*")
     record = json.loads((tested / "run.json").read_text())
     assert (record["cache_features"], record["trained_on_cache_features"]) == ("bf16", "bf16")
-
-
-def test_without_it_nothing_is_kept_or_recorded(root: Path) -> None:
-    Path("it.yaml").write_text(json.dumps({"model": RISAM}))
-    assert main(["fit", *SMALL, *FIT]) == 0
-    (run,) = Path("runs").iterdir()
-    assert "cache_features" not in json.loads((run / "run.json").read_text())
-    assert not Path("kept").exists()
 
 
 REFUSED: dict[str, tuple[dict[str, Any], list[str], str]] = {
@@ -375,7 +376,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[RISModule], Any]]] = {
     "mean": ({}, other_pixels),
     "size": ({"size": 96}, bool),
     "geometry": ({"geometry": "squeeze"}, bool),
-    "heads": ({"vision": {"options": {"heads": 4}}}, bool),
+    "taps": ({"vision": {"options": {"taps": [0, 2]}}}, bool),
 }
 
 

@@ -34,7 +34,7 @@ FEW = [
 ]  # fmt: skip
 FIT = [
     "--model", "risam", "--config", "small.yaml", "--trainer.max_steps", "2", "--trainer.max_epochs", "1",
-    "--trainer.val_check_interval", "2", "--data.val_pictures", "2", "--data.batch_size", "4",
+    "--trainer.val_check_interval", "2", "--data.val_pictures", "4", "--data.batch_size", "4",
     "--data.total_batch_size", "4", "--data.sentences_per_image", "2",
 ]  # fmt: skip
 
@@ -80,7 +80,12 @@ def test_a_checkpoint_of_the_trained_part_is_put_back_over_its_file(run: Path) -
         assert {name for name in content[states] if name.startswith("vision.")} == added
     assert content["riszoo"]["sources"]["vision"]["file"] == "sam.pth"
     assert measure(run) == 0
-    assert counts(run, "test") == counts(run, "validate"), "what fit measured at its end"
+    assert counts(run, "test") == counts(run, "validate")
+    (folder,) = run.glob("test-scenes-*")
+    measured = json.loads((folder / "metrics.json").read_text())["splits"]["val"]["protocols"]["original"]["values"]
+    curve = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    in_training, *_ = [float(row["val/mIoU"]) for row in curve if row.get("val/mIoU")]
+    assert measured["mIoU"] == pytest.approx(in_training, abs=1e-4), "of the weights before they were saved"
 
 
 def test_the_file_may_lie_elsewhere_and_training_goes_on(run: Path) -> None:
