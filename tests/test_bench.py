@@ -29,6 +29,8 @@ def test_every_model_of_the_scale_is_planned_and_a_seed_is_a_job() -> None:
     assert [job.model for job in planned()] == tiny
     assert [job.seed for job in planned("--models", "lts", "--seeds", "3")] == [0, 1, 2]
     assert len({job.name for job in planned("--models", "lts", "--seeds", "3")}) == 3
+    rounds = [(job.seed, job.model) for job in planned("--models", "lts,vipa", "--seeds", "2")]
+    assert rounds == [(0, "lts"), (0, "vipa"), (1, "lts"), (1, "vipa")], "an interruption leaves whole comparisons"
 
 
 def test_a_budget_sets_steps_and_validates_once_before_the_end() -> None:
@@ -44,12 +46,15 @@ def test_an_ablation_is_its_rows_laid_upon_the_recipe(tmp_path: Path, monkeypatc
     (tmp_path / "ablations").mkdir()
     (tmp_path / "ablations" / "lts.yaml").write_text(
         "title: of LTS\nprior:\n  title: The prior\n  claim: [none, filter]\n"
-        "  rows: {none: {model: {size: 64}}, filter: {}}\n"
+        "  rows: {none: {model: {size: 64}}, filter: {}}\nwhere: {rows: {far: {model: {size: 32}}}}\n"
     )
     monkeypatch.setattr(recipes, "folders", lambda: (tmp_path, *real))
     jobs = planned("--ablation", "lts")
-    assert [job.variant for job in jobs] == ["prior/none", "prior/filter"]
-    assert [job.config["model"]["init_args"]["size"] for job in jobs] == [64, 96]
+    assert [job.variant for job in jobs] == ["prior/none", "prior/filter", "where/far"]
+    assert [job.config["model"]["init_args"]["size"] for job in jobs] == [64, 96, 32]
+    assert [job.variant for job in planned("--ablation", "lts/where")] == ["where/far"]
+    with pytest.raises(UserError, match="unknown table of ablation 'lts' 'were': did you mean 'where'"):
+        planned("--ablation", "lts/were")
     (tmp_path / "ablations" / "broken.yaml").write_text("prior: {title: The prior}\n")
     with pytest.raises(UserError, match="table 'prior' has no 'rows'"):
         planned("--ablation", "broken")

@@ -186,6 +186,17 @@ def test_frozen_encoder_keeps_nothing() -> None:
     assert not any(m.requires_grad for m in maps)
 
 
+@pytest.mark.parametrize("peft", ["none", "adapter", "lora", "full"])
+def test_statistics_of_a_convolutional_stem_move_only_where_it_trains(peft: str) -> None:
+    own = toy(stem="conv", peft=peft).train()
+    before = {name: value.clone() for name, value in own.named_buffers() if "running" in name}
+    own(picture((320, 320)))
+    assert before
+    assert all(
+        torch.equal(value, before[name]) != (peft == "full") for name, value in own.named_buffers() if name in before
+    )
+
+
 def test_language_between_stages_learns_through_a_frozen_encoder() -> None:
     own = toy(peft="none")
     language = torch.zeros(1, 64, 1, 1, requires_grad=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def _targets(config: Config) -> int | None:
 
 
 def make(options: Any) -> list[Job]:
-    """The jobs that the command line asks for, every name checked."""
+    """The jobs that the command line asks for, every name checked; a whole round of one seed before the next."""
     data = recipes.get("data", options.data).name
     scale = "controlled" if options.controlled else options.scale or recipes.default_scale(data)
     common: dict[str, Any] = {
@@ -107,21 +107,21 @@ def make(options: Any) -> list[Job]:
     for model, variant, over in _variants(options, scale):
         over = recipes.merge(over, _budget(model, data, scale, options.budget))
         path = checkpoints.get(f"{model}/{variant}" if variant else model)
-        for seed in range(options.seeds):
-            jobs.append(Job(model, seed=seed, variant=variant, over=over, checkpoint=path, **common))
-    return jobs
+        jobs.append(Job(model, variant=variant, over=over, checkpoint=path, **common))
+    return [replace(job, seed=seed) for seed in range(options.seeds) for job in jobs]
 
 
 def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:
     """Model, `table/row` and override; the plain models where no ablation is asked for."""
     if options.ablation:
-        for name in options.ablation.split(","):
-            yield from ((_with_scale(name, scale, options.data), *row) for row in ablation_rows(name))
+        for chosen in options.ablation.split(","):
+            name, _, table = chosen.partition("/")
+            yield from ((_with_scale(name, scale, options.data), *row) for row in ablation_rows(name, table))
         return
-    chosen = options.models.split(",") if options.models else _having(scale, options.data)
-    if not chosen:
+    models = options.models.split(",") if options.models else _having(scale, options.data)
+    if not models:
         raise UserError(f"no model has a scale '{scale}': choose another --scale, or name --models")
-    yield from ((_with_scale(name, scale, options.data), "", {}) for name in chosen)
+    yield from ((_with_scale(name, scale, options.data), "", {}) for name in models)
 
 
 def _having(scale: str, data: str) -> list[str]:
@@ -148,8 +148,12 @@ def ablations(name: str) -> dict[str, Any]:
     return tables
 
 
-def ablation_rows(name: str) -> Iterator[tuple[str, Config]]:
-    for table, content in ablations(name).items():
+def ablation_rows(name: str, only: str = "") -> Iterator[tuple[str, Config]]:
+    """Every row, or those of one table."""
+    tables = ablations(name)
+    if only and only not in tables:
+        raise UserError(recipes.unknown(f"table of ablation '{name}'", only, tables))
+    for table, content in {only: tables[only]}.items() if only else tables.items():
         for row, change in content["rows"].items():
             change = change or {}
             over = {part: {"init_args": change[part]} for part in ("model", "data") if part in change}

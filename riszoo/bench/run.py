@@ -56,7 +56,7 @@ def parser() -> OneSentence:
     made.add_argument("--data", default="scenes")
     made.add_argument("--scale", help="tiny, paper, ...; the data set's own when left out")
     made.add_argument("--controlled", action="store_true", help="the scale that gives all models the same encoders")
-    made.add_argument("--ablation", help="configs/ablations/NAME.yaml: its rows instead of the plain models")
+    made.add_argument("--ablation", help="NAME or NAME/TABLE: rows of configs/ablations/NAME.yaml, not plain models")
     made.add_argument("--splits", help="with commas; the data set's own when left out")
     made.add_argument("--seeds", type=int, default=1, help="how many trainings of each, seeds 0, 1, ...")
     made.add_argument("--protocol", help="with commas; original, and published beyond the tiny scale")

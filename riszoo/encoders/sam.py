@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from riszoo.encoders.adapters import Adapter, QueryValueLoRA
-from riszoo.encoders.base import Vision, VisionEncoder
+from riszoo.encoders.base import Encoder, Vision, VisionEncoder
 from riszoo.encoders.sam_weights import find_weights, load_official
 from riszoo.errors import UserError
 
@@ -60,7 +60,7 @@ class LayerNorm2d(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class PatchEmbed(nn.Module):
+class PatchEmbed(Encoder):
     """Each patch (16 x 16 as published) as one vector."""
 
     def __init__(self, width: int, patch: int) -> None:
@@ -72,21 +72,26 @@ class PatchEmbed(nn.Module):
         return cells
 
 
-class ConvStem(nn.Sequential):
+class ConvStem(Encoder):
     """Strided convolutions to the same grid, four to cells of 16, each after the first followed by one that stays on
-    its grid; easier to train from scratch than one big patch."""
+    its grid. With BatchNorm, as it is there for training from scratch: it learns colours and shapes far sooner so."""
 
     def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
         steps = patch.bit_length() - 1
-        widths = [3, *(width >> step for step in reversed(range(steps)))]
-        layers = self.convolved(3, widths[1], 2)
-        for before, after in pairwise(widths[1:]):
+        widths = [width >> step for step in reversed(range(steps))]
+        layers = self.convolved(3, widths[0], 2)
+        for before, after in pairwise(widths):
             layers += self.convolved(before, after, 2) + self.convolved(after, after, 1)
-        super().__init__(*layers, nn.Conv2d(width, width, 1))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        cells: Tensor = self.layers(x)
+        return cells
 
     @staticmethod
     def convolved(before: int, after: int, stride: int) -> list[nn.Module]:
-        return [nn.Conv2d(before, after, 3, stride=stride, padding=1), LayerNorm2d(after), nn.GELU()]
+        return [nn.Conv2d(before, after, 3, stride=stride, padding=1), nn.BatchNorm2d(after), nn.GELU()]
 
 
 class MLP(nn.Module):
@@ -187,7 +192,7 @@ class ImageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.patch = patch
-        self.patch_embed = PatchEmbed(width, patch) if stem == "patch" else ConvStem(width, patch)
+        self.patch_embed: Encoder = PatchEmbed(width, patch) if stem == "patch" else ConvStem(width, patch)
         self.pos_embed = nn.Parameter(torch.empty(1, *grid, width))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         windows = [grid if i in global_blocks else (window, window) for i in range(depth)]
@@ -277,6 +282,8 @@ class SamEncoder(VisionEncoder):
         if peft in DEFAULT_RANK and rank < 1:
             raise UserError(f"rank {rank} of peft {peft!r} must be at least 1")
         self.image_encoder.requires_grad_(peft == "full")
+        if peft != "full":
+            self.image_encoder.patch_embed.freeze()
         for block in self.image_encoder.blocks:
             assert isinstance(block, Block)
             width = block.norm1.normalized_shape[0]
@@ -362,4 +369,4 @@ def build_sam(vision: Vision, size: Grid) -> SamEncoder:
     encoder = SamEncoder(size=size, **(SIZES[vision.name] | vision.options))
     if vision.weights != "none":
         load_official(encoder, find_weights(vision))
-    return encoder.requires_grad_(False) if vision.frozen else encoder
+    return encoder.freeze() if vision.frozen else encoder
