@@ -51,6 +51,7 @@ def test_fit_leaves_a_run(trained: Path) -> None:
     assert (card["model"], card["data"], card["scale"]) == ("lts", "scenes", "tiny")
     assert card["training"]["sentences"] == 8
     assert {"commit", "versions", "device", "seed", "command"} <= card.keys()
+    assert "cache_features" not in card
     assert yaml.safe_load((run / "config.yaml").read_text())["run"]["model"] == "lts"
     assert (run / "metrics.csv").read_text().startswith("epoch")
     assert (run / "checkpoints" / "last.ckpt").is_file()
