@@ -2,6 +2,7 @@
 
     python benchmarks/fusion.py            operations of forward and backward, counted without computing anything
     python benchmarks/fusion.py --time     seconds of one core as well: Swin-B and BERT-base, random weights, 480 px
+    python benchmarks/fusion.py --adaptive what retrieval by share of relevance costs beside a fixed number of tokens
 
 The bare network is the picture encoder, the text encoder and the top-down head with its mask logits: no fusion, no
 expression, no attention in the decoder. All rows of one call are measured in the same run, so compare their ratios.
@@ -10,17 +11,19 @@ expression, no attention in the decoder. All rows of one call are measured in th
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from riszoo import recipes
-from riszoo.batch import Features, Tokens
+from riszoo.batch import Features, Tokens, Words
 from riszoo.build import instantiate
 from riszoo.model import RISModule
-from riszoo.models.vipa import VIPA
+from riszoo.models.vipa import VIPA, Veg, VisualExpressionGenerator
 
 BERT = 30522
 SENTENCES = 7
@@ -87,11 +90,35 @@ def seconds(model: nn.Module, sentences: int) -> float:
     return time.process_time() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--time", action="store_true", help="time it too")
-    timed = parser.parse_args().time
-    torch.set_num_threads(1)
+def generator(ratio: float | Literal["adaptive"]) -> VisualExpressionGenerator:
+    """The paper's, on Swin-B's coarsest map and BERT-base's words."""
+    return VisualExpressionGenerator(Veg(ratio=ratio), 1024, 768, 21, 512, 8).train()
+
+
+def express(veg: VisualExpressionGenerator, whole: bool) -> float:
+    """Seconds of a forward and backward pass, 8 sentences of 21 cues over 225 tokens: of step 1 alone, or of it all."""
+    mask = torch.ones(8, 21, dtype=torch.bool)
+    words = Words(torch.randn(8, 21, 768), mask, torch.zeros(8, dtype=torch.long), [[]] * 8)
+    grid, cells = torch.randn(8, 1024, 15, 15), torch.ones(8, 225, dtype=torch.bool)
+    cues, tokens = torch.randn(8, 21, 512, requires_grad=True), torch.randn(8, 225, 512, requires_grad=True)
+    start = time.process_time()
+    if whole:
+        veg(grid, words, cells).states.sum().backward()
+    else:
+        veg.aggregate(veg.retrieve(cues, tokens, cells, words), tokens).sum().backward()
+    return time.process_time() - start
+
+
+def compare_retrievals(runs: int = 60) -> None:
+    """Turn by turn, so that whatever else the machine does falls on both."""
+    ways = [generator(0.3), generator("adaptive")]
+    for name, whole in (("step 1", False), ("the generator", True)):
+        spent = [[express(way, whole) for way in ways] for _ in range(runs)][3:]
+        fixed, adaptive = (statistics.median(column) for column in zip(*spent, strict=True))
+        print(f"{name:14} fixed {1e3 * fixed:.1f} ms, adaptive {1e3 * adaptive:.1f} ms, ratio {adaptive / fixed:.3f}")
+
+
+def compare_fusions(timed: bool) -> None:
     measure, unit, device = (seconds, "s", "cpu") if timed else (operations, "GFLOP", "meta")
     with torch.device(device):
         bare = measure(Bare(), 1)
@@ -102,6 +129,18 @@ def main() -> None:
             share = many / (SENTENCES * one)
             ratios = f"{one / bare:.3f} of bare; {SENTENCES} sentences {share:.3f} of single"
             print(f"{kind:6} 1 sentence {one:10.1f} {unit}, {ratios}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--time", action="store_true", help="time it too")
+    parser.add_argument("--adaptive", action="store_true", help="time the two retrievals instead")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.adaptive:
+        compare_retrievals()
+    else:
+        compare_fusions(options.time)
 
 
 if __name__ == "__main__":

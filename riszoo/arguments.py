@@ -113,7 +113,10 @@ class Request:
         base = recipes.resolve(self.model, self.data, self.scale) if recipe else _data_only(self.data, self.scale)
         base["run"] = {"model": self.model.rsplit(".", 1)[-1].lower(), "data": self.data, "scale": self.scale}
         if own_class:
-            base["model"] = {"class_path": self.model}
+            base["model"] = {
+                "class_path": self.model,
+                "init_args": recipes.shared(self.data, self.scale)[1].get("model", {}),
+            }
         self.base = [base, *map(_nameless, files)]
         self.options = options
 
@@ -197,10 +200,10 @@ def _last(given: dict[str, list[str]], key: str) -> str | None:
 
 def _data_only(data: str, scale: str) -> Config:
     """The configuration of a data set for a model that is no recipe."""
-    source = recipes.get("data", data).content
-    config = recipes.merge(source.get("common", {}), source.get(scale, {}))
+    under, same = recipes.shared(data, scale)
+    config = recipes.laid(recipes.setting(data, under, scale), same)
     return {
-        "data": {"class_path": source["class_path"], "init_args": config.get("data", {})},
+        "data": {"class_path": recipes.get("data", data).content["class_path"], "init_args": config.get("data", {})},
         "trainer": recipes._with_budget(config),
     }
 

@@ -154,7 +154,7 @@ class Output(Movable):
 class Batch(Movable):
     """I pictures and the N sentences asked about them."""
 
-    images: Tensor  # (I, 3, H, W) uint8, RGB
+    images: Tensor  # (I, 3, H, W) uint8, RGB; (0, 3, H, W) where `raw` was read instead
     valid: Tensor  # (I, 4) int64
     image_ids: list[str]
     geometry: list[Geometry]
@@ -166,6 +166,7 @@ class Batch(Movable):
     truths: dict[str, list[Tensor]] = field(default_factory=dict)  # variant -> a bool mask for each target
     target_index: Tensor | None = None  # (N,) int64 into each list of `truths`
     tokens: Tokens | None = None  # put in by the model, on the CPU
+    raw: Features | None = None  # what the backbone made of the pictures in an earlier run
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -59,6 +59,8 @@ class Recorder(Callback):
         split = data.split(data.train_split)
         self.trained_on = np.union1d(self.trained_on, picture_hashes(split.picture_keys()))
         self.training = {"train_sets": f"{split.set}/{split.name}", "leakage_filter": data.leakage_filter}
+        if data.cache_features is not None:
+            self.training["trained_on_cache_features"] = data.cache_features
         self._write_card(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,6 +95,7 @@ class Recorder(Callback):
                 "seed": torch.initial_seed(),
                 "devices": trainer.world_size,
                 **circumstances(trainer.strategy.root_device),
+                **_kept_features(trainer),
                 **more,
             }
             write_atomically(self.folder / runs.CARD, json.dumps(card, indent=2) + "\n")
@@ -104,8 +107,10 @@ class Recorder(Callback):
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         if trainer.state.fn != "fit" and batch_idx == 0 and isinstance(outputs, Output) and trainer.is_global_zero:
-            room = int(self.run["pictures"]) - len(self.drawn)
-            self.drawn += list(panels(_module(pl_module), batch, outputs, most=min(room, 4)))
+            most = min(int(self.run["pictures"]) - len(self.drawn), 4)
+            if most > 0:
+                questions, _ = _data(trainer).suites[dataloader_idx]
+                self.drawn += panels(_module(pl_module), questions.decoded(batch, most), outputs, most)
 
     on_test_batch_end = on_validation_batch_end
 
@@ -154,6 +159,7 @@ class Recorder(Callback):
             "token_limit": model.hparams["text"]["length"],
             "text_field": next(iter(splits.values())).describe().get("text", "as rendered"),
             "post_processing": "none",
+            **_kept_features(trainer),
             **self.training,
             "precision": str(trainer.precision),
             "devices": trainer.world_size,
@@ -213,6 +219,12 @@ def _data(trainer: Trainer) -> RISData:
     data = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(data, RISData)
     return data
+
+
+def _kept_features(trainer: Trainer) -> dict[str, Any]:
+    """In which numbers features were read from a cache; nothing where none was used."""
+    kind = _data(trainer).cache_features
+    return {} if kind is None else {"cache_features": kind}
 
 
 def _module(module: LightningModule) -> RISModule:

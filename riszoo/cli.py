@@ -18,7 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "info": ("riszoo.info", "a model's size and cost: riszoo info lts --scale paper"),
     "data": ("riszoo.data.commands", "show, check, prepare:   riszoo data show scenes"),
     "compare": ("riszoo.metrics.compare", "two test runs, paired:  riszoo compare RUN_A RUN_B"),
-    "score": ("riszoo.metrics.score", "masks or boxes of any other code: riszoo score FOLDER --data refcoco --split testA"),
+    "score": ("riszoo.metrics.score", "masks, boxes of other code: riszoo score FOLDER --data refcoco --split testA"),
     "bench": ("riszoo.bench.run", "train and test every recipe, keep the tables: riszoo bench --dry-run"),
     "tables": ("riszoo.tables", "draw the tables of benchmarks/ again: riszoo tables --check"),
     "report": ("riszoo.report", "one HTML page to look at: riszoo report RUN..."),

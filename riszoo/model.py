@@ -95,7 +95,10 @@ class RISModule(LightningModule, ABC):
         return self.text.tokenize(texts)
 
     def backbone(self, images: Tensor, valid: Tensor) -> Features:
-        """(I, 3, H, W) uint8 and the pictures' boxes in it -> raw maps."""
+        """(I, 3, H, W) uint8 and the pictures' boxes in it -> raw maps, each (I, C, h, w).
+
+        Kept on disk with `data.cache_features`, so no weights but those of `vision` may enter here.
+        """
         return Features(self.vision(self.normalise(images, valid)), valid, self.size)
 
     def enrich(self, raw: Features) -> Features:
@@ -144,9 +147,17 @@ class RISModule(LightningModule, ABC):
         inside = ((rows >= top) & (rows < bottom))[:, None, :, None] & ((cols >= left) & (cols < right))[:, None, None]
         return torch.where(inside, x, self.pixel_fill).contiguous(memory_format=self.memory_format)
 
+    def kept(self, raw: Features) -> Features:
+        """Features from the cache in the numbers the model computes in; autocast sees to that itself."""
+        if torch.is_autocast_enabled(raw.valid.device.type):
+            return raw
+        return Features([one.to(self.pixel_mean.dtype) for one in raw.maps], raw.valid, raw.size)
+
     def forward(self, batch: Batch) -> Output:
         tokens = self.tokenize(batch.texts).to(batch.images.device) if batch.tokens is None else batch.tokens
-        pictures = self.encode_image(batch.images, batch.valid)
+        pictures = (
+            self.encode_image(batch.images, batch.valid) if batch.raw is None else self.enrich(self.kept(batch.raw))
+        )
         return self.decode(pictures, batch.image_index, self.encode_text(tokens))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

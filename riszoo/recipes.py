@@ -1,7 +1,8 @@
 """Recipes: the YAML files that name everything there is. Nothing heavier than a YAML reader is imported here.
 
 A model recipe holds what all its scales share (`common`) and one section a scale; a data recipe may add to it by
-scale. Resolving gives the plain configuration that LightningCLI reads:
+scale. A scale that all models share (configs/scales) is laid upon both. Resolving gives the plain configuration that
+LightningCLI reads:
 
     {"model": {"class_path", "init_args"}, "data": {"class_path", "init_args"}, "trainer": {...}, "run": {...}}
 """
@@ -148,28 +149,49 @@ def checked_scale(model: str, data: str, scale: str) -> str:
     return scale
 
 
+def shared(data: str, scale: str) -> tuple[str, Config]:
+    """What configs/scales/SCALE.yaml gives every model alike on a set, and the section of the recipes that it is laid
+    upon: the set's usual scale. Of most scales there is no such file, and nothing is shared."""
+    recipe, usual = find("scales", scale), default_scale(data)
+    if recipe is None:
+        return "", {}
+    if not recipe.content.get(usual):
+        raise UserError(f"{recipe.path} has no section '{usual}', the usual scale of '{data}': add one")
+    return usual, recipe.content[usual]
+
+
+def setting(data: str, *names: str) -> list[Config]:
+    """A data recipe's layers: `common`, then the sections of these names as far as it has them."""
+    content = get("data", data).content
+    return [content.get(name) or {} for name in ("common", *names)]
+
+
 def resolve(model: str, data: str, scale: str | None = None) -> Config:
     """The plain configuration of a model on a set at a scale."""
     recipe, source = get("models", model), get("data", data)
     scale = checked_scale(model, data, scale or default_scale(data))
     section = scales(model, data)[scale]
-    layers = [
-        source.content.get("common", {}),
-        source.content.get(section, {}),
-        source.content.get(scale, {}),
-        recipe.content.get("common", {}),
-        recipe.content[section],
-        recipe.content.get("sets", {}).get(data, {}) if scale == "paper" else {},
-    ]
-    config: Config = {}
-    for layer in layers:
-        config = merge(config, layer)
+    under, same = shared(data, section)
+    own = [recipe.content.get("common", {}), recipe.content[section]]
+    if same:  # a recipe's data and trainer are no part of an architecture
+        own = [own[0], recipe.content.get(under) or {}, recipe.content[section].get(under) or {}]
+        own = [{"model": layer.get("model", {})} for layer in own]
+    sets = recipe.content.get("sets", {}).get(data, {}) if scale == "paper" else {}
+    config = laid([*setting(data, under, section, scale), *own, sets], same)
     return {
         "run": {"model": model, "data": data, "scale": scale},
         "model": {"class_path": recipe.content["class_path"], "init_args": config.get("model", {})},
         "data": {"class_path": source.content["class_path"], "init_args": config.get("data", {})},
         "trainer": _with_budget(config),
     }
+
+
+def laid(layers: Iterable[Config], same: Config) -> Config:
+    """Each layer merged into the last; then what is shared, which replaces an option whole."""
+    config: Config = {}
+    for layer in layers:
+        config = merge(config, layer)
+    return config | {part: config.get(part, {}) | copy.deepcopy(options) for part, options in same.items()}
 
 
 def _with_budget(config: Config) -> Config:

@@ -39,6 +39,7 @@ NOT_THE_USERS = (
     "on_before_batch_transfer",
     "WeightAveraging callback",
     "callbacks used to create the checkpoint",
+    "dataloader is not resumable",
 )
 """Warnings of Lightning's about what riszoo does on purpose."""
 

@@ -26,8 +26,9 @@ USUAL = ("mIoU", "oIoU", "Pr@0.5")
 DASH = "-"
 SEEN = "⚠"
 FIRST = "original"
-Way = tuple[str, str, str]
-"""Scale, training set, protocol."""
+WAY = ("scale", "trained", "protocol")
+Way = tuple[str, ...]
+"""How a line was measured: the values of `WAY`."""
 USUAL_WAY: Way = ("", "", "")
 
 
@@ -143,7 +144,7 @@ class DataTable:
         found: dict[Way, list[Row]] = {}
         for row in self.measured:
             if row["model"] == name:
-                found.setdefault((row["scale"], row["trained"], row["protocol"]), []).append(row)
+                found.setdefault(tuple(row[column] for column in WAY), []).append(row)
         usual = (recipes.default_scale(self.data.name), self.data.name, FIRST)
         return dict(sorted(found.items(), key=lambda one: (one[0] != usual, one[0]))) or {USUAL_WAY: []}
 
@@ -187,16 +188,19 @@ class DataTable:
     def _language(self) -> str:
         lines = [["model", "asked as written", "another picture's sentence", "no sentence", "language gap"]]
         for name in recipes.names("models"):
-            asked = {c: self._control(name, c) for c in ("none", "shuffled", "blank")}
-            gap = None if asked["none"] is None or asked["shuffled"] is None else asked["none"] - asked["shuffled"]
-            values = [*asked.values(), gap]
-            lines.append([f"**{name}**", *(DASH if value is None else f"{value:.2f}" for value in values)])
+            for way in [way for way in self._ways(name) if way[-1] == FIRST] or [USUAL_WAY]:
+                asked = {c: self._control(name, way, c) for c in ("none", "shuffled", "blank")}
+                gap = None if asked["none"] is None or asked["shuffled"] is None else asked["none"] - asked["shuffled"]
+                values = [*asked.values(), gap]
+                shown = (DASH if value is None else f"{value:.2f}" for value in values)
+                lines.append([f"**{name}**{self._about(way)}", *shown])
         return markdown(lines)
 
-    def _control(self, name: str, control: str) -> float | None:
-        """Mean over seeds, under the first protocol, on the first split."""
+    def _control(self, name: str, way: Way, control: str) -> float | None:
+        """Mean over seeds, on val."""
         rows = self.measured if control == "none" else [row for row in self.controls if row["control"] == control]
-        chosen = [row for row in rows if (row["model"], row["split"], row["protocol"]) == (name, "val", FIRST)]
+        wanted = (name, "val", *way)
+        chosen = [row for row in rows if tuple(row[column] for column in ("model", "split", *WAY)) == wanted]
         values = [float(row["mIoU"]) for row in chosen if row["mIoU"]]
         return statistics.fmean(values) if values else None
 

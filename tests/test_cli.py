@@ -51,6 +51,7 @@ def test_fit_leaves_a_run(trained: Path) -> None:
     assert (card["model"], card["data"], card["scale"]) == ("lts", "scenes", "tiny")
     assert card["training"]["sentences"] == 8
     assert {"commit", "versions", "device", "seed", "command"} <= card.keys()
+    assert "cache_features" not in card
     assert yaml.safe_load((run / "config.yaml").read_text())["run"]["model"] == "lts"
     assert (run / "metrics.csv").read_text().startswith("epoch")
     assert (run / "checkpoints" / "last.ckpt").is_file()
@@ -225,7 +226,7 @@ def test_names_are_told_without_torch() -> None:
 def test_list_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
-    assert all(name in listed for name in ("lts", "scenes", "lavt480", "[paper, tiny]"))
+    assert all(name in listed for name in ("lts", "scenes", "lavt480", "[paper, tiny, controlled]"))
     assert main(["info", "lts"]) == 0
     said = capsys.readouterr().out
     assert "GFLOP" in said

@@ -81,6 +81,28 @@ def test_everything_trainable_is_trained(entry: Entry) -> None:
     assert {name for name, p in model.named_parameters() if p.requires_grad} == seen
 
 
+@named(ENTRIES)
+def test_sentences_that_mean_nothing_or_several_things_train(entry: Entry) -> None:
+    """An empty truth has a loss of every kind, and pulls its mask down."""
+    model = entry.build().train()
+    batch = batch_of(model, 3, 4, split="general-train")
+    nothing = batch.no_target
+    assert batch.masks is not None
+    assert torch.equal(nothing, ~batch.masks.flatten(1).any(1))
+    assert 0 < nothing.sum() < len(batch)
+    output = model(batch)
+    output.logits.retain_grad()
+    terms = model.loss(output, batch)
+    assert all(torch.isfinite(term).all() for term in terms.values())
+    torch.stack([term[nothing].sum() for term in terms.values()]).sum().backward()
+    assert output.logits.grad is not None
+    assert (output.logits.grad[nothing].flatten(1).sum(1) > 0).all()
+    assert not output.logits.grad[~nothing].any(), "no sentence has a share in another's loss"
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    train(model, batch, 1)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
 @named(RECIPES)
 def test_one_batch_can_be_learnt_by_heart(entry: Entry) -> None:
     model = entry.build()

@@ -137,6 +137,17 @@ def test_other_scales_and_protocols_have_lines_of_their_own(folder: Path) -> Non
     assert own["**lts** (protocol mcn)"][0].strip() == tables.DASH, "the claim stands once"
 
 
+def test_the_language_gap_of_another_scale_is_its_own(folder: Path) -> None:
+    measure(folder)
+    before = line(tables.Results.read(folder).table("scenes"), "Does it read the sentence?", "lts")
+    accuracy = rows.read(folder / "accuracy.csv")
+    rows.upsert(folder, rows.ACCURACY, [row | {"scale": "controlled", "mIoU": "10.0"} for row in accuracy])
+    text = tables.Results.read(folder).table("scenes")
+    assert line(text, "Does it read the sentence?", "lts") == before
+    other = text.partition("**Does it read the sentence?**")[2]
+    assert "| **lts** (scale controlled) | 10.00 | 10.00 | - | 0.00 |" in other
+
+
 def test_only_what_lies_between_markers_changes(folder: Path) -> None:
     page, beside = folder / "README.md", folder.parent / "README.md"
     page.write_text("before\n<!-- table:scenes -->\nold\n<!-- /table:scenes -->\nafter\n")

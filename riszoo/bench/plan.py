@@ -97,7 +97,7 @@ def make(options: Any) -> list[Job]:
         "data": data,
         "scale": scale,
         "splits": tuple(options.splits.split(",")) if options.splits else (),
-        "protocol": options.protocol or ("original" if scale == "tiny" else "original,published"),
+        "protocol": options.protocol or ("original,published" if scale == "paper" else "original"),
         "controls": options.controls,
         "devices": options.devices,
         "nodes": options.nodes,
@@ -122,6 +122,15 @@ def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:
     if not models:
         raise UserError(f"no model has a scale '{scale}': choose another --scale, or name --models")
     yield from ((_with_scale(name, scale, options.data), "", {}) for name in models)
+
+
+def left_out(options: Any, jobs: list[Job]) -> str:
+    """Which models are not measured, and why; nothing where the command line named them."""
+    if options.models or options.ablation:
+        return ""
+    data, scale = jobs[0].data, jobs[0].scale
+    without = [name for name in recipes.names("models") if name not in _having(scale, data)]
+    return f"left out, having no scale '{scale}' in their recipes: {', '.join(without)}" if without else ""
 
 
 def _having(scale: str, data: str) -> list[str]:

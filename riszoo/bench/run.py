@@ -35,6 +35,8 @@ def main(argv: list[str]) -> int:
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: give at least 1")
     jobs = plan.make(options)
+    if without := plan.left_out(options, jobs):
+        print(without)
     bench = Bench(jobs, Path(options.root), Path(options.out), shlex.split(options.launch), options.repeats)
     if options.dry_run:
         print(plan.describe(jobs, bench.rates()))
@@ -59,7 +61,7 @@ def parser() -> OneSentence:
     made.add_argument("--ablation", help="NAME or NAME/TABLE: rows of configs/ablations/NAME.yaml, not plain models")
     made.add_argument("--splits", help="with commas; the data set's own when left out")
     made.add_argument("--seeds", type=int, default=1, help="how many trainings of each, seeds 0, 1, ...")
-    made.add_argument("--protocol", help="with commas; original, and published beyond the tiny scale")
+    made.add_argument("--protocol", help="with commas; original, and published at the paper scale")
     made.add_argument("--controls", default="none,shuffled,blank", help="what the sentences are replaced with")
     made.add_argument("--checkpoints", type=Path, help="YAML of `model: file.ckpt`: tested instead of trained")
     made.add_argument("--budget", type=int, help="training sentences, instead of the recipe's length")

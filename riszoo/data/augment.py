@@ -50,6 +50,10 @@ class Augment:
     crop: float = 0.0
     smallest: float = 0.5
 
+    @property
+    def active(self) -> bool:
+        return max(self.flip, self.jitter, self.crop) > 0
+
     def __call__(self, pixels: Pixels, masks: Sequence[Mask], texts: Sequence[str], generator: Generator) -> Change:
         change = (pixels, list(masks), list(texts))
         chances = generator.random(2)

@@ -89,6 +89,10 @@ class Split(ABC):
         """What each picture is called across data sets: leaks are found by it."""
         return self.picture_ids()
 
+    def picture_version(self, picture: int) -> str:
+        """Another whenever the picture's pixels are, told without decoding it: features are kept under it."""
+        return f"{self.fingerprint()} {self[picture].id}"
+
     def texts(self) -> Iterable[str]:
         """Every sentence, in order; a vocabulary is made of the training split's."""
         for i in range(len(self)):

@@ -39,10 +39,12 @@ class Concatenation(Split):
     def __getitem__(self, picture: int) -> Record:
         if not -len(self) <= picture < len(self):
             raise IndexError(f"{self.set} {self.name} has {len(self)} pictures, not {picture}")
-        picture %= len(self)
+        part, place = self._place(picture % len(self))
+        return _renamed(part[place], part.set) if self._named else part[place]
+
+    def _place(self, picture: int) -> tuple[Selection, int]:
         part = int(np.searchsorted(self._starts, picture, side="right")) - 1
-        record = self.parts[part][picture - int(self._starts[part])]
-        return _renamed(record, self.parts[part].set) if self._named else record
+        return self.parts[part], picture - int(self._starts[part])
 
     def fingerprint(self) -> str:
         return hashlib.sha256(" ".join(part.fingerprint() for part in self.parts).encode()).hexdigest()
@@ -52,6 +54,10 @@ class Concatenation(Split):
 
     def picture_keys(self) -> list[str]:
         return [key for part in self.parts for key in part.picture_keys()]
+
+    def picture_version(self, picture: int) -> str:
+        part, place = self._place(picture)
+        return part.picture_version(place)
 
     def paths(self) -> list[Path]:
         """The file of each picture."""

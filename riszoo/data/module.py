@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from riszoo.batch import Batch, GeometryKind
 from riszoo.data.augment import Augment
 from riszoo.data.base import Split
+from riszoo.data.cache import FeatureCache, Kind
 from riszoo.data.masks import Truth
 from riszoo.data.order import EvalBatches, Share, TrainBatches
 from riszoo.data.questions import CONTROLS, Control, Questions, collate
@@ -38,6 +41,8 @@ class RISData(LightningDataModule, ABC):
         test_pictures: how many pictures of a split `validate`, `test` and `predict` see; left out, all
         control: `none`, `shuffled` (each picture asked another picture's sentence), `blank`, or several with commas
         augment: changes to training pictures that keep their sentences true; left out, none
+        cache_features: keep what a frozen backbone makes of pictures, as it is (`float32`) or rounded (`bf16`)
+        cache_dir: where; left out, riszoo/features in the user's cache
     """
 
     def __init__(
@@ -60,6 +65,8 @@ class RISData(LightningDataModule, ABC):
         test_pictures: int | None = None,
         control: str = "none",
         augment: Augment | None = None,
+        cache_features: Kind | None = None,
+        cache_dir: str | None = None,
     ) -> None:
         super().__init__()
         self.frame = (size, size) if isinstance(size, int) else (size[0], size[1])
@@ -70,7 +77,15 @@ class RISData(LightningDataModule, ABC):
         self.train_split, self.val_split, self.val_pictures = train_split, val_split, val_pictures
         self.test_splits, self.test_pictures = test_splits, test_pictures
         self.controls = parse_controls(control)
-        self.augment = augment
+        self.augment = augment if augment is not None and augment.active else None
+        self.cache_features, self.cache_dir = cache_features, cache_dir
+        if cache_features is not None and self.augment is not None:
+            raise UserError(
+                "--data.augment changes pictures at every turn, and --data.cache_features keeps one state of each: "
+                "leave one of them out"
+            )
+        self._cache: FeatureCache | None = None
+        self._stage = "fit"
         self.truths: list[Truth] = [Truth()]
         self.suites: list[tuple[Questions, Control]] = []
         self._open: dict[str, Split] = {}
@@ -113,6 +128,11 @@ class RISData(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Missing files are told before a model trains; accumulation follows from the devices."""
+        self._stage, self._cache = stage, None
+        if self.cache_features is not None and self.trainer is not None:
+            from riszoo.data.fill import refuse_training
+
+            refuse_training(self.trainer.lightning_module)  # type: ignore[arg-type]
         for name in self._wanted(stage):
             self.split(name)
         if stage == "fit" and self.trainer is not None:
@@ -122,6 +142,29 @@ class RISData(LightningDataModule, ABC):
         if stage in ("test", "predict"):
             return self.test_splits
         return [self.train_split, self.val_split] if stage == "fit" else [self.val_split]
+
+    # -- kept features ------------------------------------------------------------------------------------------------
+
+    @property
+    def cache(self) -> FeatureCache | None:
+        """Filled when the first loader is made: the model is on its device by then, with the weights it runs with."""
+        if self._cache is None and self.cache_features is not None and self.trainer is not None:
+            from riszoo.data.fill import filled
+
+            self._cache = filled(self, self.trainer, self._asked_about(self._stage))
+        return self._cache
+
+    def _asked_about(self, stage: str) -> list[tuple[Split, int]]:
+        """Every picture that a run sees; one that trains is validated on the whole split at its end."""
+        limits = dict.fromkeys(self._wanted(stage), self.test_pictures)
+        if stage == "fit":
+            some = [limit for limit in (self.test_pictures, self.val_pictures) if limit is not None]
+            limits |= {self.val_split: max(some) if len(some) == 2 else None, self.train_split: None}
+        return [
+            (self.split(name), picture)
+            for name, limit in limits.items()
+            for picture in np.unique(self.split(name).sentence_picture)[:limit].tolist()
+        ]
 
     # -- loaders ------------------------------------------------------------------------------------------------------
 
@@ -134,7 +177,10 @@ class RISData(LightningDataModule, ABC):
                 f"split '{split.name}' of {split.set} is smaller than one batch of {self.share.total} sentences: "
                 "lower --data.total_batch_size or --data.batch_size"
             )
-        return self._loader(Questions(split, self.frame, self.geometry, masks=True, augment=self.augment), order)
+        if self.trainer is not None:
+            order.resume(*_trained(self.trainer))
+        asked = Questions(split, self.frame, self.geometry, masks=True, augment=self.augment, cache=self.cache)
+        return self._loader(asked, order)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         training = self.trainer is not None and self.trainer.state.fn == "fit"
@@ -149,11 +195,8 @@ class RISData(LightningDataModule, ABC):
         return self._eval_loaders(self.test_splits, self.controls[:1], self.test_pictures)
 
     def _eval_loaders(self, splits: list[str], controls: list[Control], limit: int | None) -> list[DataLoader[Batch]]:
-        self.suites = [
-            (Questions(self.split(name), self.frame, self.geometry, truths=self.truths, control=control), control)
-            for name in splits
-            for control in controls
-        ]
+        asked = partial(Questions, frame=self.frame, geometry=self.geometry, truths=self.truths, cache=self.cache)
+        self.suites = [(asked(self.split(name), control=control), control) for name in splits for control in controls]
         return [
             self._loader(
                 questions,
@@ -171,6 +214,15 @@ class RISData(LightningDataModule, ABC):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0 and isinstance(batches, TrainBatches),
         )
+
+
+def _trained(trainer: Trainer) -> tuple[int, int]:
+    """The epoch that a training is in, and how many of its batches are behind it: more than none where it goes on from
+    a checkpoint."""
+    epoch: Any = trainer.fit_loop.epoch_progress.current
+    batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    between_two = epoch.processed == epoch.started  # the count of batches is still the last epoch's
+    return epoch.processed, 0 if between_two else batch.processed
 
 
 def parse_controls(text: str) -> list[Control]:

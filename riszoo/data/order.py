@@ -69,7 +69,7 @@ class TrainBatches(Sampler[list[Item]]):
         world: int,
     ) -> None:
         self.share, self.seed, self.rank, self.world = share, seed, rank, world
-        self.epoch = 0
+        self.epoch, self.behind = 0, 0
         self.picture_of = split.sentence_picture
         groups = self.picture_of if share.per_image > 1 else split.sentence_target
         if share.per_image == 1 and epoch_of == "sentences":
@@ -79,8 +79,18 @@ class TrainBatches(Sampler[list[Item]]):
         self.units = np.repeat(np.arange(len(self.count)), turns)
         self.turn = np.concatenate([np.arange(t) for t in turns]) if len(turns) else self.units
 
+    @property
+    def sampler(self) -> TrainBatches:
+        """Lightning tells the epoch to the sampler of a batch sampler, which is this one itself."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self.behind = epoch, 0
+
+    def resume(self, epoch: int, batches: int) -> None:
+        """Go on after so many batches of an epoch; after all of them, with the next epoch."""
+        self.epoch, self.behind = epoch + batches // len(self), batches % len(self)
 
     def __len__(self) -> int:
         """Batches of this process, accumulated ones counted one by one."""
@@ -91,17 +101,18 @@ class TrainBatches(Sampler[list[Item]]):
         return self.share.total // self.share.per_image  # pictures in one optimiser step
 
     def __iter__(self) -> Iterator[list[Item]]:
+        """The epoch is that of this call, whenever the first batch is asked for."""
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.units))
         steps = len(order) // self._step
         pictures = self.share.sentences // self.share.per_image
         shaped = order[: steps * self._step].reshape(steps, self.world, self.share.accumulate, pictures)
-        for batch in shaped[:, self.rank].reshape(-1, pictures):
-            yield [self._item(int(place)) for place in batch]
+        epoch, mine = self.epoch, shaped[:, self.rank].reshape(-1, pictures)[self.behind :]
+        return ([self._item(int(place), epoch) for place in batch] for batch in mine)
 
-    def _item(self, place: int) -> Item:
+    def _item(self, place: int, epoch: int) -> Item:
         unit, k = int(self.units[place]), self.share.per_image
         first, count = int(self.first[unit]), int(self.count[unit])
-        rng = np.random.default_rng((self.seed, self.epoch, unit))
+        rng = np.random.default_rng((self.seed, epoch, unit))
         chosen = rng.permutation(count)[(int(self.turn[place]) * k + np.arange(k)) % count]
         seed = int(rng.integers(1 << 62)) + int(self.turn[place])
         return Item(int(self.picture_of[first]), tuple(int(first + c) for c in chosen), seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby
 from typing import Literal, NamedTuple, get_args
 
@@ -12,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from riszoo.batch import Batch, Geometry, GeometryKind, Sample
+from riszoo.batch import Batch, Features, Geometry, GeometryKind, Sample
 from riszoo.data.augment import Augment, augmented
 from riszoo.data.base import Pixels, Record, Split
+from riszoo.data.cache import FeatureCache, together
 from riszoo.data.masks import Truth
 from riszoo.data.order import Item
 
@@ -25,12 +27,13 @@ CONTROLS: tuple[Control, ...] = get_args(Control)
 class Example(NamedTuple):
     """One picture with its questions, before several are stacked."""
 
-    image: Tensor  # (3, H, W) uint8
+    image: Tensor | None  # (3, H, W) uint8; None where features are kept
     geometry: Geometry
     samples: list[Sample]
     masks: Tensor | None  # (n, H, W) bool, for each sentence
     truths: dict[str, list[Tensor]]  # variant -> (h, w) bool, for each target asked about
     target_index: list[int]  # for each sentence, into each list of `truths`
+    maps: list[Tensor]  # the kept features, each (C, h, w)
 
 
 class Questions(Dataset[Example]):
@@ -38,7 +41,7 @@ class Questions(Dataset[Example]):
 
     `masks` gives the union at network size (training); `truths` lists the variants that protocols compare with.
     A control changes the sentences and nothing else; `augment` changes pictures, masks and sentences together, for
-    items that carry a seed.
+    items that carry a seed. With a `cache`, kept features stand in for pictures, and none is decoded.
     """
 
     def __init__(
@@ -51,27 +54,39 @@ class Questions(Dataset[Example]):
         truths: list[Truth] | None = None,
         control: Control = "none",
         augment: Augment | None = None,
+        cache: FeatureCache | None = None,
     ) -> None:
-        self.split, self.frame, self.geometry, self.augment = split, frame, geometry, augment
+        self.split, self.frame, self.geometry, self.augment, self.cache = split, frame, geometry, augment, cache
         self.masks, self.truths, self.control = masks, truths or [], control
 
     def __getitem__(self, item: Item) -> Example:
         record = self.split[item.picture]
         if self.augment is not None and item.seed is not None:
             record = augmented(record, self._chosen(record, item), self.augment, item.seed)
-        pixels = record.load()
-        geometry = Geometry.fit(self.geometry, (pixels.shape[0], pixels.shape[1]), self.frame)
+        geometry = Geometry.fit(self.geometry, record.size, self.frame)
         samples = self._samples(record, item)
         places = [place for place, _ in self._chosen(record, item)]
         asked = sorted(set(places))
         return Example(
-            place_picture(pixels, geometry),
+            place_picture(record.load(), geometry) if self.cache is None else None,
             geometry,
             samples,
             torch.stack([self._mask(record, place, geometry) for place in places]) if self.masks else None,
             {t.key: [torch.from_numpy(record.targets[p].segmentation.draw(t)) for p in asked] for t in self.truths},
             [asked.index(place) for place in places],
+            [] if self.cache is None else self.cache.read(self.split.picture_version(item.picture)),
         )
+
+    def decoded(self, batch: Batch, sentences: int) -> Batch:
+        """The batch with the pictures of its first sentences, where features stood in for them."""
+        if batch.raw is None:
+            return batch
+        places = {
+            int(picture): int(self.split.sentence_picture[sample.index])
+            for picture, sample in zip(batch.image_index[:sentences], batch.samples[:sentences], strict=True)
+        }
+        shown = [place_picture(self.split[place].load(), batch.geometry[picture]) for picture, place in places.items()]
+        return replace(batch, images=torch.stack(shown))
 
     def samples(self, places: Iterable[int]) -> list[Sample]:
         """The questions at these places of the split, without decoding a picture."""
@@ -148,9 +163,12 @@ def collate(examples: list[Example]) -> Batch:
     counts = torch.tensor([len(e.samples) for e in examples])
     samples = [sample for e in examples for sample in e.samples]
     starts = np.cumsum([0] + [max(e.target_index) + 1 for e in examples[:-1]]).tolist()
+    images, frame = [e.image for e in examples if e.image is not None], examples[0].geometry.frame
+    valid = torch.tensor([e.geometry.valid for e in examples])
+    levels = zip(*(e.maps for e in examples), strict=True)
     return Batch(
-        images=torch.stack([e.image for e in examples]),
-        valid=torch.tensor([e.geometry.valid for e in examples]),
+        images=torch.stack(images) if images else torch.empty((0, 3, *frame), dtype=torch.uint8),
+        valid=valid,
         image_ids=[e.samples[0].picture for e in examples],
         geometry=[e.geometry for e in examples],
         texts=[sample.text for sample in samples],
@@ -160,4 +178,5 @@ def collate(examples: list[Example]) -> Batch:
         masks=torch.cat([e.masks for e in examples if e.masks is not None]) if examples[0].masks is not None else None,
         truths={key: [mask for e in examples for mask in e.truths[key]] for key in examples[0].truths},
         target_index=torch.tensor([i + s for e, s in zip(examples, starts, strict=True) for i in e.target_index]),
+        raw=None if images else Features([together(level) for level in levels], valid, frame),
     )

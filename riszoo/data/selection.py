@@ -94,6 +94,17 @@ class Selection(Split):
     def picture_keys(self) -> list[str]:
         return [self.index.strings["picture_key"][number] for number in self.pictures.tolist()]
 
+    def picture_version(self, picture: int) -> str:
+        """The file's place, size and time of change, which a glance tells; content would be read at every start."""
+        number = int(self.pictures[picture])
+        path = self._folder / self.index.strings["picture_file"][number]
+        try:
+            stat = path.stat()
+            file = f"{stat.st_size} {stat.st_mtime_ns}"
+        except OSError:
+            file = "absent"  # shown as black
+        return f"{path.resolve()} {file} {self.index.size(number)} {self._strict}"
+
     def paths(self) -> list[Path]:
         """The file of each picture."""
         return [self._folder / self.index.strings["picture_file"][number] for number in self.pictures.tolist()]

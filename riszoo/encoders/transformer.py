@@ -16,6 +16,12 @@ from riszoo.encoders.weights import first_line, may_download
 from riszoo.encoders.words import Vocabulary, located, split
 from riszoo.errors import UserError
 
+READY = frozenset(
+    {"albert", "bert", "clip_text_model", "distilbert", "electra", "mobilebert", "roberta", "t5", "xlm-roberta"}
+)
+"""Types that take the mask of who sees whom ready made. Given the padding alone, transformers first asks the device
+whether there is any, so as to leave the mask out, and every step waits for the answer."""
+
 
 class Tokenizer(Protocol):
     """Sentences as rows of ids with special tokens, and which tokens each word became."""
@@ -89,14 +95,21 @@ class TransformerText(TextEncoder):
         self.length, self.fixed_length, self.keep_sep = length, fixed_length, keep_sep
         self.width = model.config.hidden_size
         self.reads_forward = model.config.model_type == "clip_text_model"
+        self.ready = model.config.model_type in READY and model.config._attn_implementation == "sdpa"
 
     def tokenize(self, texts: list[str]) -> Tokens:
         rows = self.tokenizer.rows(texts, self.length, self.keep_sep)
         return padded(rows, self.length if self.fixed_length else None, self.tokenizer.pad)
 
     def forward(self, tokens: Tokens) -> Words:
-        states = self.model(input_ids=tokens.ids, attention_mask=tokens.mask.long()).last_hidden_state
+        mask = self.sight(tokens.mask) if self.ready else tokens.mask.long()
+        states = self.model(input_ids=tokens.ids, attention_mask=mask).last_hidden_state
         return Words(valid_only(states, tokens.mask), tokens.mask, self.global_index(tokens.mask), tokens.spans)
+
+    def sight(self, mask: Tensor) -> Tensor:
+        """(N, L) -> (N, 1, L, L) bool: which tokens each token sees."""
+        seen = mask[:, None, None].expand(-1, -1, mask.shape[1], -1)
+        return seen.tril() if self.reads_forward else seen
 
     def global_index(self, mask: Tensor) -> Tensor | None:
         lengths = mask.sum(1)

@@ -184,8 +184,8 @@ class VisualExpressionGenerator(nn.Module):
         if self.training and self.options.sampling == "gumbel_st":
             sampled = scores - torch.empty_like(scores).exponential_().log()
         sampled = sampled.masked_fill(~cells[:, None], -torch.inf)
-        ratio = self.options.ratio
-        mask = holding(sampled, self.options.share) if ratio == "adaptive" else most_relevant(sampled, cells, ratio)
+        ratio, known = self.options.ratio, sampled.detach()  # which tokens are best has no gradient
+        mask = holding(known, self.options.share) if ratio == "adaptive" else most_relevant(known, cells, ratio)
         straight = mask.to(tokens.dtype)
         if self.options.sampling != "hard":
             soft = sampled.softmax(-1)

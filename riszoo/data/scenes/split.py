@@ -125,6 +125,9 @@ class ScenesSplit(Split):
     def picture_ids(self) -> list[str]:
         return [self.picture_id(picture) for picture in range(len(self))]
 
+    def picture_version(self, picture: int) -> str:
+        return f"{VERSION} {self.picture_id(picture)} {self.size_of(picture)}"
+
     def text(self, sentence: int) -> str:
         """One sentence by its place in the split; its picture's world is thought up, not drawn."""
         picture, place = divmod(range(len(self.sentence_target))[sentence], self.plan.sentences)
