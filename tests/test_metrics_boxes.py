@@ -368,3 +368,13 @@ def test_the_pooled_row_is_written_and_shown_whatever_the_order(tmp_path: Path):
     assert "full" not in original
     assert [line.split()[0] for line in rela.splitlines() if line.startswith("full")] == ["full", "full"]
     assert len(read_evaluation(tmp_path / "one", "testA").rows) == 3
+
+
+def test_a_result_from_before_boxes_had_rules_is_still_read(tmp_path: Path):
+    write_results(tmp_path, {"val": split_of("val", *A)}, {})
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    for entry in content["splits"]["val"]["protocols"].values():
+        del entry["definition"]["box"]
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    again = read_evaluation(tmp_path, "val")
+    assert [protocol.box for protocol in again.rows.protocols] == [BOX_RULES["transvg"]] * 2

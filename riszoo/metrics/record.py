@@ -249,7 +249,8 @@ def _protocol(definition: Mapping[str, Any]) -> Protocol:
     truth["frame"] = tuple(truth["frame"]) if truth["frame"] else None
     known["truth"] = Truth(**truth)
     known["precision"] = tuple(known["precision"])
-    known["box"] = BoxRule(**{**known["box"], "first": tuple(known["box"]["first"])})
+    if box := known.get("box"):
+        known["box"] = BoxRule(**{**box, "first": tuple(box["first"])})
     known["resampling"] = Resampling(**known["resampling"])
     known["via"] = Resampling(**known["via"]) if known["via"] else None
     return Protocol(**known)
