@@ -7,11 +7,20 @@ import os
 import tempfile
 from pathlib import Path
 
+from riszoo.errors import UserError
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Through a temporary name in the same folder, so that a reader never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_and_rename(path, data)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _write_and_rename(path: Path, data: bytes) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -263,6 +263,7 @@ def test_a_protocol_is_about_masks(opened: Path):
         ({"a": [[1, 2, 3, True, 1]]}, "not .x, y, width"),
         ({"a": [[1, 2, float("nan"), 4, 1]]}, "not .x, y, width"),
         ({"a": [[1, 2, 1e300, 4, 1]]}, "not .x, y, width"),
+        ({"a": [[1, 2, 10**400, 4, 1]]}, "not .x, y, width"),
         ({"a": [7]}, "a box is 7"),
         ({"a": [FIRST], "b": [[1, 2, -3, 4, 1]]}, "prediction 1 of .* negative width or height"),
         ({"a": [[1, 2, 3, 4, 1.5]]}, "score of 1.5, which is not a probability"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -106,16 +107,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     write_atomically(path, "old")
 
     def full(*_: object) -> None:
-        raise OSError("no space")
+        raise OSError(errno.ENOSPC, "no space")
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(UserError, match=r"cannot write .*deep/file: no space"):
             write_atomically(path, b"new")
     assert path.read_text() == "old"
     assert [p.name for p in path.parent.iterdir()] == ["file"]
     write_atomically(path, b"new")
     assert path.read_text() == "new"
+    with pytest.raises(UserError, match="cannot write .*file/below"):
+        write_atomically(path / "below", "a file is in the way")
 
 
 @pytest.mark.parametrize(

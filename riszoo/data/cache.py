@@ -70,8 +70,8 @@ class FeatureCache:
             kept[f"{level}{LAST * last}"] = (channels_last(one) if last else one).cpu().contiguous()
         try:
             write_atomically(self._file(version), save(kept))
-        except OSError as error:
-            raise UserError(f"cannot write {self.folder}: {error.strerror}; choose another --data.cache_dir") from error
+        except UserError as error:
+            raise UserError(f"{error}; choose another --data.cache_dir") from error
 
     def rounded(self, one: Tensor) -> Tensor:
         return one.to(torch.bfloat16) if self.kind == "bf16" else one

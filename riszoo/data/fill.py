@@ -86,9 +86,9 @@ def _missing(cache: FeatureCache, places: dict[str, Place], about: dict[str, Any
     """Which pictures have no features yet, and how many bytes are free for them."""
     try:
         write_atomically(cache.folder / "about.json", json.dumps(about, indent=2) + "\n")
-        return [version for version in places if not cache.has(version)], shutil.disk_usage(cache.folder).free
-    except OSError as error:
-        raise UserError(f"cannot write {cache.folder}: {error.strerror}; choose another --data.cache_dir") from error
+    except UserError as error:
+        raise UserError(f"{error}; choose another --data.cache_dir") from error
+    return [version for version in places if not cache.has(version)], shutil.disk_usage(cache.folder).free
 
 
 def _announcement(cache: FeatureCache, wanted: int, missing: int, needed: int, free: int) -> str:

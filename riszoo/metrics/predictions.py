@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,5 +125,5 @@ def _check(row: Any, where: str) -> None:
 
 
 def _bounded(number: float) -> bool:
-    """No picture has so many pixels; beyond, areas would no longer be exact, or numbers at all."""
-    return math.isfinite(number) and abs(number) < 2**24
+    """No picture has so many pixels; beyond, areas would no longer be exact. False for NaN, too."""
+    return abs(number) < 2**24
