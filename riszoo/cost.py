@@ -30,6 +30,7 @@ def build(
     name: str, data: str, scale: str, over: recipes.Config | None = None
 ) -> tuple[RISModule, RISData | None, recipes.Config]:
     """The recipe with random weights; a word table of 9,999 words stands in where the data set is not at hand."""
+    recipes.checked_scale(name, data, scale)
     over = recipes.merge(over or {}, RANDOM)
     try:
         return from_recipe(name, data, scale, over)

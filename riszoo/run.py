@@ -40,6 +40,8 @@ NOT_THE_USERS = (
     "WeightAveraging callback",
     "callbacks used to create the checkpoint",
     "dataloader is not resumable",
+    "in eval mode at the start of training",
+    "custom batch sampler",
 )
 """Warnings of Lightning's about what riszoo does on purpose."""
 

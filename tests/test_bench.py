@@ -42,6 +42,20 @@ def test_a_budget_sets_steps_and_validates_once_before_the_end() -> None:
         planned("--models", "lts", "--budget", "3")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--protocol", "original,typo"], "there is no protocol 'typo'"),
+        (["--controls", "none,blnak"], "unknown control 'blnak': choose among none, shuffled, blank"),
+        (["--controlled", "--scale", "paper"], "leave --controlled or --scale out"),
+        (["--ablation", "vipa", "--models", "lts"], "leave --ablation or --models out"),
+    ],
+)
+def test_what_a_test_would_refuse_is_refused_before_anything_is_trained(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        planned(*words)
+
+
 def test_an_ablation_is_its_rows_laid_upon_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ablations").mkdir()
     (tmp_path / "ablations" / "lts.yaml").write_text(

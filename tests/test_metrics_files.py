@@ -117,7 +117,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert [p.name for p in path.parent.iterdir()] == ["file"]
     write_atomically(path, b"new")
     assert path.read_text() == "new"
-    with pytest.raises(UserError, match="cannot write .*file/below"):
+    with pytest.raises(UserError, match=r"cannot write .*file/below"):
         write_atomically(path / "below", "a file is in the way")
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from riszoo import recipes
+from riszoo.data.controls import parse_controls
 from riszoo.errors import UserError
+from riszoo.metrics.protocols import get_protocols
 from riszoo.recipes import Config
 
 VALIDATION_SHARE, TEST_SHARE = 1.25, 0.3
@@ -91,6 +93,7 @@ def _targets(config: Config) -> int | None:
 
 def make(options: Any) -> list[Job]:
     """The jobs that the command line asks for, every name checked; a whole round of one seed before the next."""
+    _refuse(options)
     data = recipes.get("data", options.data).name
     scale = "controlled" if options.controlled else options.scale or recipes.default_scale(data)
     common: dict[str, Any] = {
@@ -109,6 +112,16 @@ def make(options: Any) -> list[Job]:
         path = checkpoints.get(f"{model}/{variant}" if variant else model)
         jobs.append(Job(model, variant=variant, over=over, checkpoint=path, **common))
     return [replace(job, seed=seed) for seed in range(options.seeds) for job in jobs]
+
+
+def _refuse(options: Any) -> None:
+    """Options that contradict each other, and names that only a test would find unknown, after hours of training."""
+    for one, other in (("controlled", "scale"), ("ablation", "models")):
+        if getattr(options, one) and getattr(options, other):
+            raise UserError(f"--{one} says which {other} to take: leave --{one} or --{other} out")
+    if options.protocol:
+        get_protocols(options.protocol, published="original")
+    parse_controls(options.controls)
 
 
 def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:

@@ -16,9 +16,10 @@ from riszoo.batch import Batch, GeometryKind
 from riszoo.data.augment import Augment
 from riszoo.data.base import Split
 from riszoo.data.cache import FeatureCache, Kind
+from riszoo.data.controls import Control, parse_controls
 from riszoo.data.masks import Truth
 from riszoo.data.order import EvalBatches, Share, TrainBatches
-from riszoo.data.questions import CONTROLS, Control, Questions, collate
+from riszoo.data.questions import Questions, collate
 from riszoo.errors import UserError
 
 
@@ -223,14 +224,3 @@ def _trained(trainer: Trainer) -> tuple[int, int]:
     batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     between_two = epoch.processed == epoch.started  # the count of batches is still the last epoch's
     return epoch.processed, 0 if between_two else batch.processed
-
-
-def parse_controls(text: str) -> list[Control]:
-    """`none,shuffled` -> the controls, each known."""
-    controls: list[Control] = []
-    for word in text.split(","):
-        known = next((control for control in CONTROLS if control == word.strip()), None)
-        if known is None:
-            raise UserError(f"unknown control '{word.strip()}': choose among {', '.join(CONTROLS)}")
-        controls.append(known)
-    return controls

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +17,9 @@ from riszoo.batch import Batch, Features, Geometry, GeometryKind, Sample
 from riszoo.data.augment import Augment, augmented
 from riszoo.data.base import Pixels, Record, Split
 from riszoo.data.cache import FeatureCache, together
+from riszoo.data.controls import Control
 from riszoo.data.masks import Truth
 from riszoo.data.order import Item
-
-Control = Literal["none", "shuffled", "blank"]
-CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
 class Example(NamedTuple):

@@ -1,0 +1,21 @@
+"""What an evaluation may ask in place of the sentences."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from riszoo.errors import UserError
+
+Control = Literal["none", "shuffled", "blank"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
+
+
+def parse_controls(text: str) -> list[Control]:
+    """`none,shuffled` -> the controls, each known."""
+    controls: list[Control] = []
+    for word in text.split(","):
+        known = next((control for control in CONTROLS if control == word.strip()), None)
+        if known is None:
+            raise UserError(f"unknown control '{word.strip()}': choose among {', '.join(CONTROLS)}")
+        controls.append(known)
+    return controls
