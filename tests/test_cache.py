@@ -130,7 +130,7 @@ def test_training_over_kept_features_is_the_same_training(name: str, root: Path,
             blind()
         torch.manual_seed(0)
         model = MODELS[name]()
-        Trainer(max_steps=3, **QUIET).fit(model, linked(model, root, cache_features=kind, **alone))
+        Trainer(max_steps=2, **QUIET).fit(model, linked(model, root, cache_features=kind, **alone))
         states.append(model.state_dict())
     for state in states[1:]:
         assert all(torch.equal(value, state[key]) for key, value in states[0].items())
@@ -177,7 +177,7 @@ FIT = ["--trainer.max_steps", "2", "--data.batch_size", "4", "--data.sentences_p
 
 
 def test_the_record_names_what_was_read(
-    root: Path, capsys: pytest.CaptureFixture[str], blind: Callable[[], None]
+    root: Path, capsys: pytest.CaptureFixture[str], blind: Callable[[], None], recwarn: pytest.WarningsRecorder
 ) -> None:
     Path("it.yaml").write_text(json.dumps({"model": RISAM}))
     assert main(["fit", *SMALL, *FIT, "--data.cache_features", "bf16"]) == 0
@@ -195,12 +195,11 @@ def test_the_record_names_what_was_read(
     (tested,) = run.glob("test-folder-*")
     record = json.loads((tested / "run.json").read_text())
     assert (record["cache_features"], record["trained_on_cache_features"]) == ("bf16", "bf16")
+    assert not [one for one in recwarn if "eval mode" in str(one.message)], "what is frozen rests on purpose"
 
 
 REFUSED: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "adapters": ({"vision": {"options": {"peft": "adapter"}}}, [], "--model.vision.options.peft none"),
-    "lora": ({"vision": {"options": {"peft": "lora"}}}, [], "lora.query_down.weight is trained"),
-    "all of it": ({"vision": {"options": {"peft": "full"}}}, [], "--model.vision.options.peft none"),
     "augmented": ({}, ["--data.augment.flip", "0.5"], "--data.augment"),
     "a kind that is none": ({}, ["--data.cache_features", "fp8"], "fp8"),
 }
@@ -221,6 +220,18 @@ def merged(base: Any, over: Any) -> Any:
     from riszoo.recipes import merge
 
     return merge(base, over)
+
+
+@pytest.mark.parametrize(
+    ("peft", "said"),
+    [("lora", r"lora\.query_down\.weight is trained"), ("full", r"--model\.vision\.options\.peft none")],
+)
+def test_sam_of_which_a_part_trains_is_refused(peft: str, said: str, root: Path) -> None:
+    init_args = merged(RISAM["init_args"], {"vision": {"options": {"peft": peft}}})
+    model = Entry("risam", {**RISAM, "init_args": init_args}).build()
+    with pytest.raises(UserError, match=said):
+        Trainer(max_steps=1, **QUIET).fit(model, linked(model, root))
+    assert not (root / "kept").exists()
 
 
 def test_an_encoder_that_trains_is_refused_in_evaluation_too(root: Path) -> None:

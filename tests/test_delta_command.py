@@ -94,10 +94,10 @@ def test_the_file_may_lie_elsewhere_and_training_goes_on(run: Path) -> None:
     moved = ["--model.vision.weights", "other/sam.pth"]
     assert measure(run, *moved) == 0
     assert counts(run, "test") == counts(run, "validate")
-    last = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_steps", "4"]
+    last = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_steps", "3"]
     assert main(["fit", *FIT, *FEW, *moved, *last]) == 0
     (resumed,) = [folder for folder in Path("runs").iterdir() if folder.name != run.name]
-    assert torch.load(resumed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert torch.load(resumed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
 @pytest.mark.parametrize("verb", ["test", "fit"])
