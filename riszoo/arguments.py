@@ -104,8 +104,16 @@ class Request:
             self.checkpoint = runs.newest(root, name, self.data, path or "best")
         else:
             self.checkpoint = runs.existing(path)
-        if self.checkpoint is not None and not self.model:
-            self.model = str((runs.card(runs.folder_of(self.checkpoint)) or {}).get("model", "model"))
+        if self.checkpoint is not None:
+            self._take_name(str((runs.card(runs.folder_of(self.checkpoint)) or {}).get("model", "")))
+
+    def _take_name(self, trained: str) -> None:
+        """The checkpoint decides what runs, so its results carry no other name."""
+        if trained and self.model and self.model.rsplit(".", 1)[-1].lower() != trained:
+            raise UserError(
+                f"{self.checkpoint} is of a run of '{trained}', not of '{self.model}': give --model {trained}"
+            )
+        self.model = self.model or trained or "model"
 
     def _fill(self, files: list[Config], options: list[str]) -> None:
         own_class = "." in self.model

@@ -249,21 +249,37 @@ def options_of(section: str, class_path: str) -> Iterator[str]:
                     yield from (f"--{section}.{option}.{inner.name}" for inner in fields(kind))
 
 
+ONE_KIND = r"Expected (.*?)\. Got value: (\S+)"
+SEVERAL_KINDS = r"Does not validate.*?Errors: Expected (.*?) Given value type: .*?Given value: (\S+)"
+"""A parser's complaint of a value: what it must be, what it is."""
+
+
 def sentence(message: str, options: list[str], words: list[str]) -> str:
     """The heart of a parser's complaint, with the nearest option where one was misspelt."""
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
     wrong = re.search(r"(?:[Uu]nrecognized arguments:|Key|Option) '?(-{0,2}[\w.]+)'?", text)
     if wrong:
-        name = wrong.group(1).lstrip("-")
-        written = (word.partition("=")[0].lstrip("-") for word in words if word.startswith("--"))
-        name = next((word for word in written if f".{word}".endswith(f".{name}")), name)
+        name = as_written(wrong.group(1).lstrip("-"), words)
         near = difflib.get_close_matches(f"--{name}", options, 1, 0.6)
         return f"unknown option --{name}" + (f": did you mean {near[0]}?" if near else ": see --help-all")
-    value = re.search(r'key "(model|data)":.*key "([\w.]+)": (Expected .*?)\. Got value: (\S+)', text)
+    value = re.search(rf'key "(model|data)":.*key "([\w.]+)": (?:{ONE_KIND}|{SEVERAL_KINDS})', text)
     if value:
-        section, name, expected, given = value.groups()
-        return f"--{section}.{name} {given}: {expected[0].lower()}{expected[1:].replace('typing.', '')}"
+        section, name, *kinds = value.groups()
+        name, (expected, given) = as_written(name, words, f"{section}."), [kind for kind in kinds if kind]
+        return f"--{name} {given}: expected {plain(expected)}"
     return text
+
+
+def as_written(name: str, words: list[str], section: str = "") -> str:
+    """The whole name of an option of which the parser tells the end, as far as the command line has it."""
+    written = (word.partition("=")[0].lstrip("-") for word in words if word.startswith("--"))
+    return next((word for word in written if f".{word}".endswith(f".{name}")), section + name)
+
+
+def plain(kinds: str) -> str:
+    """`a typing.Literal['a'] Expected a <class 'NoneType'>` -> `a Literal['a'] or null`"""
+    text = re.sub(r"<class '(\w+)'>", r"\1", kinds.replace("typing.", ""))
+    return text.replace(" Expected a ", " or ").replace("NoneType", "null")
 
 
 def quieten() -> None:

@@ -160,6 +160,12 @@ def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
         (["fit", "--model", "lts", "--model.optim.lrr", "1"], "--model.optim.lrr: did you mean --model.optim.lr?"),
         (["fit", "--model", "lts", "--data.batchsize", "3"], "--data.batchsize: did you mean --data.batch_size?"),
         (["fit", "--model", "lts", "--model.optim.lr", "high"], "high"),
+        (
+            ["fit", "--model", "lts", "--data.cache_features", "half"],
+            "--data.cache_features half: expected a Literal['float32', 'bf16'] or null",
+        ),
+        (["fit", "--model", "lts", "--data.augment.flip", "lots"], "--data.augment.flip lots: expected a float"),
+        (["fit", "--model", "lts", "--data.test_pictures", "-3"], "--data.test_pictures -3: give at least 1"),
         (["fit", "--model", "lts", "--trainer.max_stepz", "1"], "did you mean --trainer.max_steps"),
         (["fit", "--model", "lts", "--model.locate.kind", "guess"], "guess"),
         (["test", "--model", "lts"], "riszoo fit --model lts"),
@@ -194,6 +200,12 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixt
     for name in ("bad.ckpt", "other.ckpt"):
         assert main(["test", "--model", "lts", "--ckpt_path", name]) == 2
         assert name in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_never_measured_under_another_name(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best = next(trained.glob("*/checkpoints/best.ckpt"))
+    assert main(["test", "--model", "vipa", "--ckpt_path", str(best)]) == 2
+    assert "is of a run of 'lts', not of 'vipa': give --model lts" in capsys.readouterr().err
 
 
 def test_a_batch_that_does_not_divide(capsys: pytest.CaptureFixture[str]) -> None:

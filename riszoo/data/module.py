@@ -77,6 +77,9 @@ class RISData(LightningDataModule, ABC):
         self.eval_pictures, self.grouped, self.workers, self.seed = eval_pictures, grouped, workers, seed
         self.train_split, self.val_split, self.val_pictures = train_split, val_split, val_pictures
         self.test_splits, self.test_pictures = test_splits, test_pictures
+        for name, most in (("val_pictures", val_pictures), ("test_pictures", test_pictures)):
+            if most is not None and most < 1:
+                raise UserError(f"--data.{name} {most}: give at least 1, or leave it out for all")
         self.controls = parse_controls(control)
         self.augment = augment if augment is not None and augment.active else None
         self.cache_features, self.cache_dir = cache_features, cache_dir
