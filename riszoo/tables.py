@@ -118,6 +118,8 @@ class DataTable:
         parts = [part for metric in metrics for part in (f"**{metric}**", self._metric(metric))]
         if self.controls:
             parts += ["**Does it read the sentence?** (mIoU on val)", self._language()]
+        if self.measured:
+            parts += ["**What the training took**", self._training()]
         return "\n\n".join([*parts, *self._below()]) + "\n"
 
     def _metric(self, metric: str) -> str:
@@ -196,13 +198,20 @@ class DataTable:
                 lines.append([f"**{name}**{self._about(way)}", *shown])
         return markdown(lines)
 
+    def _training(self) -> str:
+        lines = [["model", "sentences", "minutes", "seeds", "device"]]
+        for name in recipes.names("models"):
+            for way, rows in self._ways(name).items():
+                if rows and way[-1] == FIRST:
+                    lines.append([f"**{name}**{self._about(way)}", *training_cells(rows)])
+        return markdown(lines)
+
     def _control(self, name: str, way: Way, control: str) -> float | None:
         """Mean over seeds, on val."""
         rows = self.measured if control == "none" else [row for row in self.controls if row["control"] == control]
         wanted = (name, "val", *way)
         chosen = [row for row in rows if tuple(row[column] for column in ("model", "split", *WAY)) == wanted]
-        values = [float(row["mIoU"]) for row in chosen if row["mIoU"]]
-        return statistics.fmean(values) if values else None
+        return _mean(chosen, "mIoU")
 
     def _below(self) -> list[str]:
         protocols = sorted({row["protocol"] for row in self.measured}) or [FIRST]
@@ -237,6 +246,23 @@ def measured_cell(rows: Sequence[Row], metric: str) -> str:
     return f"{values[0]:.2f}{interval}{seen}"
 
 
+def training_cells(rows: Sequence[Row]) -> list[str]:
+    """Sentences and minutes of one training (the mean over seeds), how many seeds, and where."""
+    runs = list({row["weights"]: row for row in rows}.values())
+    sentences, seconds = (_mean(runs, column) for column in ("training_sentences", "training_seconds"))
+    return [
+        DASH if sentences is None else f"{sentences:,.0f}",
+        DASH if seconds is None else f"{seconds / 60:.1f}",
+        str(len(runs)),
+        ", ".join(sorted({row["device"] for row in runs})),
+    ]
+
+
+def _mean(rows: Sequence[Row], column: str) -> float | None:
+    values = [float(row[column]) for row in rows if row[column]]
+    return statistics.fmean(values) if values else None
+
+
 def made_by(rows: Sequence[Row]) -> str:
     """What made the numbers, in one sentence; each row of the CSV file has it in full."""
     if not rows:
@@ -267,20 +293,28 @@ def _speed_table(rows: Sequence[Row]) -> str:
 
 
 def _ablation_tables(rows: Sequence[Row], name: str) -> str:
+    rows = [row for row in rows if row["control"] == "none" and row["protocol"] == FIRST]
     parts = [f"**{name}**"]
     for table, content in ablations(name).items():
-        own = {row: [r for r in rows if r["variant"] == f"{table}/{row}" and r["control"] == "none"
-                     and r["protocol"] == FIRST] for row in content["rows"]}  # fmt: skip
-        columns = list(dict.fromkeys((r["data"], r["split"]) for found in own.values() for r in found))
-        lines = [[content.get("title", table), *(f"{d} {s} {m}" for d, s in columns for m in ("mIoU", "oIoU"))]]
-        for row, found in own.items():
-            cells = [measured_cell([r for r in found if (r["data"], r["split"]) == column], metric)
-                     for column in columns for metric in ("mIoU", "oIoU")]  # fmt: skip
-            lines.append([row, *cells])
-        order = f"Claimed order, best last: {', '.join(content['claim'])}." if content.get("claim") else ""
-        missing = "" if columns else f"Not measured yet: `riszoo bench --ablation {name}`."
-        parts.append("\n\n".join(filter(None, [markdown(lines), order, missing])))
+        own = {row: [r for r in rows if r["variant"] == f"{table}/{row}"] for row in content["rows"]}
+        made = made_by([r for found in own.values() for r in found])
+        claim = f"The paper's order, on its own data, best last: {', '.join(content.get('claim', []))}."
+        missing = f"Not measured yet: `riszoo bench --ablation {name}/{table}`."
+        below = [claim] * bool(content.get("claim")) + [made or missing]
+        parts += [_ablation_table(content.get("title", table), own), " ".join(below)]
     return "\n\n".join(parts) + "\n"
+
+
+def _ablation_table(title: str, own: dict[str, list[Row]]) -> str:
+    """What was measured of each row on each set and split, and the length of its training."""
+    columns = list(dict.fromkeys((r["data"], r["split"]) for found in own.values() for r in found))
+    heading = [f"{data} {split} {metric}" for data, split in columns for metric in ("mIoU", "oIoU")]
+    lines = [[title, *heading, *["training sentences"] * bool(columns)]]
+    for row, found in own.items():
+        at = [[r for r in found if (r["data"], r["split"]) == column] for column in columns]
+        cells = [measured_cell(here, metric) for here in at for metric in ("mIoU", "oIoU")]
+        lines.append([row, *cells, *training_cells(found)[:1] * bool(columns)])
+    return markdown(lines)
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -94,6 +94,19 @@ def test_a_measured_number_stands_with_its_interval_and_the_language_gap(folder:
     assert "claimed" not in text
 
 
+def test_the_training_of_each_model_is_told(folder: Path) -> None:
+    measure(folder, seeds=2)
+    for row in rows.read(folder / "accuracy.csv"):
+        minutes = 7 + 2 * int(row["seed"])
+        told = {"training_sentences": "96000", "training_seconds": str(60 * minutes), "weights": row["seed"]}
+        rows.upsert(folder, rows.ACCURACY, [row | told])
+    assert line(tables.Results.read(folder).table("scenes"), "What the training took", "lts")[1:4] == [
+        "96,000",
+        "8.0",
+        "2",
+    ]
+
+
 def test_seeds_give_mean_and_spread(folder: Path) -> None:
     one, two = measure(folder, seeds=2)
     cell = line(tables.Results.read(folder).table("scenes"), "mIoU", "lts")[1]
@@ -169,13 +182,23 @@ def test_an_unknown_name_between_markers_is_told(folder: Path) -> None:
         tables.main(["--out", str(folder)])
 
 
-def test_an_ablation_without_rows_says_how_to_measure_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ablation_tells_its_rows_or_how_to_measure_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tableset = {"prior": {"title": "The prior", "claim": ["none", "filter"], "rows": {"none": {}, "filter": {}}}}
     monkeypatch.setattr(tables, "ablations", lambda name: tableset)
     monkeypatch.setattr(recipes, "names", lambda kind: ["lts"])
     text = tables.Results().table("ablations")
-    assert "Claimed order, best last: none, filter." in text
-    assert "riszoo bench --ablation lts" in text
+    assert "The paper's order, on its own data, best last: none, filter." in text
+    assert "riszoo bench --ablation lts/prior" in text
+    measure(folder)
+    accuracy = [
+        row | {"variant": "prior/filter", "training_sentences": "640"} for row in rows.read(folder / "accuracy.csv")
+    ]
+    rows.upsert(folder, rows.ACCURACY, accuracy)
+    text = tables.Results.read(folder).table("ablations")
+    assert "| The prior | scenes val mIoU | scenes val oIoU | training sentences |" in text
+    assert re.search(r"\| filter \| [\d.]+ \[[\d., ]+\] \| [\d.]+ \[[\d., ]+\] \| 640 \|", text)
+    assert "| none | - | - | - |" in text
+    assert "riszoo bench" not in text
 
 
 # -- plots ------------------------------------------------------------------------------------------------------------
