@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from riszoo.errors import UserError
+from riszoo.files import write_atomically
 
 Pixels = NDArray[np.uint8]  # (H0, W0, 3), RGB
 Mask = NDArray[np.bool_]  # (H0, W0)
@@ -176,12 +179,10 @@ def contact_sheet(panels: Sequence[Image.Image], columns: int = 2) -> Image.Imag
 
 def save(image: Image.Image, path: str | Path) -> Path:
     """Write a picture so that nobody ever sees half of it; the folder is made where it is missing."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        image.save(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    path, file = Path(path), io.BytesIO()
+    kind = Image.registered_extensions().get(path.suffix.lower(), "")
+    if kind not in Image.SAVE:
+        raise UserError(f"{path} does not end like a picture that can be written: name it {path.stem}.png")
+    image.save(file, kind)
+    write_atomically(path, file.getvalue())
     return path

@@ -94,7 +94,7 @@ def test_save_replaces_whole_files(tmp_path: Path) -> None:
 
 
 def test_save_leaves_nothing_of_a_failed_picture(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown file extension"):
+    with pytest.raises(UserError, match=r"a\.nosuch does not end like a picture .* name it a\.png"):
         save(Image.new("RGB", (5, 5)), tmp_path / "a.nosuch")
     assert not list(tmp_path.iterdir())
 
