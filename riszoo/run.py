@@ -279,7 +279,7 @@ def as_written(name: str, words: list[str], section: str = "") -> str:
 def plain(kinds: str) -> str:
     """`a typing.Literal['a'] Expected a <class 'NoneType'>` -> `a Literal['a'] or null`"""
     text = re.sub(r"<class '(\w+)'>", r"\1", kinds.replace("typing.", ""))
-    return text.replace(" Expected a ", " or ").replace("NoneType", "null")
+    return re.sub(r"\ba int\b", "an int", text.replace(" Expected a ", " or ").replace("NoneType", "null"))
 
 
 def quieten() -> None:

@@ -164,6 +164,7 @@ def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
             ["fit", "--model", "lts", "--data.cache_features", "half"],
             "--data.cache_features half: expected a Literal['float32', 'bf16'] or null",
         ),
+        (["fit", "--model", "vipa", "--model.width", "9x"], "--model.width 9x: expected an int"),
         (["fit", "--model", "lts", "--data.augment.flip", "lots"], "--data.augment.flip lots: expected a float"),
         (["fit", "--model", "lts", "--data.test_pictures", "-3"], "--data.test_pictures -3: give at least 1"),
         (["fit", "--model", "lts", "--trainer.max_stepz", "1"], "did you mean --trainer.max_steps"),
