@@ -4,7 +4,7 @@
     python benchmarks/fusion.py --time     seconds of one core as well: Swin-B and BERT-base, random weights, 480 px
     python benchmarks/fusion.py --adaptive what retrieval by share of relevance costs beside a fixed number of tokens
 
-The bare network is the picture encoder, the text encoder and the top-down head with its mask logits: no fusion, no
+The bare network is the image encoder, the text encoder and the top-down head with its mask logits: no fusion, no
 expression, no attention in the decoder. All rows of one call are measured in the same run, so compare their ratios.
 """
 
@@ -23,7 +23,7 @@ from riszoo import recipes
 from riszoo.batch import Features, Tokens, Words
 from riszoo.build import instantiate
 from riszoo.model import RISModule
-from riszoo.models.vipa import VIPA, Veg, VisualExpressionGenerator
+from riszoo.models.vipa.model import VIPA, Veg, VisualExpressionGenerator
 
 BERT = 30522
 SENTENCES = 7
@@ -69,7 +69,7 @@ class Whole(nn.Module):
 
 
 def step(model: nn.Module, sentences: int, device: str) -> None:
-    """Forward and backward of so many sentences about one picture."""
+    """Forward and backward of so many sentences about one image."""
     images = torch.zeros(1, 3, 480, 480, dtype=torch.uint8, device=device)
     valid = torch.tensor([[0, 0, 480, 480]], device=device)
     mask = torch.ones(sentences, 21, dtype=torch.bool, device=device)

@@ -1,6 +1,6 @@
 """How fast a set of RefCOCO's size opens, and what it costs each worker. Makes its own files, prints a table.
 
-python benchmarks/index.py [--pictures 20000]
+python benchmarks/index.py [--images 20000]
 """
 
 from __future__ import annotations
@@ -17,55 +17,53 @@ from typing import Any
 
 import numpy as np
 
-from riszoo.data.masks import Truth
-from riszoo.data.opening import Options, build_index, open_split
-from riszoo.data.prepare import prepare
-from riszoo.data.sources import source
+from riszoo.data.masks import GroundTruth
+from riszoo.data.readers.catalogue import source
+from riszoo.data.readers.opening import Options, build_index, open_split
+from riszoo.data.readers.prepare import prepare
 
 SOURCE = source("refcoco")
-ANNOTATIONS = 10  # a picture, about as many as COCO's pictures in RefCOCO have
+ANNOTATIONS = 10  # an image, about as many as COCO's images in RefCOCO have
 
 
-def make(root: Path, pictures: int, random: np.random.Generator) -> None:
-    """Refs and annotations with COCO's sizes of outlines: 5 refs for 2 pictures, 2.84 sentences a ref."""
+def make(root: Path, images: int, random: np.random.Generator) -> None:
+    """Refs and annotations with COCO's sizes of outlines: 5 refs for 2 images, 2.84 sentences a ref."""
     folder, photos = root / "refcoco", root / "images/train2014"
     folder.mkdir()
     photos.mkdir(parents=True)
     words = ["left", "right", "man", "woman", "in", "the", "red", "shirt", "dog", "near", "blue", "car", "on", "top"]
     images, annotations, refs = [], [], []
-    for picture in range(1, pictures + 1):
-        name = f"COCO_train2014_{picture:012d}.jpg"
+    for image in range(1, images + 1):
+        name = f"COCO_train2014_{image:012d}.jpg"
         (photos / name).touch()
-        images.append(
-            {"id": picture, "file_name": name, "height": 480, "width": 640, "license": 1, "coco_url": "x" * 50}
-        )
-        annotations += [_annotation(picture * 100 + n, picture, random) for n in range(ANNOTATIONS)]
-    for ref in range(pictures * 5 // 2):
+        images.append({"id": image, "file_name": name, "height": 480, "width": 640, "license": 1, "coco_url": "x" * 50})
+        annotations += [_annotation(image * 100 + n, image, random) for n in range(ANNOTATIONS)]
+    for ref in range(images * 5 // 2):
         refs.append(_ref(ref, ref * 2 // 5 + 1, words, random))
     (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, 2))
     (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": []}))
 
 
-def _annotation(number: int, picture: int, random: np.random.Generator) -> dict[str, Any]:
+def _annotation(number: int, image: int, random: np.random.Generator) -> dict[str, Any]:
     corners = int(random.integers(12, 60))
     angles = np.sort(random.uniform(0, 6.28, corners))
     centre, radius = random.uniform(150, 330, 2), random.uniform(20, 140)
     outline = (centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)).ravel().round(2).tolist()
     return {
-        "id": number, "image_id": picture, "category_id": 1, "iscrowd": 0, "area": 1000.5,
+        "id": number, "image_id": image, "category_id": 1, "iscrowd": 0, "area": 1000.5,
         "bbox": [1.5, 2.5, 100.25, 80.75], "segmentation": [outline],
     }  # fmt: skip
 
 
-def _ref(ref: int, picture: int, words: list[str], random: np.random.Generator) -> dict[str, Any]:
+def _ref(ref: int, image: int, words: list[str], random: np.random.Generator) -> dict[str, Any]:
     sentences = []
     for n in range(3 if random.random() < 0.84 else 2):
         tokens = random.choice(words, random.integers(2, 6)).tolist()
         text = " ".join(tokens)
         sentences.append({"sent_id": ref * 4 + n, "raw": text.capitalize(), "sent": text, "tokens": tokens})
     return {
-        "ref_id": ref, "ann_id": picture * 100 + ref % ANNOTATIONS, "image_id": picture, "category_id": 1,
-        "file_name": f"COCO_train2014_{picture:012d}_{ref}.jpg", "split": "train" if ref % 10 else "val",
+        "ref_id": ref, "ann_id": image * 100 + ref % ANNOTATIONS, "image_id": image, "category_id": 1,
+        "file_name": f"COCO_train2014_{image:012d}_{ref}.jpg", "split": "train" if ref % 10 else "val",
         "sent_ids": [s["sent_id"] for s in sentences], "sentences": sentences,
     }  # fmt: skip
 
@@ -97,9 +95,9 @@ def private_memory() -> float:
 def work(split: Any, place: int, answers: Any) -> None:
     """A worker's pass over its quarter of the records; masks are drawn as well."""
     before = private_memory()
-    for picture in range(place, len(split), 4):
-        for target in split[picture].targets:
-            target.segmentation.draw(Truth(frame=(480, 480)))
+    for image in range(place, len(split), 4):
+        for target in split[image].targets:
+            target.segmentation.draw(GroundTruth(frame=(480, 480)))
     answers.put(private_memory() - before)
 
 
@@ -118,11 +116,11 @@ def worker_memory(split: Any, method: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=20_000)
-    pictures = parser.parse_args().pictures
+    parser.add_argument("--images", type=int, default=20_000)
+    images = parser.parse_args().images
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        make(root, pictures, np.random.default_rng(0))
+        make(root, images, np.random.default_rng(0))
         options = Options(root=str(root))
         library = seconds(lambda: plain(root), 2)
         built = seconds(lambda: build_index(SOURCE, SOURCE.files(root, "unc"), "unc"))
@@ -132,9 +130,7 @@ def main() -> None:
         for method in ("fork", "spawn"):
             memory[f"prepared, {method}ed"] = worker_memory(open_split(SOURCE, "train", options), method)
         split = open_split(SOURCE, "train", options)
-        print(
-            f"{len(split):,} pictures, {len(split.target_picture):,} targets, {len(split.sentence_target):,} sentences"
-        )
+        print(f"{len(split):,} images, {len(split.target_image):,} targets, {len(split.sentence_target):,} sentences")
         print(f"plain library, pickle and JSON   {library:6.2f} s")
         print(f"index built in memory            {built:6.2f} s  ({built / library:.2f} of the plain library)")
         print(f"riszoo data prepare              {preparing:6.2f} s")

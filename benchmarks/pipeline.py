@@ -1,6 +1,6 @@
 """How many samples one core decodes, resizes, draws and stacks a second. Makes its own JPEGs, prints a table.
 
-python benchmarks/pipeline.py [--pictures 60] [--seconds 5]
+python benchmarks/pipeline.py [--images 60] [--seconds 5]
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from riszoo.data.masks import Truth
-from riszoo.data.opening import Options, open_split
-from riszoo.data.order import EvalBatches, Share, TrainBatches
-from riszoo.data.pictures import decode, resize
-from riszoo.data.questions import Questions, collate
-from riszoo.data.sources import source
+from riszoo.data.dataset import RISDataset, collate
+from riszoo.data.images import decode, resize
+from riszoo.data.masks import GroundTruth
+from riszoo.data.readers.catalogue import source
+from riszoo.data.readers.opening import Options, open_split
+from riszoo.data.samplers import EvalBatchSampler, Share, TrainBatchSampler
 
 SIZE = (480, 640)
 GRAIN = 16  # of 255
-TARGETS = (3, 2, 2)  # sentences of each of a picture's targets: seven a picture, as in RefCOCO
+TARGETS = (3, 2, 2)  # sentences of each of an image's targets: seven an image, as in RefCOCO
 
 
 def photo(random: np.random.Generator) -> Image.Image:
@@ -43,26 +43,24 @@ def photo(random: np.random.Generator) -> Image.Image:
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
-def make(root: Path, pictures: int) -> float:
-    """A RefCOCO of pictures with three targets and seven sentences each; gives the mean size of a JPEG in KB."""
+def make(root: Path, images: int) -> float:
+    """A RefCOCO of images with three targets and seven sentences each; gives the mean size of a JPEG in KB."""
     random = np.random.default_rng(0)
     photos = root / "images/train2014"
     (root / "refcoco").mkdir()
     photos.mkdir(parents=True)
     images, annotations, refs = [], [], []
-    for picture in range(1, pictures + 1):
-        name = f"COCO_train2014_{picture:012d}.jpg"
+    for image in range(1, images + 1):
+        name = f"COCO_train2014_{image:012d}.jpg"
         photo(random).save(photos / name, quality=90)
-        images.append({"id": picture, "file_name": name, "height": SIZE[0], "width": SIZE[1]})
+        images.append({"id": image, "file_name": name, "height": SIZE[0], "width": SIZE[1]})
         for place, count in enumerate(TARGETS):
-            number = picture * 10 + place
-            annotations.append({"id": number, "image_id": picture, "segmentation": [_outline(random)]})
+            number = image * 10 + place
+            annotations.append({"id": number, "image_id": image, "segmentation": [_outline(random)]})
             sentences = [
                 {"sent_id": number * 10 + n, "raw": f"the thing {n}", "sent": f"the thing {n}"} for n in range(count)
             ]
-            refs.append(
-                {"ref_id": number, "ann_id": number, "image_id": picture, "split": "val", "sentences": sentences}
-            )
+            refs.append({"ref_id": number, "ann_id": number, "image_id": image, "split": "val", "sentences": sentences})
     (root / "refcoco/refs(unc).p").write_bytes(pickle.dumps(refs, 2))
     (root / "refcoco/instances.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     return float(np.mean([path.stat().st_size for path in photos.iterdir()])) / 1e3
@@ -93,7 +91,7 @@ def over(paths: list[Path], step: Callable[[Path], Any]) -> Callable[[], int]:
     return task
 
 
-def batches(questions: Questions, order: Any) -> Callable[[], int]:
+def batches(questions: RISDataset, order: Any) -> Callable[[], int]:
     def task() -> int:
         return sum(len(collate([questions[item] for item in batch])) for batch in order)
 
@@ -113,24 +111,24 @@ def rows(root: Path, seconds: float) -> Iterator[tuple[str, float]]:
 
     yield "resize to 480, Pillow", rate(lambda: len([pillow(one) for one in pixels]), seconds)
     yield "resize to 480, as here", rate(lambda: len([resize(one, (480, 480)) for one in pixels]), seconds)
-    shrunk = Truth(frame=(480, 480))
+    shrunk = GroundTruth(frame=(480, 480))
     yield "masks drawn, shrunk to 480", rate(lambda: len([one.draw(shrunk) for one in masks]), seconds)
-    train = TrainBatches(split, Share(16, 16, 1, 1), "targets", 0, 0, 1)
-    yield "training samples", rate(batches(Questions(split, (480, 480), "squeeze", masks=True), train), seconds)
-    evaluation = EvalBatches(split, 16, True, 0, 1)
-    for name, truth in {"original": Truth(), "480": shrunk}.items():
-        questions = Questions(split, (480, 480), "squeeze", truths=[truth])
+    train = TrainBatchSampler(split, Share(16, 16, 1, 1), "targets", 0, 0, 1)
+    yield "training samples", rate(batches(RISDataset(split, (480, 480), "squeeze", masks=True), train), seconds)
+    evaluation = EvalBatchSampler(split, 16, True, 0, 1)
+    for name, ground_truth in {"original": GroundTruth(), "480": shrunk}.items():
+        questions = RISDataset(split, (480, 480), "squeeze", ground_truths=[ground_truth])
         yield f"evaluation sentences, {name}", rate(batches(questions, evaluation), seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=60)
+    parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=3.0)
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        size = make(Path(folder), given.pictures)
+        size = make(Path(folder), given.images)
         print(f"{SIZE[1]} x {SIZE[0]} JPEGs of {size:.0f} KB, one core, a CPU second:")
         for name, value in rows(Path(folder), given.seconds):
             print(f"  {name:32} {value:8,.0f}")

@@ -1,8 +1,8 @@
 """What the choice of a protocol alone changes: the same logits, measured as different papers' code does.
 
-Ellipses stand for objects and displaced ellipses for answers, over pictures of COCO's sizes and of widely mixed sizes;
+Ellipses stand for objects and displaced ellipses for answers, over images of COCO's sizes and of widely mixed sizes;
 then `scenes` at mixed sizes, where an answer is the target itself, displaced. An answer errs by so many of the
-picture's own pixels, so that small pictures are answered worse; every eighth misses. No model is involved: the table
+image's own pixels, so that small images are answered worse; every eighth misses. No model is involved: the table
 shows directions, not a paper's numbers. `ms` is the time that one pair costs one core under a protocol.
 
     python benchmarks/protocols.py [--protocols lavt480,original,...]
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riszoo.batch import Batch, Geometry, Output, Sample
-from riszoo.data.masks import Bitmap, Segmentation, Truth
+from riszoo.data.masks import Bitmap, GroundTruth, Segmentation
 from riszoo.data.scenes.split import ScenesSplit
 from riszoo.metrics.protocols import Protocol, get_protocols
 from riszoo.metrics.suite import RISMetrics
@@ -36,7 +36,7 @@ COLUMNS = ("oIoU", "mIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9", "ms")
 
 @dataclass(frozen=True)
 class Ellipse:
-    """In picture pixels; `depth` is 1 at its centre, 0 on its outline and negative outside."""
+    """In image pixels; `depth` is 1 at its centre, 0 on its outline and negative outside."""
 
     centre: tuple[float, float]
     radii: tuple[float, float]
@@ -48,9 +48,9 @@ class Ellipse:
 
 
 class Pair(NamedTuple):
-    """A truth at the picture's size and an answer's logits on the network's grid."""
+    """A ground truth at the image's size and an answer's logits on the network's grid."""
 
-    truth: Segmentation
+    ground_truth: Segmentation
     logits: NDArray[np.float32]
 
 
@@ -71,11 +71,11 @@ def ellipse(rng: np.random.Generator, size: tuple[int, int]) -> Pair:
 
 
 def scenes(pairs: int, seed: int) -> Iterator[Pair]:
-    """A target of each picture of `scenes` val at mixed sizes, and the same displaced; a miss is another target."""
+    """A target of each image of `scenes` val at mixed sizes, and the same displaced; a miss is another target."""
     rng, split = np.random.default_rng(seed), ScenesSplit("val", size="mixed")
-    for picture in range(pairs):
-        targets = [target.segmentation for target in split[picture].targets]
-        answer = targets[-1 if rng.random() < 1 / 8 else 0].draw(Truth())
+    for image in range(pairs):
+        targets = [target.segmentation for target in split[image].targets]
+        answer = targets[-1 if rng.random() < 1 / 8 else 0].draw(GroundTruth())
         height, width = answer.shape
         ys = (np.arange(height) - round(rng.normal(0, 9))).clip(0, height - 1)
         xs = (np.arange(width) - round(rng.normal(0, 9))).clip(0, width - 1)
@@ -84,24 +84,27 @@ def scenes(pairs: int, seed: int) -> Iterator[Pair]:
 
 
 def batches(pairs: Iterator[Pair], protocols: tuple[Protocol, ...]) -> Iterator[tuple[Output, Batch]]:
-    """One picture and one sentence at a time."""
-    for i, (truth, logits) in enumerate(pairs):
-        truths = {p.truth.key: [torch.from_numpy(truth.draw(p.truth))] for p in protocols}
-        yield Output(torch.from_numpy(logits)[None, None]), one(i, Geometry.fit("squeeze", truth.size, FRAME), truths)
+    """One image and one sentence at a time."""
+    for i, (ground_truth, logits) in enumerate(pairs):
+        ground_truths = {p.ground_truth.key: [torch.from_numpy(ground_truth.draw(p.ground_truth))] for p in protocols}
+        yield (
+            Output(torch.from_numpy(logits)[None, None]),
+            one(i, Geometry.fit("squeeze", ground_truth.size, FRAME), ground_truths),
+        )
 
 
-def one(index: int, geometry: Geometry, truths: dict[str, list[Tensor]]) -> Batch:
+def one(index: int, geometry: Geometry, ground_truths: dict[str, list[Tensor]]) -> Batch:
     sample = Sample(str(index), index, "pairs", "val", str(index), str(index), "the target")
     return Batch(
         images=torch.zeros(1, 3, 1, 1, dtype=torch.uint8),
         valid=torch.tensor([geometry.valid]),
-        image_ids=[sample.picture],
+        image_ids=[sample.image_id],
         geometry=[geometry],
         texts=[sample.text],
         image_index=torch.zeros(1, dtype=torch.int64),
         samples=[sample],
         no_target=torch.zeros(1, dtype=torch.bool),
-        truths=truths,
+        ground_truths=ground_truths,
         target_index=torch.zeros(1, dtype=torch.int64),
     )
 
@@ -133,7 +136,7 @@ def pair_sets(pairs: int) -> dict[str, Iterator[Pair]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--protocols", default="lavt480,cgformer,original,mcn,simrec")
-    parser.add_argument("--pairs", type=int, default=400, help="pictures in each set, one sentence each")
+    parser.add_argument("--pairs", type=int, default=400, help="images in each set, one sentence each")
     options = parser.parse_args()
     protocols = get_protocols(options.protocols)
     for name, pairs in pair_sets(options.pairs).items():

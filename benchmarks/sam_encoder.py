@@ -20,7 +20,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
-from riszoo.encoders.base import Vision
+from riszoo.encoders.base import VisionConfig
 from riszoo.encoders.sam import SIZES, build_sam
 
 MIB = 2**20
@@ -30,7 +30,7 @@ def build(kind: str, name: str, size: int) -> nn.Module:
     torch.manual_seed(0)
     if kind != "segment_anything":
         return build_sam(
-            Vision(name, options={"peft": "full", "checkpoint": kind == "riszoo_checkpoint"}), (size, size)
+            VisionConfig(name, options={"peft": "full", "checkpoint": kind == "riszoo_checkpoint"}), (size, size)
         )
     numbers = SIZES[name]
     return ImageEncoderViT(

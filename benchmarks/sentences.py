@@ -1,8 +1,8 @@
-"""What further sentences about one picture cost: a forward pass with many against one with a single sentence.
+"""What further sentences about one image cost: a forward pass with many against one with a single sentence.
 
     python benchmarks/sentences.py --model risam --scale paper --size 1024
 
-Random weights, one picture, the recipe's own encoders (a text encoder of the hub is replaced by one of its size, since
+Random weights, one image, the recipe's own encoders (a text encoder of the hub is replaced by one of its size, since
 nothing is downloaded). Both are measured in turns in one process, and the fastest of each counts.
 """
 
@@ -17,7 +17,7 @@ import torch
 from riszoo import recipes
 from riszoo.batch import Batch, Geometry, Sample
 from riszoo.build import instantiate
-from riszoo.encoders.base import Text
+from riszoo.encoders.base import TextConfig
 from riszoo.encoders.text import takes_vocabulary
 from riszoo.model import RISModule
 from riszoo.recipes import Config
@@ -42,11 +42,11 @@ def random_text(text: Config) -> Config:
     """The same kind of encoder without weights, over a handful of words."""
     kind = next((stand for name, stand in STAND_INS.items() if name in text["name"]), text["name"])
     text = {**text, "name": kind, "weights": "none"}
-    return {**text, "vocabulary": WORDS} if takes_vocabulary(Text(**text)) else text
+    return {**text, "vocabulary": WORDS} if takes_vocabulary(TextConfig(**text)) else text
 
 
 def question(model: RISModule, sentences: int) -> Batch:
-    """One picture that fills the frame, and sentences of eight words."""
+    """One image that fills the frame, and sentences of eight words."""
     h, w = model.size
     pixels = torch.randint(0, 256, (1, 3, h, w), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     texts = [" ".join(WORDS[(i + j) % len(WORDS)] for j in range(8)) for i in range(sentences)]

@@ -1,6 +1,6 @@
 """riszoo: a zoo of referring image segmentation models, trained and measured alike.
 
-`riszoo.load("lts")` gives a trained model to ask about any picture; importing riszoo itself loads nothing heavy.
+`riszoo.load("lts")` gives a trained model to ask about any image; importing riszoo itself loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from riszoo.hub import load as load
+    from riszoo.inference.predictor import load as load
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from riszoo.hub import load
+        from riszoo.inference.predictor import load
 
         return load
     raise AttributeError(f"module 'riszoo' has no attribute '{name}'")

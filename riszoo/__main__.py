@@ -2,7 +2,7 @@
 
 import sys
 
-from riszoo.cli import main
+from riszoo.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,8 +2,8 @@
 
 Letters used in every shape comment of the package:
 
-    I pictures   N sentences (N >= I)   L tokens   C channels
-    H x W the network's frame   h x w a coarser grid inside it   H0 x W0 the picture as it was filed
+    I images   N sentences (N >= I)   L tokens   C channels
+    H x W the network's frame   h x w a coarser grid inside it   H0 x W0 the image as it was filed
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Movable:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a picture lies in the network's frame, and the way back, as one affine map.
+    """How an image lies in the network's frame, and the way back, as one affine map.
 
-    A point (y, x) of the picture, in pixel-edge coordinates (the first pixel spans 0..1), lies at
-    `scale * point + offset` in the frame. `scale` is taken after rounding, so the picture covers
+    A point (y, x) of the image, in pixel-edge coordinates (the first pixel spans 0..1), lies at
+    `scale * point + offset` in the frame. `scale` is taken after rounding, so the image covers
     exactly the whole-numbered box `valid`.
     """
 
@@ -66,7 +66,7 @@ class Geometry:
         """squeeze: each side to the frame's. letterbox: aspect kept, centred. pad: aspect kept, top left (as SAM)."""
         (h0, w0), (h, w) = original, frame
         if min(h0, w0, h, w) < 1:
-            raise ValueError(f"a picture of {w0} x {h0} pixels does not fit a frame of {w} x {h}")
+            raise ValueError(f"an image of {w0} x {h0} pixels does not fit a frame of {w} x {h}")
         inside = frame
         if kind != "squeeze":
             ratio = min(h / h0, w / w0)
@@ -76,26 +76,26 @@ class Geometry:
 
     @property
     def inside(self) -> tuple[int, int]:
-        """Height and width of the picture's box in the frame."""
+        """Height and width of the image's box in the frame."""
         return round(self.original[0] * self.scale[0]), round(self.original[1] * self.scale[1])
 
     @property
     def valid(self) -> tuple[int, int, int, int]:
-        """The picture's box in the frame: top, left, bottom, right (half-open)."""
+        """The image's box in the frame: top, left, bottom, right (half-open)."""
         (top, left), (height, width) = self.offset, self.inside
         return top, left, top + height, left + width
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One question: a sentence about a picture. `index` is its place in the split, the same on every process."""
+    """One question: a sentence about an image. `index` is its place in the split, the same on every process."""
 
-    id: str
+    sentence_id: str
     index: int
-    set: str
+    dataset: str
     split: str
-    picture: str
-    target: str
+    image_id: str
+    target_id: str
     text: str
     tags: tuple[str, ...] = ()
     no_target: bool = False
@@ -122,14 +122,14 @@ class Words(Movable):
 
 @dataclass
 class Features(Movable):
-    """What is known of pictures before any sentence: maps from fine to coarse, and where they hold picture."""
+    """What is known of images before any sentence: maps from fine to coarse, and where they hold image."""
 
     maps: list[Tensor]  # each (I, C, h, w)
     valid: Tensor  # (I, 4) int64: top, left, bottom, right in the frame
     size: tuple[int, int]  # the frame, H and W
 
     def cells(self, level: int = -1) -> Tensor:
-        """(I, h, w) bool: the cells of one map whose centre lies on the picture; at least one a picture."""
+        """(I, h, w) bool: the cells of one map whose centre lies on the image; at least one an image."""
         return valid_cells(self.valid, self.size, (self.maps[level].shape[-2], self.maps[level].shape[-1]))
 
     def per_sentence(self, image_index: Tensor) -> Features:
@@ -146,36 +146,36 @@ class Output(Movable):
 
     logits: Tensor  # (N, 1, h, w), covering the whole frame
     evidence: dict[str, Tensor] = field(default_factory=dict)
-    no_target: Tensor | None = None  # (N,) logit > 0: nothing in the picture is meant
+    no_target: Tensor | None = None  # (N,) logit > 0: nothing in the image is meant
     aux: dict[str, Tensor] = field(default_factory=dict)  # what the model's own loss reads, and nobody else
 
 
 @dataclass
 class Batch(Movable):
-    """I pictures and the N sentences asked about them."""
+    """I images and the N sentences asked about them."""
 
     images: Tensor  # (I, 3, H, W) uint8, RGB; (0, 3, H, W) where `raw` was read instead
     valid: Tensor  # (I, 4) int64
     image_ids: list[str]
     geometry: list[Geometry]
     texts: list[str]
-    image_index: Tensor  # (N,) int64: which picture a sentence is about
+    image_index: Tensor  # (N,) int64: which image a sentence is about
     samples: list[Sample]
     no_target: Tensor  # (N,) bool
     masks: Tensor | None = None  # (N, H, W) bool: the union at network size
-    truths: dict[str, list[Tensor]] = field(default_factory=dict)  # variant -> a bool mask for each target
-    target_index: Tensor | None = None  # (N,) int64 into each list of `truths`
+    ground_truths: dict[str, list[Tensor]] = field(default_factory=dict)  # variant -> a bool mask for each target
+    target_index: Tensor | None = None  # (N,) int64 into each list of `ground_truths`
     tokens: Tokens | None = None  # put in by the model, on the CPU
-    raw: Features | None = None  # what the backbone made of the pictures in an earlier run
+    raw: Features | None = None  # what the backbone made of the images in an earlier run
 
     def __len__(self) -> int:
         return len(self.texts)
 
 
 def valid_cells(valid: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """(I, h, w) bool: cells of a grid over the frame whose centre lies in the picture's box.
+    """(I, h, w) bool: cells of a grid over the frame whose centre lies in the image's box.
 
-    A picture too thin to cover any centre keeps the one row or column nearest to its middle.
+    An image too thin to cover any centre keeps the one row or column nearest to its middle.
     """
     top, left, bottom, right = valid.unbind(-1)
     rows = _covered(top, bottom, size[0], grid[0])

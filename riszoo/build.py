@@ -9,14 +9,14 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from riszoo import recipes
-from riszoo.encoders.base import Text
+from riszoo.encoders.base import TextConfig
 from riszoo.encoders.text import takes_vocabulary
-from riszoo.encoders.words import vocabulary_of
-from riszoo.errors import UserError, mistake_behind
+from riszoo.encoders.vocabulary import vocabulary_of
+from riszoo.errors import UserError, user_error_in
 from riszoo.recipes import Config
 
 if TYPE_CHECKING:
-    from riszoo.data.module import RISData
+    from riszoo.data.datamodule import RISData
     from riszoo.model import RISModule
 
 T = TypeVar("T")
@@ -31,14 +31,14 @@ def instantiate(base: type[T], section: Config) -> T:
     except ArgumentError as error:
         raise UserError(f"{section.get('class_path')}: {' '.join(str(error).split())}") from None
     except ValueError as error:  # a constructor's own sentence, buried under every type that was tried
-        raise mistake_behind(error) or error from None
+        raise user_error_in(error) or error from None
     return built
 
 
 def vocabulary_for(model: Config, data: RISData) -> tuple[str, ...] | None:
     """The words a word-level text encoder is missing, made of the training split; None where it needs none."""
     text: Config = (model.get("init_args") or {}).get("text") or {}
-    if text.get("vocabulary") is None and takes_vocabulary(Text(**text)):
+    if text.get("vocabulary") is None and takes_vocabulary(TextConfig(**text)):
         return tuple(vocabulary_of(data.words()))
     return None
 
@@ -52,7 +52,7 @@ def from_recipe(
     name: str, data: str = "scenes", scale: str | None = None, over: Config | None = None
 ) -> tuple[RISModule, RISData, Config]:
     """A model and its data module as `riszoo fit` would make them; `over` is laid on the resolved recipe."""
-    from riszoo.data.module import RISData
+    from riszoo.data.datamodule import RISData
     from riszoo.model import RISModule
 
     config = recipes.merge(recipes.resolve(name, data, scale), over or {})

@@ -1,24 +1,85 @@
-"""What more than one model is built of."""
+"""Layers that at least two models use.
+
+Letters: N sentences, Q queries, K keys, C channels, n heads, h x w a grid.
+"""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 RARE = -3.0
-"""Logit that maps begin at: a cell in twenty is target, and the bias alone takes thousands of steps to learn it."""
+"""Initial bias of mask logits: one pixel in twenty belongs to a target, and learning the bias takes thousands of steps."""
+
+
+def to_tokens(grid: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, hw, C)"""
+    return grid.flatten(2).transpose(1, 2)
+
+
+def to_grid(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, hw, C) -> (N, C, h, w)"""
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *size)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(N, Q, C) -> (N, n, Q, C / n)"""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """Multi-head attention of projected (N, Q, C) over (N, K, C); `mask` (N, Q or 1, K) is true where a key counts."""
+    query, key, value = (split_heads(x, heads) for x in (query, key, value))
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=None if mask is None else mask[:, None])
+    return attended.transpose(1, 2).flatten(2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of queries over a context of another width.
+
+    Positions are added by the caller, to queries and keys only. The key projection has no bias: it would shift all
+    scores of a query alike.
+    """
+
+    def __init__(self, width: int, heads: int, context: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(context or width, width, bias=False)
+        self.v = nn.Linear(context or width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(N, Q, C), (N, K, C'), (N, K, C'), mask (N, Q or 1, K) -> (N, Q, C)"""
+        attended: Tensor = self.out(attention(self.q(query), self.k(key), self.v(value), self.heads, mask))
+        return attended
+
+    def weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+        """Attention probabilities (N, Q, K), mean over the heads."""
+        q, k = split_heads(self.q(query), self.heads), split_heads(self.k(key), self.heads)
+        scores: Tensor = q @ k.mT / q.shape[-1] ** 0.5  # (N, n, Q, K)
+        return scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1).mean(1)
+
+
+class FeedForward(nn.Sequential):
+    """Linear, GELU, Linear."""
+
+    def __init__(self, width: int, hidden: int | None = None) -> None:
+        hidden = hidden or 4 * width
+        super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
 
 def sine(length: int, width: int, like: Tensor) -> Tensor:
-    """(length, width) sines and cosines of the place, as in the original Transformer."""
-    place = torch.arange(length, device=like.device, dtype=like.dtype)[:, None]
+    """(length, width) sine position code of the original Transformer, in the dtype and on the device of `like`."""
+    position = torch.arange(length, device=like.device, dtype=like.dtype)[:, None]
     rate = torch.exp(torch.arange(0, width, 2, device=like.device, dtype=like.dtype) * (-math.log(1e4) / width))
-    return torch.cat([(place * rate).sin(), (place * rate).cos()], 1)[:, :width]
+    return torch.cat([(position * rate).sin(), (position * rate).cos()], 1)[:, :width]
 
 
 def sine_2d(h: int, w: int, width: int, like: Tensor) -> Tensor:
-    """(h w, width): half the channels tell the row, half the column."""
+    """(hw, width) sine position code of a grid: half of the channels for the row, half for the column."""
     rows, cols = sine(h, width // 2, like), sine(w, width - width // 2, like)
     return torch.cat([rows[:, None].expand(h, w, -1), cols[None].expand(h, w, -1)], -1).flatten(0, 1)

@@ -34,7 +34,7 @@ def focal(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
 
 
 def mean_within(values: Tensor, where: Tensor) -> Tensor:
-    """Mean over the cells of each sentence that are picture, not padding: (N, h, w) twice -> (N,)."""
+    """Mean over the cells of each sentence that are image, not padding: (N, h, w) twice -> (N,)."""
     return (values * where).sum((-2, -1)) / where.sum((-2, -1))
 
 

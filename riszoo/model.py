@@ -6,10 +6,10 @@ A model is five functions between a batch and its answer; `RISModule` calls them
     backbone(images, valid) -> Features                  nothing language-dependent; cacheable when it does not train
     enrich(Features) -> Features                         what trains on top, still without language
     encode_text(Tokens) -> Words
-    decode(Features, image_index, Words) -> Output       where the sentence meets the picture
+    decode(Features, image_index, Words) -> Output       where the sentence meets the image
     loss(Output, Batch) -> {name: (N,)}                  one value a sentence, already weighted
 
-A picture is encoded once, however many sentences are asked about it. A model with early fusion returns from
+An image is encoded once, however many sentences are asked about it. A model with early fusion returns from
 `backbone` what is still language-free and lets language into the later stages in `decode`; nothing outside knows.
 Only a protocol (riszoo/metrics) resizes and thresholds what `decode` returns.
 """
@@ -28,14 +28,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, GeometryKind, Output, Tokens, Words
-from riszoo.encoders.base import Text, TextEncoder, Vision, VisionEncoder
+from riszoo.encoders.base import TextConfig, TextEncoder, VisionConfig, VisionEncoder
 from riszoo.encoders.text import build_text
 from riszoo.encoders.vision import build_vision
 from riszoo.errors import UserError
-from riszoo.hparams import record_hyperparameters
 from riszoo.metrics.protocols import get_protocols
 from riszoo.metrics.suite import RISMetrics
-from riszoo.optim import Optim, make_optimizer, moving_average
+from riszoo.training.hyperparameters import record_hyperparameters
+from riszoo.training.optim import Optim, make_optimizer, moving_average
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -45,13 +45,13 @@ class RISModule(LightningModule, ABC):
 
     Args:
         size: the network's frame, one side or (H, W)
-        geometry: how a picture comes into the frame
+        geometry: how an image comes into the frame
         mean, std: of the pixels, 0..255
-        fill: grey value around the picture; left out, the mean
+        fill: grey value around the image; left out, the mean
         vision, text: the encoders
         optim: how it trains
         protocols: the names of the protocols it is measured by; `published` is the paper's own
-        channels_last: memory format of pictures and convolutions
+        channels_last: memory format of images and convolutions
     """
 
     published: ClassVar[str] = "original"
@@ -67,8 +67,8 @@ class RISModule(LightningModule, ABC):
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         fill: float | None = None,
-        vision: Vision = Vision(),  # noqa: B008 - read only, and jsonargparse shows its fields
-        text: Text = Text(),  # noqa: B008
+        vision: VisionConfig = VisionConfig(),  # noqa: B008 - read only, and jsonargparse shows its fields
+        text: TextConfig = TextConfig(),  # noqa: B008
         optim: Optim = Optim(),  # noqa: B008
         protocols: str = "original",
         channels_last: bool = False,
@@ -95,7 +95,7 @@ class RISModule(LightningModule, ABC):
         return self.text.tokenize(texts)
 
     def backbone(self, images: Tensor, valid: Tensor) -> Features:
-        """(I, 3, H, W) uint8 and the pictures' boxes in it -> raw maps, each (I, C, h, w).
+        """(I, 3, H, W) uint8 and the images' boxes in it -> raw maps, each (I, C, h, w).
 
         Kept on disk with `data.cache_features`, so no weights but those of `vision` may enter here.
         """
@@ -112,8 +112,8 @@ class RISModule(LightningModule, ABC):
         return words
 
     @abstractmethod
-    def decode(self, pictures: Features, image_index: Tensor, words: Words) -> Output:
-        """One mask a sentence; `pictures.per_sentence(image_index)` repeats the pictures' features."""
+    def decode(self, images: Features, image_index: Tensor, words: Words) -> Output:
+        """One mask a sentence; `images.per_sentence(image_index)` repeats the images' features."""
 
     @abstractmethod
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
@@ -155,10 +155,10 @@ class RISModule(LightningModule, ABC):
 
     def forward(self, batch: Batch) -> Output:
         tokens = self.tokenize(batch.texts).to(batch.images.device) if batch.tokens is None else batch.tokens
-        pictures = (
+        images = (
             self.encode_image(batch.images, batch.valid) if batch.raw is None else self.enrich(self.kept(batch.raw))
         )
-        return self.decode(pictures, batch.image_index, self.encode_text(tokens))
+        return self.decode(images, batch.image_index, self.encode_text(tokens))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         batch.tokens = self.tokenize(batch.texts)
@@ -189,11 +189,11 @@ class RISModule(LightningModule, ABC):
         self.suites = [RISMetrics(self.protocols).to(self.device) for _ in range(count)]
 
     def setup(self, stage: str) -> None:
-        """The data module learns which truths the protocols want, before any loader is made."""
+        """The data module learns which ground truths the protocols want, before any loader is made."""
         self.to(memory_format=self.memory_format)
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
-            data.truths = list(dict.fromkeys(protocol.truth for protocol in self.protocols))
+            data.ground_truths = list(dict.fromkeys(protocol.ground_truth for protocol in self.protocols))
 
     def on_validation_epoch_start(self) -> None:
         self.open_suites(len(self.trainer.datamodule.suites))  # type: ignore[attr-defined]

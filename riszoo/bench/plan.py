@@ -84,9 +84,9 @@ class Job:
 
 def _targets(config: Config) -> int | None:
     """Objects of the training split as published."""
-    from riszoo.data.sources import SOURCES
+    from riszoo.data.readers.catalogue import READERS
 
-    source = SOURCES.get(config["run"]["data"])
+    source = READERS.get(config["run"]["data"])
     counts = source.published.get(config["data"]["init_args"].get("train_split", "train")) if source else None
     return None if counts is None else counts.targets
 

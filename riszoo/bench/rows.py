@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from riszoo import runs
 from riszoo.bench.plan import Job
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
-from riszoo.metrics.record import RUN, read_metrics
+from riszoo.metrics.results import RUN, read_metrics
+from riszoo.training import runs
 
 Row = dict[str, str]
 MADE_BY = ("commit", "versions", "device", "devices", "precision", "weights", "config", "command", "training_command")
@@ -42,7 +42,7 @@ ACCURACY = Table(
     (
         "oIoU", "oIoU_low", "oIoU_high", "mIoU", "mIoU_low", "mIoU_high",
         "Pr@0.5", "Pr@0.6", "Pr@0.7", "Pr@0.8", "Pr@0.9", "gIoU", "cIoU", "N-acc", "T-acc",
-        "sentences", "pictures", "pictures_trained_on", "training_sentences", "training_seconds", *MADE_BY,
+        "sentences", "images", "images_trained_on", "training_sentences", "training_seconds", *MADE_BY,
     ),
 )  # fmt: skip
 TYPES = Table("types.csv", (*WHO, "split", "protocol", "seed", "type"), ("mIoU", "oIoU", "sentences", "weights"))
@@ -52,7 +52,7 @@ SPEED = Table(
     (
         "parameters", "trained_parameters", "gflop_1_sentence", "gflop_7_sentences",
         "ms_1_sentence", "ms_1_sentence_spread", "ms_7_sentences", "ms_7_sentences_spread",
-        "train_pictures_per_s", "train_sentences_per_s", "train_batch", "peak_memory_mib",
+        "train_images_per_s", "train_sentences_per_s", "train_batch", "peak_memory_mib",
         "commit", "versions", "precision", "config", "command",
     ),
 )  # fmt: skip
@@ -124,7 +124,7 @@ def measured(job: Job, folder: Path) -> tuple[list[dict[str, Any]], list[dict[st
         for protocol, result in entry["protocols"].items():
             row = shared | {"protocol": protocol, "control": entry["chosen"].get("control", "none")}
             numbers = {name: result["values"].get(name) for name in ACCURACY.values if name in result["values"]}
-            sizes = {"sentences": entry["sentences"], "pictures": entry["pictures"]}
+            sizes = {"sentences": entry["sentences"], "images": entry["images"]}
             accuracy.append(row | numbers | _bounds(result["intervals"]) | sizes)
             if row["control"] == "none":
                 types += [row | {"type": name} | values for name, values in result["by_type"].items()]
@@ -141,7 +141,7 @@ def _who(job: Job, entry: Mapping[str, Any]) -> dict[str, Any]:
 def _made(job: Job, run: Mapping[str, Any], card: Mapping[str, Any], split: str) -> dict[str, Any]:
     training = card.get("training", {})
     return {
-        "pictures_trained_on": run.get("pictures_trained_on", {}).get(split),
+        "images_trained_on": run.get("images_trained_on", {}).get(split),
         "training_sentences": training.get("sentences"),
         "training_seconds": training.get("seconds"),
         "commit": run["commit"],

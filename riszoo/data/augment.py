@@ -1,4 +1,4 @@
-"""Changes to a picture that keep its sentences true. Off by default; the same generator gives the same change."""
+"""Changes to an image that keep its sentences true. Off by default; the same generator gives the same change."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.random import Generator
 
-from riszoo.data.base import Pixels, Record, Target
-from riszoo.data.masks import Bitmap, Mask, Truth, shrink
-from riszoo.data.pictures import resize
+from riszoo.data.images import resize
+from riszoo.data.masks import Bitmap, GroundTruth, Mask, shrink
+from riszoo.data.record import Pixels, Record, Target
 
 Change = tuple[Pixels, list[Mask], list[str]]
 
@@ -30,7 +30,7 @@ PLACED = re.compile(
     r"first|second|third|fourth|last|\d+(?:st|nd|rd|th)|one|two|three|four|both|all|clock)\w*\b",
     re.IGNORECASE,
 )
-"""Words of place, order and number: a part of the picture may have others of them."""
+"""Words of place, order and number: a part of the image may have others of them."""
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -39,10 +39,10 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 class Augment:
     """Which changes, and how much.
 
-    flip     share of pictures mirrored, sentences re-worded; not done where a sentence cannot be
+    flip     share of images mirrored, sentences re-worded; not done where a sentence cannot be
     jitter   brightness, contrast and saturation are each scaled by a factor in 1 - jitter .. 1 + jitter
-    crop     share of pictures cropped; every target stays whole, and no sentence that names a place is asked of a part
-    smallest the least share of the picture's area that a crop keeps
+    crop     share of images cropped; every target stays whole, and no sentence that names a place is asked of a part
+    smallest the least share of the image's area that a crop keeps
     """
 
     flip: float = 0.0
@@ -65,7 +65,7 @@ class Augment:
 
 
 def augmented(record: Record, asked: Sequence[tuple[int, int]], change: Augment, seed: int) -> Record:
-    """The record with its picture changed, and with it the targets and sentences asked about.
+    """The record with its image changed, and with it the targets and sentences asked about.
 
     `asked` holds the place of the target and the place of the sentence within the record.
     """
@@ -73,11 +73,11 @@ def augmented(record: Record, asked: Sequence[tuple[int, int]], change: Augment,
     places = sorted({place for place, _ in asked})
     pixels, masks, texts = change(
         record.load(),
-        [record.targets[place].segmentation.draw(Truth()) for place in places],
+        [record.targets[place].segmentation.draw(GroundTruth()) for place in places],
         [sentences[within].text for _, within in asked],
         np.random.default_rng(seed),
     )
-    reworded = {sentences[within].id: text for (_, within), text in zip(asked, texts, strict=True)}
+    reworded = {sentences[within].sentence_id: text for (_, within), text in zip(asked, texts, strict=True)}
     targets = list(record.targets)
     for place, mask in zip(places, masks, strict=True):
         targets[place] = _changed(targets[place], mask, reworded)
@@ -85,12 +85,12 @@ def augmented(record: Record, asked: Sequence[tuple[int, int]], change: Augment,
 
 
 def _changed(target: Target, mask: Mask, reworded: dict[str, str]) -> Target:
-    texts = (replace(sentence, text=reworded.get(sentence.id, sentence.text)) for sentence in target.sentences)
+    texts = (replace(sentence, text=reworded.get(sentence.sentence_id, sentence.text)) for sentence in target.sentences)
     return replace(target, segmentation=Bitmap(mask), sentences=tuple(texts))
 
 
 def mirrored(text: str) -> str | None:
-    """The sentence as it is true of the mirrored picture, or None where that is not certain."""
+    """The sentence as it is true of the mirrored image, or None where that is not certain."""
     if UNSURE.search(text):
         return None
     return re.sub(r"[A-Za-z]+", lambda word: _as(word[0], MIRROR.get(word[0].lower(), word[0])), text)
@@ -102,7 +102,7 @@ def _as(model: str, word: str) -> str:
 
 
 def flipped(pixels: Pixels, masks: Sequence[Mask], texts: Sequence[str]) -> Change | None:
-    """Left and right exchanged in the picture, its masks and its sentences; None where a sentence cannot follow."""
+    """Left and right exchanged in the image, its masks and its sentences; None where a sentence cannot follow."""
     reworded = [mirrored(text) for text in texts]
     if None in reworded:
         return None
@@ -113,7 +113,7 @@ def flipped(pixels: Pixels, masks: Sequence[Mask], texts: Sequence[str]) -> Chan
 def cropped(
     pixels: Pixels, masks: Sequence[Mask], texts: Sequence[str], generator: Generator, smallest: float = 0.5
 ) -> Change | None:
-    """A part of the picture around every target, back at the picture's size; None where a sentence names a place."""
+    """A part of the image around every target, back at the image's size; None where a sentence names a place."""
     if any(PLACED.search(text) for text in texts):
         return None
     size = pixels.shape[0], pixels.shape[1]

@@ -1,6 +1,6 @@
-"""Filling the feature cache: before a run asks its first question, every picture it will ask about is encoded once.
+"""Filling the feature cache: before a run asks its first question, every image it will ask about is encoded once.
 
-The cache of a backbone is a folder named by all that its features depend on beside the picture: its weights, its
+The cache of a backbone is a folder named by all that its features depend on beside the image: its weights, its
 options, the frame, the pixels' normalisation, the precision it runs in and the kind of number kept.
 """
 
@@ -25,24 +25,24 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.data import DataLoader, Dataset
 
 from riszoo.batch import Geometry, GeometryKind
-from riszoo.data.base import Split
-from riszoo.data.cache import FeatureCache, default_folder
-from riszoo.data.questions import place_picture
+from riszoo.data.dataset import place_image
+from riszoo.data.features import FeatureCache, default_folder
+from riszoo.data.record import Split
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 
 if TYPE_CHECKING:
-    from riszoo.data.module import RISData
+    from riszoo.data.datamodule import RISData
     from riszoo.model import RISModule
 
 FORMAT = 1
-"""Raised when the way from a picture's file to its features changes."""
+"""Raised when the way from an image's file to its features changes."""
 
 Place = tuple[Split, int]
 
 
 class Frames(Dataset[tuple[str, Tensor, Tensor]]):
-    """Pictures alone: what each is known by, its pixels in the frame, its box."""
+    """Images alone: what each is known by, its pixels in the frame, its box."""
 
     def __init__(self, places: dict[str, Place], frame: tuple[int, int], geometry: GeometryKind) -> None:
         self.places, self.frame, self.geometry = list(places.items()), frame, geometry
@@ -51,21 +51,21 @@ class Frames(Dataset[tuple[str, Tensor, Tensor]]):
         return len(self.places)
 
     def __getitem__(self, place: int) -> tuple[str, Tensor, Tensor]:
-        version, (split, picture) = self.places[place]
-        record = split[picture]
+        version, (split, image) = self.places[place]
+        record = split[image]
         geometry = Geometry.fit(self.geometry, record.size, self.frame)
-        return version, place_picture(record.load(), geometry), torch.tensor(geometry.valid)
+        return version, place_image(record.load(), geometry), torch.tensor(geometry.valid)
 
 
-def filled(data: RISData, trainer: Trainer, pictures: list[Place]) -> FeatureCache:
-    """The cache of the trainer's model, with the features of all these pictures in it."""
+def filled(data: RISData, trainer: Trainer, images: list[Place]) -> FeatureCache:
+    """The cache of the trainer's model, with the features of all these images in it."""
     model: RISModule = trainer.lightning_module  # type: ignore[assignment]
     refuse_training(model)
     blank = maps_of_blank(model, trainer)
     assert data.cache_features is not None
     about = identity(model, blank, str(trainer.precision), data.cache_features)
     cache = FeatureCache(_folder(data.cache_dir, about), data.cache_features)
-    places = {split.picture_version(picture): (split, picture) for split, picture in pictures}
+    places = {split.image_version(image): (split, image) for split, image in images}
     # one process looks: what it finds missing is shared out, whatever others have written by then
     missing, free = trainer.strategy.broadcast(_missing(cache, places, about) if trainer.is_global_zero else ([], 0))
     needed = len(missing) * sum(cache.rounded(one).nbytes for one in blank)
@@ -83,7 +83,7 @@ def filled(data: RISData, trainer: Trainer, pictures: list[Place]) -> FeatureCac
 
 
 def _missing(cache: FeatureCache, places: dict[str, Place], about: dict[str, Any]) -> tuple[list[str], int]:
-    """Which pictures have no features yet, and how many bytes are free for them."""
+    """Which images have no features yet, and how many bytes are free for them."""
     try:
         write_atomically(cache.folder / "about.json", json.dumps(about, indent=2) + "\n")
     except UserError as error:
@@ -92,10 +92,10 @@ def _missing(cache: FeatureCache, places: dict[str, Place], about: dict[str, Any
 
 
 def _announcement(cache: FeatureCache, wanted: int, missing: int, needed: int, free: int) -> str:
-    head = f"cache_features {cache.kind}: {wanted - missing:,} of {wanted:,} pictures are in {cache.folder}"
+    head = f"cache_features {cache.kind}: {wanted - missing:,} of {wanted:,} images are in {cache.folder}"
     if not missing:
         return head
-    each = f"{_bytes(needed / missing)} a picture, {_bytes(needed)} needed, {_bytes(free)} free"
+    each = f"{_bytes(needed / missing)} an image, {_bytes(needed)} needed, {_bytes(free)} free"
     return f"{head}; encoding the other {missing:,} first: {each}"
 
 
@@ -104,8 +104,8 @@ def _bytes(count: float) -> str:
 
 
 def _encode(data: RISData, trainer: Trainer, model: RISModule, own: dict[str, Place], cache: FeatureCache) -> None:
-    """Each picture's maps into its file, as the backbone gives them in evaluation."""
-    loader = DataLoader(Frames(own, data.frame, data.geometry), batch_size=data.eval_pictures, num_workers=data.workers)
+    """Each image's maps into its file, as the backbone gives them in evaluation."""
+    loader = DataLoader(Frames(own, data.frame, data.geometry), batch_size=data.eval_images, num_workers=data.workers)
     silent = not own or not trainer.is_global_zero or trainer.progress_bar_callback is None
     for versions, images, valid in track(loader, "encoding", console=Console(stderr=True), disable=silent):
         with torch.no_grad(), at_rest(model), trainer.precision_plugin.forward_context():
@@ -124,13 +124,13 @@ def refuse_training(model: RISModule) -> None:
     for name, parameter in model.vision.named_parameters():
         if parameter.requires_grad:
             raise UserError(
-                f"--data.cache_features keeps what an encoder makes of a picture, and this one trains, so that what "
+                f"--data.cache_features keeps what an encoder makes of an image, and this one trains, so that what "
                 f"was kept would be wrong after one step (vision.{name} is trained): {way}"
             )
     for name, layer in model.vision.named_modules():
         if layer.training and _restless(layer):
             raise UserError(
-                f"--data.cache_features keeps what an encoder makes of a picture, and vision.{name} makes something "
+                f"--data.cache_features keeps what an encoder makes of an image, and vision.{name} makes something "
                 "else of it in training (batch statistics or dropout): set --model.vision.frozen true"
             )
 
@@ -157,7 +157,7 @@ def maps_of_blank(model: RISModule, trainer: Trainer) -> list[Tensor]:
         maps = model.backbone(blank, valid).maps
     if any(one.requires_grad for one in maps):
         raise UserError(
-            f"--data.cache_features keeps what {type(model).__name__}.backbone makes of a picture, and a part of it "
+            f"--data.cache_features keeps what {type(model).__name__}.backbone makes of an image, and a part of it "
             "trains: freeze that part, or leave --data.cache_features out"
         )
     return [one[0] for one in maps]
@@ -176,7 +176,7 @@ def at_rest(model: nn.Module) -> Iterator[None]:
 
 
 def identity(model: RISModule, blank: list[Tensor], precision: str, kind: str) -> dict[str, Any]:
-    """All that features depend on beside the picture."""
+    """All that features depend on beside the image."""
     vision = {name: value for name, value in vision_options(model).items() if name not in ("weights", "frozen")}
     return {
         "format": FORMAT,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riszoo.data.masks import Nothing, Points, Polygons, Rles, Runs, Segmentation, Size, Stored, Union, Unknown
-from riszoo.data.safe import check_outlines
+from riszoo.data.readers.validation import check_outlines
 
 FORMAT = "riszoo-index-1"
 DTYPES = {"F64": "<f8", "I64": "<i8", "I32": "<i4", "U32": "<u4", "I16": "<i2", "U8": "|u1"}
@@ -37,7 +37,7 @@ class Piece:
 class Phrase:
     """One sentence as filed: as typed, and tokenised and lower-cased where the set has that too."""
 
-    id: str
+    sentence_id: str
     raw: str
     sent: str
     tags: tuple[str, ...] = ()
@@ -45,13 +45,13 @@ class Phrase:
 
 @dataclass(slots=True)
 class Ref:
-    """What a reader makes of one record; `key` names the picture across data sets."""
+    """What a reader makes of one record; `key` names the image across data sets."""
 
-    picture: str
+    image: str
     file: str
     size: Size
     key: str
-    id: str
+    target_id: str
     split: str
     pieces: list[Piece]
     phrases: list[Phrase]
@@ -96,14 +96,14 @@ class _Growing:
 
 
 class Index:
-    """Every picture, target, sentence and shape of one annotation file, each a row of a flat array."""
+    """Every image, target, sentence and shape of one annotation file, each a row of a flat array."""
 
     STRINGS: ClassVar = (
-        "picture_id", "picture_file", "picture_key", "target_id", "sentence_id", "raw", "sent", "tags", "split",
+        "image_id", "image_file", "image_key", "target_id", "sentence_id", "raw", "sent", "tags", "split",
         "stored", "problem_id", "problem",
     )  # fmt: skip
     NUMBERS: ClassVar = {
-        "picture_size": ("i", 2), "target_picture": ("q", 1), "target_split": ("h", 1), "target_known": ("B", 1),
+        "image_size": ("i", 2), "target_image": ("q", 1), "target_split": ("h", 1), "target_known": ("B", 1),
         "target_pieces": ("q", 2), "target_phrases": ("q", 2), "piece_kind": ("B", 1), "piece_parts": ("q", 2),
     }  # fmt: skip
     POOLS: ClassVar = {"outline": "d", "runs": "I"} | dict.fromkeys(STRINGS, "B")
@@ -111,7 +111,7 @@ class Index:
     def __init__(self, arrays: dict[str, NDArray[Any]], about: dict[str, Any], path: Path | None = None) -> None:
         self.arrays, self.about, self.path = arrays, about, path
         self.strings = {name: Strings(arrays[name], arrays[f"{name}.ends"]) for name in self.STRINGS}
-        self.target_picture: NDArray[np.int64] = arrays["target_picture"]
+        self.target_image: NDArray[np.int64] = arrays["target_image"]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A memory-mapped index travels to a worker as its path."""
@@ -123,18 +123,18 @@ class Index:
         return str(self.about["digest"])
 
     @property
-    def pictures(self) -> int:
-        return len(self.arrays["picture_size"])
+    def images(self) -> int:
+        return len(self.arrays["image_size"])
 
     @property
     def problems(self) -> list[tuple[str, str]]:
         """(id, reason) of every record that was left out."""
         return list(zip(self.strings["problem_id"], self.strings["problem"], strict=True))
 
-    # -- one picture, one target ------------------------------------------------------------------------------------
+    # -- one image, one target ------------------------------------------------------------------------------------
 
-    def size(self, picture: int) -> Size:
-        height, width = self.arrays["picture_size"][picture].tolist()
+    def size(self, image: int) -> Size:
+        height, width = self.arrays["image_size"][image].tolist()
         return height, width
 
     def splits(self) -> list[str]:
@@ -142,7 +142,7 @@ class Index:
         return list(self.strings["split"])
 
     def segmentation(self, target: int, folder: Path) -> Segmentation:
-        size = self.size(int(self.target_picture[target]))
+        size = self.size(int(self.target_image[target]))
         known = self.arrays["target_known"][target]
         if known == UNKNOWN:
             return Unknown(size, self.strings["target_id"][target])
@@ -236,23 +236,23 @@ def _digest(arrays: dict[str, NDArray[Any]]) -> str:
 
 
 def _add(grown: _Growing, ref: Ref, places: dict[str, int], splits: dict[str, int]) -> None:
-    if ref.picture not in places:
-        places[ref.picture] = len(places)
-        grown["picture_size"].extend(ref.size)
-        grown.string("picture_id", ref.picture)
-        grown.string("picture_file", ref.file)
-        grown.string("picture_key", ref.key)
-    grown["target_picture"].append(places[ref.picture])
+    if ref.image not in places:
+        places[ref.image] = len(places)
+        grown["image_size"].extend(ref.size)
+        grown.string("image_id", ref.image)
+        grown.string("image_file", ref.file)
+        grown.string("image_key", ref.key)
+    grown["target_image"].append(places[ref.image])
     grown["target_split"].append(splits.setdefault(ref.split, len(splits)))
     grown["target_known"].append(ref.known)
-    grown.string("target_id", ref.id)
+    grown.string("target_id", ref.target_id)
     first = len(grown["piece_kind"])
     for piece in ref.pieces:
         _add_piece(grown, piece)
     grown["target_pieces"].extend((first, first + len(ref.pieces)))
     first = len(grown["sentence_id.ends"]) - 1
     for phrase in ref.phrases:
-        grown.string("sentence_id", phrase.id)
+        grown.string("sentence_id", phrase.sentence_id)
         grown.string("raw", phrase.raw)
         grown.string("sent", phrase.sent)
         grown.string("tags", " ".join(phrase.tags))

@@ -1,4 +1,4 @@
-"""Segmentations as filed, and the truths drawn from them."""
+"""Segmentations as filed, and the ground truths drawn from them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Size = tuple[int, int]  # h, w
 
 
 @dataclass(frozen=True)
-class Truth:
-    """How a truth is drawn: a protocol names one, the data module draws it.
+class GroundTruth:
+    """How a ground truth is drawn: a protocol names one, the data module draws it.
 
     overlap   where parts of one annotation overlap: `any` counts it inside, `once` (LAVT's reading) outside
     engine    `coco` the COCO mask API, `pillow` with outline (PhraseCut), `scaled` polygons scaled to the frame first
-    frame     None: the picture's own size; otherwise the mask is shrunk to this (h, w), or drawn there for `scaled`
+    frame     None: the image's own size; otherwise the mask is shrunk to this (h, w), or drawn there for `scaled`
     resample  how a drawn mask is brought to `frame`
     """
 
@@ -36,23 +36,23 @@ class Truth:
 
     @property
     def key(self) -> str:
-        """The name under which a batch carries this truth."""
+        """The name under which a batch carries this ground truth."""
         frame = "original" if self.frame is None else f"{self.frame[0]}x{self.frame[1]}"
         return f"{self.overlap}-{self.engine}-{frame}-{self.resample}"
 
 
 class Segmentation(ABC):
-    """What an annotation file says of one target, over a picture of `size` (h, w)."""
+    """What an annotation file says of one target, over an image of `size` (h, w)."""
 
     size: Size
 
     @abstractmethod
-    def draw(self, truth: Truth) -> Mask:
-        """The mask at the picture's own size, or in the truth's frame."""
+    def draw(self, ground_truth: GroundTruth) -> Mask:
+        """The mask at the image's own size, or in the ground truth's frame."""
 
     def boxes(self) -> list[Box]:
         """One around each object that is meant."""
-        return [around(self.draw(Truth()))]
+        return [around(self.draw(GroundTruth()))]
 
 
 @dataclass(frozen=True)
@@ -65,25 +65,25 @@ class Bitmap(Segmentation):
     def size(self) -> Size:  # type: ignore[override]
         return self.mask.shape[0], self.mask.shape[1]
 
-    def draw(self, truth: Truth) -> Mask:
-        return self.mask if truth.frame is None else shrink(self.mask, truth.frame)
+    def draw(self, ground_truth: GroundTruth) -> Mask:
+        return self.mask if ground_truth.frame is None else shrink(self.mask, ground_truth.frame)
 
 
 @dataclass(frozen=True)
 class Polygons(Segmentation):
-    """The outlines of one annotation, each a part of it; checked by `riszoo.data.safe` when they were read."""
+    """The outlines of one annotation, each a part of it; validated when they are read."""
 
     size: Size
     parts: tuple[Points, ...]
 
-    def draw(self, truth: Truth) -> Mask:
-        if truth.engine == "scaled" and truth.frame is not None:
-            return self._scaled(truth.frame, truth.overlap)
-        if truth.engine == "pillow":
-            mask = _outlined(self.parts, truth.overlap, self.size)
+    def draw(self, ground_truth: GroundTruth) -> Mask:
+        if ground_truth.engine == "scaled" and ground_truth.frame is not None:
+            return self._scaled(ground_truth.frame, ground_truth.overlap)
+        if ground_truth.engine == "pillow":
+            mask = _outlined(self.parts, ground_truth.overlap, self.size)
         else:
-            mask = _rasterise(self.parts, truth.overlap, self.size)
-        return mask if truth.frame is None else shrink(mask, truth.frame)
+            mask = _rasterise(self.parts, ground_truth.overlap, self.size)
+        return mask if ground_truth.frame is None else shrink(mask, ground_truth.frame)
 
     def boxes(self) -> list[Box]:
         """The extent of the points, as COCO's own boxes are."""
@@ -102,14 +102,14 @@ class Polygons(Segmentation):
 
 @dataclass(frozen=True)
 class Rles(Segmentation):
-    """The run lengths of one annotation, each a part of it that covers the whole picture."""
+    """The run lengths of one annotation, each a part of it that covers the whole image."""
 
     size: Size
     parts: tuple[Runs, ...]
 
-    def draw(self, truth: Truth) -> Mask:
-        mask = _together([_unrolled(runs, self.size) for runs in self.parts], truth.overlap, self.size)
-        return mask if truth.frame is None else shrink(mask, truth.frame)
+    def draw(self, ground_truth: GroundTruth) -> Mask:
+        mask = _together([_unrolled(runs, self.size) for runs in self.parts], ground_truth.overlap, self.size)
+        return mask if ground_truth.frame is None else shrink(mask, ground_truth.frame)
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,10 @@ class Stored(Segmentation):
     size: Size
     path: Path
 
-    def draw(self, truth: Truth) -> Mask:
-        from riszoo.data.stored import read_mask
+    def draw(self, ground_truth: GroundTruth) -> Mask:
+        from riszoo.data.readers.mask_files import read_mask
 
-        return Bitmap(read_mask(self.path, self.size)).draw(truth)
+        return Bitmap(read_mask(self.path, self.size)).draw(ground_truth)
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ class Union(Segmentation):
     size: Size
     members: tuple[Segmentation, ...]
 
-    def draw(self, truth: Truth) -> Mask:
-        return _together([member.draw(truth) for member in self.members], "any", truth.frame or self.size)
+    def draw(self, ground_truth: GroundTruth) -> Mask:
+        return _together([member.draw(ground_truth) for member in self.members], "any", ground_truth.frame or self.size)
 
     def boxes(self) -> list[Box]:
         return [box for member in self.members for box in member.boxes()]
@@ -141,12 +141,12 @@ class Union(Segmentation):
 
 @dataclass(frozen=True)
 class Nothing(Segmentation):
-    """Nothing in the picture is meant."""
+    """Nothing in the image is meant."""
 
     size: Size
 
-    def draw(self, truth: Truth) -> Mask:
-        return np.zeros(truth.frame or self.size, dtype=np.bool_)
+    def draw(self, ground_truth: GroundTruth) -> Mask:
+        return np.zeros(ground_truth.frame or self.size, dtype=np.bool_)
 
     def boxes(self) -> list[Box]:
         return []
@@ -157,10 +157,12 @@ class Unknown(Segmentation):
     """No mask is filed: enough to predict, not to train or to measure."""
 
     size: Size
-    id: str
+    target_id: str
 
-    def draw(self, truth: Truth) -> Mask:
-        raise UserError(f"no mask is filed for '{self.id}': it can be predicted, but not be trained on or measured")
+    def draw(self, ground_truth: GroundTruth) -> Mask:
+        raise UserError(
+            f"no mask is filed for '{self.target_id}': it can be predicted, but not be trained on or measured"
+        )
 
 
 def shrink(mask: Mask, frame: Size) -> Mask:

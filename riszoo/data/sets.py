@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from riszoo.data.base import Split
-from riszoo.data.mixed import Concatenation, leaks
-from riszoo.data.module import RISData
-from riszoo.data.opening import Options, held_out, open_split
-from riszoo.data.selection import Selection, TextField
-from riszoo.data.source import Source
-from riszoo.data.sources import source
+from riszoo.data.datamodule import RISData
+from riszoo.data.mixed import ConcatSplit, leaks
+from riszoo.data.readers.base import Reader
+from riszoo.data.readers.catalogue import source
+from riszoo.data.readers.opening import Options, held_out, open_split
+from riszoo.data.record import Split
+from riszoo.data.splits import IndexSplit, TextField
 from riszoo.errors import UserError
 
 
@@ -26,20 +26,20 @@ class Scenes(RISData):
     """The embedded set, rendered on the fly.
 
     Args:
-        picture: side of the pictures in pixels, (height, width), or `mixed`
+        image: side of the images in pixels, (height, width), or `mixed`
         version_seed: the seed that makes the set; another one makes another set
     """
 
     def __init__(
-        self, *, picture: int | tuple[int, int] | Literal["mixed"] = 96, version_seed: int = 0, **kwargs: Any
+        self, *, image: int | tuple[int, int] | Literal["mixed"] = 96, version_seed: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.picture, self.version_seed = picture, version_seed
+        self.image, self.version_seed = image, version_seed
 
-    def open(self, split: str) -> Split:
+    def load_split(self, split: str) -> Split:
         from riszoo.data.scenes import ScenesSplit
 
-        return ScenesSplit(split, size=self.picture, seed=self.version_seed)
+        return ScenesSplit(split, size=self.image, seed=self.version_seed)
 
     def words(self) -> Iterable[str]:
         """The grammar's own words: the same vocabulary for every split."""
@@ -52,19 +52,19 @@ class OnDisk(RISData):
     """A set whose files a user has got.
 
     Args:
-        root: the folder with annotation folders and pictures; left out: the variable RISZOO_DATA, then ./data
-        pictures: the picture folder, where it is somewhere else
+        root: the folder with annotation folders and images; left out: the variable RISZOO_DATA, then ./data
+        images: the image folder, where it is somewhere else
         prepared: the folder of prepared indices, where they are not beside the annotations
         text: sentences `raw` as typed, or `sent`: lower-cased and tokenised
         expressions: `all`, `first` or `random(SEED)` of each target
-        strict: bad records and missing, damaged or differently sized pictures are errors
+        strict: bad records and missing, damaged or differently sized images are errors
     """
 
     def __init__(
         self,
         *,
         root: str | None = None,
-        pictures: str | None = None,
+        images: str | None = None,
         prepared: str | None = None,
         text: TextField = "raw",
         expressions: str = "all",
@@ -72,7 +72,7 @@ class OnDisk(RISData):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.options = Options(root, pictures, prepared, text, expressions, strict)
+        self.options = Options(root, images, prepared, text, expressions, strict)
 
 
 class RefCOCO(OnDisk):
@@ -82,38 +82,38 @@ class RefCOCO(OnDisk):
         super().__init__(**kwargs)
         self.dataset, self.by = dataset, by
 
-    def open(self, split: str) -> Split:
+    def load_split(self, split: str) -> Split:
         return open_split(source(self.dataset, self.by), split, self.options)
 
 
 class ReferIt(OnDisk):
     """ReferIt in text_objseg's form."""
 
-    def open(self, split: str) -> Split:
+    def load_split(self, split: str) -> Split:
         return open_split(source("referit"), split, self.options)
 
 
 class PhraseCut(OnDisk):
     """PhraseCut; `val_miniv` is its whole validation set."""
 
-    def open(self, split: str) -> Split:
+    def load_split(self, split: str) -> Split:
         return open_split(source("phrasecut"), split, self.options)
 
 
 class Folder(OnDisk):
-    """Pictures of one's own: `root` holds train.jsonl (or .csv), val.jsonl and so on."""
+    """Images of one's own: `root` holds train.jsonl (or .csv), val.jsonl and so on."""
 
-    def open(self, split: str) -> Split:
+    def load_split(self, split: str) -> Split:
         return open_split(source("folder"), split, self.options)
 
 
 class Mixed(OnDisk):
-    """Several sets trained on together, less every picture that an evaluation split of any of them uses.
+    """Several sets trained on together, less every image that an evaluation split of any of them uses.
 
     Args:
         sets: what is trained on
-        also_held_out: sets that are only evaluated; their evaluation pictures are kept out of training too
-        report_leaks: list every picture that was taken out, and the splits that use it
+        also_held_out: sets that are only evaluated; their evaluation images are kept out of training too
+        report_leaks: list every image that was taken out, and the splits that use it
     """
 
     leakage_filter: ClassVar[bool] = True
@@ -129,7 +129,7 @@ class Mixed(OnDisk):
         super().__init__(**kwargs)
         self.sets, self.also_held_out, self.report_leaks = sets, also_held_out, report_leaks
 
-    def open(self, split: str) -> Split:
+    def load_split(self, split: str) -> Split:
         """`train` is the filtered union; `refcoco/testA` is one set's split; `val` is the union of all of them."""
         name, separator, rest = split.partition("/")
         if separator:
@@ -137,22 +137,22 @@ class Mixed(OnDisk):
         parts = self._parts(split)
         if split.startswith("train"):
             parts = self._less_leaks(parts)
-        return Concatenation("+".join(self.sets), split, parts, named=True)
+        return ConcatSplit("+".join(self.sets), split, parts, named=True)
 
-    def _parts(self, split: str) -> list[Selection]:
+    def _parts(self, split: str) -> list[IndexSplit]:
         opened = [open_split(source(name), split, self.options) for name in self.sets]
-        return [part for one in opened for part in (one.parts if isinstance(one, Concatenation) else [one])]
+        return [part for one in opened for part in (one.parts if isinstance(one, ConcatSplit) else [one])]
 
-    def _less_leaks(self, parts: list[Selection]) -> list[Selection]:
+    def _less_leaks(self, parts: list[IndexSplit]) -> list[IndexSplit]:
         sources = [source(name) for name in dict.fromkeys([*self.sets, *self.also_held_out])]
         found = leaks(parts, held_out(sources, self.options))
-        _say(f"mixed training leaves out {len(found)} picture(s) that evaluation splits use")
+        _say(f"mixed training leaves out {len(found)} image(s) that evaluation splits use")
         if self.report_leaks:
-            _say("\n".join(f"{leak.set}\t{leak.picture}\t{leak.used_by}" for leak in found))
-        barred = {leak.picture for leak in found}
+            _say("\n".join(f"{leak.dataset}\t{leak.image}\t{leak.used_by}" for leak in found))
+        barred = {leak.image for leak in found}
         return [part.without(barred) for part in parts]
 
-    def _source(self, name: str) -> Source:
+    def _source(self, name: str) -> Reader:
         if name not in (*self.sets, *self.also_held_out):
             raise UserError(f"'{name}' is not in play: add it to --data.sets or --data.also_held_out")
         return source(name)

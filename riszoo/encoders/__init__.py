@@ -1,1 +1,1 @@
-"""Vision and text encoders: language-free picture features, and word states."""
+"""Vision and text encoders: language-free image features, and word states."""

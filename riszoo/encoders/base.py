@@ -14,7 +14,7 @@ from riszoo.errors import UserError
 
 
 @dataclass
-class Vision:
+class VisionConfig:
     """Which vision encoder, as plain values.
 
     name      a timm model, `sam_vit_b|l|h|tiny`, or a dotted class of your own
@@ -32,7 +32,7 @@ class Vision:
 
 
 @dataclass
-class Text:
+class TextConfig:
     """Which text encoder, as plain values.
 
     name        `bigru`, or any transformers encoder: a type (`bert`: built from `options`), a hub name or a folder
@@ -66,7 +66,7 @@ class Encoder(nn.Module):
 
 
 class VisionEncoder(Encoder, ABC):
-    """A picture as maps, in steps that language can enter between.
+    """An image as maps, in steps that language can enter between.
 
     `forward` is the loop of `stem` and, per stage, `down` and `blocks`. Every step takes and gives NCHW.
     """
@@ -76,7 +76,7 @@ class VisionEncoder(Encoder, ABC):
 
     @abstractmethod
     def stem(self, x: Tensor) -> Tensor:
-        """(I, 3, H, W) normalised picture -> the first grid."""
+        """(I, 3, H, W) normalised image -> the first grid."""
 
     @abstractmethod
     def down(self, stage: int, x: Tensor) -> Tensor:

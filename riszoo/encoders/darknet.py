@@ -32,7 +32,7 @@ def is_darknet_file(path: Path) -> bool:
 
 
 def read_floats(path: Path) -> Floats:
-    """All numbers after the header, whose counter of pictures grew from 4 to 8 bytes in version 0.2."""
+    """All numbers after the header, whose counter of images grew from 4 to 8 bytes in version 0.2."""
     content = path.read_bytes()
     if len(content) < 20:
         raise UserError(f"{path} is too short for a Darknet weights file; download it again")
@@ -63,7 +63,7 @@ def load_darknet(model: nn.Module, path: Path) -> None:
     if len(floats) > needed:
         warnings.warn(
             f"{path} holds more than the body of darknet53 and looks like a detector's: weights trained on all of "
-            "COCO have seen the test pictures of the RefCOCO series; say so beside any result",
+            "COCO have seen the test images of the RefCOCO series; say so beside any result",
             stacklevel=2,
         )
     taken = 0

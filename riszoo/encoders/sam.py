@@ -3,8 +3,8 @@
 Parameter names are those of the official files, `image_encoder.*`, so these load as they are. The attention never
 holds a cell-by-cell bias in memory: the relative positions ride in extra head dimensions (see `Attention`).
 
-    I pictures   h x w the grid, a sixteenth of the frame   C channels   n heads   d head width
-    B windows of all pictures   s x t one window's cells
+    I images   h x w the grid, a sixteenth of the frame   C channels   n heads   d head width
+    B windows of all images   s x t one window's cells
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from riszoo.encoders.adapters import Adapter, QueryValueLoRA
-from riszoo.encoders.base import Encoder, Vision, VisionEncoder
+from riszoo.encoders.base import Encoder, VisionConfig, VisionEncoder
 from riszoo.encoders.sam_weights import find_weights, load_official
 from riszoo.errors import UserError
 
@@ -37,7 +37,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "sam_vit_b": {"embed_dim": 768, "depth": 12, "heads": 12, "global_blocks": [2, 5, 8, 11]},
     "sam_vit_l": {"embed_dim": 1024, "depth": 24, "heads": 16, "global_blocks": [5, 11, 17, 23]},
     "sam_vit_h": {"embed_dim": 1280, "depth": 32, "heads": 16, "global_blocks": [7, 15, 23, 31]},
-    # for training from scratch on small pictures: everything trains, and convolutions cut the patches
+    # for training from scratch on small images: everything trains, and convolutions cut the patches
     "sam_vit_tiny": {
         "embed_dim": 128,
         "depth": 6,
@@ -210,7 +210,7 @@ class ImageEncoder(nn.Module):
         if cells.shape[1:3] != self.pos_embed.shape[1:3]:
             (h, w), (height, width) = self.pos_embed.shape[1:3], x.shape[-2:]
             raise UserError(
-                f"the picture is {height} x {width} pixels but the SAM encoder was built for "
+                f"the image is {height} x {width} pixels but the SAM encoder was built for "
                 f"{h * self.patch} x {w * self.patch}; build it with the data's size"
             )
         embedded: Tensor = self.pos_embed + cells
@@ -222,7 +222,7 @@ class SamEncoder(VisionEncoder):
 
     taps           blocks whose outputs are maps; default: the first two with global attention
     stem           `patch` as published, or `conv`
-    patch          side of a cell in pixels: 16 as published, 8 or 4 for small pictures
+    patch          side of a cell in pixels: 16 as published, 8 or 4 for small images
     peft           `none` nothing trains, `adapter` two adapters a block, `lora` queries and values, `full` everything
     rank           of the adapters (default 64) or of LoRA (default 4)
     scale          of the adapter beside the MLP
@@ -359,8 +359,8 @@ def check_choice(name: str, value: str, kind: Any) -> None:
         raise UserError(f"{name} {value!r} is unknown; choose one of {', '.join(get_args(kind))}")
 
 
-def build_sam(vision: Vision, size: Grid) -> SamEncoder:
-    """The encoder a recipe names, for pictures of H x W = `size`; `vision.options` are SamEncoder's arguments."""
+def build_sam(vision: VisionConfig, size: Grid) -> SamEncoder:
+    """The encoder a recipe names, for images of H x W = `size`; `vision.options` are SamEncoder's arguments."""
     if vision.name not in SIZES:
         raise UserError(f"vision encoder {vision.name!r} is no SAM size; choose one of {', '.join(SIZES)}")
     known = inspect.signature(SamEncoder).parameters.keys() - {"size"}

@@ -55,7 +55,7 @@ class TokenMLP(nn.Module):
 
 
 class TwoWayLayer(nn.Module):
-    """Tokens look at each other, then at the picture, think, and the picture looks back at them; post-norm."""
+    """Tokens look at each other, then at the image, think, and the image looks back at them; post-norm."""
 
     def __init__(self, width: int, heads: int, hidden: int, first: bool) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class TwoWayLayer(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """Two layers and a last look of the tokens at the picture."""
+    """Two layers and a last look of the tokens at the image."""
 
     def __init__(self, width: int, heads: int, hidden: int, depth: int) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from riszoo.encoders.adapters import added_names
-from riszoo.encoders.base import Vision
+from riszoo.encoders.base import VisionConfig
 from riszoo.errors import UserError
 
 PREFIX = "image_encoder."
@@ -22,7 +22,7 @@ OFFICIAL_FILES = {
 OFFICIAL_PLACE = "https://dl.fbaipublicfiles.com/segment_anything"
 
 
-def find_weights(vision: Vision) -> Path:
+def find_weights(vision: VisionConfig) -> Path:
     """The file named, or for `pretrained` the official one in torch's cache; nothing is downloaded."""
     if vision.weights != "pretrained":
         path = Path(vision.weights).expanduser()
@@ -74,11 +74,11 @@ def resized(name: str, value: Tensor, own: dict[str, Tensor]) -> Tensor:
 
 
 def resize_absolute(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(1, h0, w0, C) -> (1, h, w, C), as one resizes a picture."""
+    """(1, h0, w0, C) -> (1, h, w, C), as one resizes an image."""
     if table.shape[1:3] == grid:
         return table
-    picture = F.interpolate(table.permute(0, 3, 1, 2), size=grid, mode="bicubic", antialias=True)
-    return picture.permute(0, 2, 3, 1)
+    image = F.interpolate(table.permute(0, 3, 1, 2), size=grid, mode="bicubic", antialias=True)
+    return image.permute(0, 2, 3, 1)
 
 
 def resize_relative(table: Tensor, length: int) -> Tensor:

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from riszoo.batch import Span, Tokens, Words
-from riszoo.encoders.base import Text, TextEncoder
-from riszoo.encoders.words import Vocabulary, split
+from riszoo.encoders.base import TextConfig, TextEncoder
+from riszoo.encoders.vocabulary import Vocabulary, split
 from riszoo.errors import UserError
 
 Row = tuple[list[int], list[Span]]
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 
 
-def build_text(text: Text) -> TextEncoder:
+def build_text(text: TextConfig) -> TextEncoder:
     """The encoder that `text` names."""
     if text.weights not in ("none", "pretrained"):
         raise UserError(f"text.weights is `none` or `pretrained`, not {text.weights!r}; give a folder as text.name")
@@ -31,7 +31,7 @@ def build_text(text: Text) -> TextEncoder:
     return encoder.freeze() if text.frozen else encoder
 
 
-def _build_transformer(text: Text) -> TextEncoder:
+def _build_transformer(text: TextConfig) -> TextEncoder:
     from riszoo.encoders.transformer import build_transformer
 
     return build_transformer(text)
@@ -134,7 +134,7 @@ def _vector(values: list[str], width: int, where: str) -> Tensor:
     return vector
 
 
-def _build_bigru(text: Text) -> TextEncoder:
+def _build_bigru(text: TextConfig) -> TextEncoder:
     if text.weights != "none":
         raise UserError("the bi-GRU has no pretrained weights; word vectors come by text.options.embedding_file")
     known = inspect.signature(BiGRU).parameters.keys() - {"vocabulary", "length"}
@@ -142,13 +142,13 @@ def _build_bigru(text: Text) -> TextEncoder:
     return BiGRU(words_of(text), length=at_least(text, 1), **text.options)
 
 
-def words_of(text: Text) -> list[str]:
+def words_of(text: TextConfig) -> list[str]:
     if text.vocabulary is None:
         raise UserError(f"{text.name} reads words and has no vocabulary; give text.vocabulary a list of words")
     return list(text.vocabulary)
 
 
-def at_least(text: Text, minimum: int) -> int:
+def at_least(text: TextConfig, minimum: int) -> int:
     if text.length < minimum:
         raise UserError(f"text.length is {text.length}; {text.name} needs at least {minimum}")
     return text.length
@@ -162,7 +162,7 @@ def check_options(options: dict[str, Any], known: Any, name: str) -> None:
             raise UserError(f"{name} knows no option {option!r} (text.options); {hint}")
 
 
-def takes_vocabulary(text: Text) -> bool:
+def takes_vocabulary(text: TextConfig) -> bool:
     """Whether the encoder reads words that a training split must name first."""
     if text.name == "bigru":
         return True

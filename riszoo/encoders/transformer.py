@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from riszoo.batch import Span, Tokens, Words
-from riszoo.encoders.base import Text, TextEncoder
+from riszoo.encoders.base import TextConfig, TextEncoder
 from riszoo.encoders.text import PAD, UNKNOWN, Row, at_least, check_options, padded, valid_only, words_of
+from riszoo.encoders.vocabulary import Vocabulary, located, split
 from riszoo.encoders.weights import first_line, may_download
-from riszoo.encoders.words import Vocabulary, located, split
 from riszoo.errors import UserError
 
 READY = frozenset(
@@ -118,7 +118,7 @@ class TransformerText(TextEncoder):
         return torch.zeros_like(lengths) if self.tokenizer.global_first else None
 
 
-def build_transformer(text: Text) -> TransformerText:
+def build_transformer(text: TextConfig) -> TransformerText:
     from transformers import CONFIG_MAPPING
 
     options = dict(text.options)
@@ -131,7 +131,7 @@ def build_transformer(text: Text) -> TransformerText:
     return TransformerText(model, tokenizer, length=at_least(text, 3), **own)
 
 
-def _from_numbers(text: Text, options: dict[str, Any]) -> tuple[Any, Tokenizer]:
+def _from_numbers(text: TextConfig, options: dict[str, Any]) -> tuple[Any, Tokenizer]:
     """A small encoder of a known type over a vocabulary of words, its weights random."""
     from transformers import AutoConfig
 
@@ -145,7 +145,7 @@ def _from_numbers(text: Text, options: dict[str, Any]) -> tuple[Any, Tokenizer]:
     return model_class._from_config(config, **_without_pooler(model_class)), tokenizer
 
 
-def _from_hub(text: Text, options: dict[str, Any]) -> tuple[Any, Tokenizer]:
+def _from_hub(text: TextConfig, options: dict[str, Any]) -> tuple[Any, Tokenizer]:
     """A model from the local cache or a folder: its own tokenizer, and its weights where they are wanted."""
     from transformers import AutoConfig, AutoTokenizer
 

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from riszoo.encoders.base import Vision, VisionEncoder
+from riszoo.encoders.base import VisionConfig, VisionEncoder
 from riszoo.encoders.weights import existing, fill, first_line, load_weights, read_state
 from riszoo.errors import UserError
 
 Size = tuple[int, int]
 
 
-def build_vision(vision: Vision, size: Size) -> VisionEncoder:
-    """The encoder that `vision` names, for pictures in a frame of `size` (H, W)."""
+def build_vision(vision: VisionConfig, size: Size) -> VisionEncoder:
+    """The encoder that `vision` names, for images in a frame of `size` (H, W)."""
     if vision.name.startswith("sam_"):
         from riszoo.encoders.sam import build_sam
 
@@ -160,7 +160,7 @@ class PlainViT(VisionEncoder):
         return tokens
 
     def _prefix(self, x: Tensor) -> Tensor:
-        """(I, prefix, C): no picture enters class and register tokens before the blocks, so none is needed here."""
+        """(I, prefix, C): no image enters class and register tokens before the blocks, so none is needed here."""
         patches = x.new_zeros(1, x.shape[2], x.shape[3], x.shape[1])
         patches = patches if self.vit.dynamic_img_size else patches.flatten(1, 2)
         return self._placed(patches)[:, : self.vit.num_prefix_tokens].expand(len(x), -1, -1)
@@ -200,7 +200,7 @@ class Undivided(VisionEncoder):
         return last
 
 
-def _build_timm(vision: Vision, size: Size) -> VisionEncoder:
+def _build_timm(vision: VisionConfig, size: Size) -> VisionEncoder:
     options = dict(vision.options)
     checkpointed, slope = options.pop("grad_checkpointing", False), options.pop("negative_slope", None)
     sized = _is_sized(vision.name)
@@ -221,7 +221,7 @@ def _build_timm(vision: Vision, size: Size) -> VisionEncoder:
 
 
 def _is_sized(name: str) -> bool:
-    """Whether a model is built for one picture size (windows, position tables)."""
+    """Whether a model is built for one image size (windows, position tables)."""
     import timm
 
     return bool(timm.get_pretrained_cfg(name).fixed_input_size)
@@ -287,7 +287,7 @@ def _check_size(encoder: VisionEncoder, name: str, size: Size) -> None:
         raise UserError(f"a frame of {size[0]} x {size[1]} is no multiple of the {patch} pixel patches of {name}")
 
 
-def _build_own(vision: Vision) -> VisionEncoder:
+def _build_own(vision: VisionConfig) -> VisionEncoder:
     """A class given by its dotted name; a file must hold exactly its state dict."""
     encoder = _own_class(vision.name)(**vision.options)
     if not isinstance(encoder, VisionEncoder):

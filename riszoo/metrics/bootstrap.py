@@ -1,4 +1,4 @@
-"""How far a number would move with other pictures: whole pictures are drawn again, their sentences stay together.
+"""How far a number would move with other images: whole images are drawn again, their sentences stay together.
 
 Everything is added up in integers, so an interval is the same on every machine.
 """
@@ -24,27 +24,27 @@ def fixed_point(values: Floats) -> Ints:
     return parts
 
 
-def by_picture(columns: Ints, pictures: Ints) -> Ints:
-    """(n, k) numbers of sentences -> (pictures, k) sums; `pictures` (n,) counts from 0."""
-    sums = np.zeros((int(pictures.max()) + 1, columns.shape[1]), dtype=np.int64)
-    np.add.at(sums, pictures, columns)
+def by_image(columns: Ints, images: Ints) -> Ints:
+    """(n, k) numbers of sentences -> (images, k) sums; `images` (n,) counts from 0."""
+    sums = np.zeros((int(images.max()) + 1, columns.shape[1]), dtype=np.int64)
+    np.add.at(sums, images, columns)
     return sums
 
 
 def resampled(sums: Ints, draws: int = DRAWS) -> Ints:
-    """(pictures, k) -> (draws, k): totals over as many pictures, drawn with replacement."""
+    """(images, k) -> (draws, k): totals over as many images, drawn with replacement."""
     return np.stack([weights @ sums for weights in _weights(len(sums), draws)])
 
 
-def _weights(pictures: int, draws: int) -> Iterator[Ints]:
+def _weights(images: int, draws: int) -> Iterator[Ints]:
     rng = np.random.default_rng(SEED)
     for _ in range(draws):
-        yield np.bincount(rng.integers(pictures, size=pictures), minlength=pictures)
+        yield np.bincount(rng.integers(images, size=images), minlength=images)
 
 
-def ratio_interval(parts: Ints, wholes: Ints, pictures: Ints) -> tuple[float, float]:
+def ratio_interval(parts: Ints, wholes: Ints, images: Ints) -> tuple[float, float]:
     """The middle 95 % of sum(parts) / sum(wholes)."""
-    totals = resampled(by_picture(np.stack([parts, wholes], -1), pictures))
+    totals = resampled(by_image(np.stack([parts, wholes], -1), images))
     return middle(totals[:, 0] / np.maximum(totals[:, 1], 1))
 
 
@@ -53,9 +53,9 @@ def middle(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def sign_flip(differences: Ints, pictures: Ints, draws: int = 2000) -> float:
-    """How often chance alone, which swaps the two runs on a whole picture or does not, gives as large a difference."""
-    sums = by_picture(differences[:, None], pictures)[:, 0]
+def sign_flip(differences: Ints, images: Ints, draws: int = 2000) -> float:
+    """How often chance alone, which swaps the two runs on a whole image or does not, gives as large a difference."""
+    sums = by_image(differences[:, None], images)[:, 0]
     rng = np.random.default_rng(SEED)
     larger = sum(abs(int(rng.choice([-1, 1], len(sums)) @ sums)) >= abs(int(sums.sum())) for _ in range(draws))
     return (1 + larger) / (1 + draws)

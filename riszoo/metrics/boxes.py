@@ -134,7 +134,7 @@ def match(boxes: Boxes, scores: Floats, true: Boxes) -> Matching:
 
 
 def _pairs(overlaps: Floats) -> int:
-    """(p, t) -> the pairs that a greedy choice makes; of equals the higher score goes first, then the earlier truth."""
+    """(p, t) -> the pairs that a greedy choice makes; of equals the higher score goes first, then the earlier box."""
     left, pairs = overlaps.copy(), 0
     while left.size and left.max() >= GREC_OVERLAP:
         box, true = np.unravel_index(left.argmax(), left.shape)

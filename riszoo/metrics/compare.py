@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from riszoo.arguments import OneSentence
 from riszoo.batch import Sample
 from riszoo.errors import UserError
-from riszoo.metrics.bootstrap import FIXED, by_picture, fixed_point, middle, resampled, sign_flip
+from riszoo.metrics.bootstrap import FIXED, by_image, fixed_point, middle, resampled, sign_flip
 from riszoo.metrics.protocols import Protocol
-from riszoo.metrics.record import Evaluation, read_evaluation, read_metrics
+from riszoo.metrics.results import Evaluation, read_evaluation, read_metrics
 from riszoo.metrics.rows import Bools, Floats, Ints
 from riszoo.metrics.summary import chosen_sentences, pooled, sentence_value
 
@@ -26,7 +25,7 @@ class Paired:
     """The sentences that both runs answered, in the first run's order: each (n,)."""
 
     samples: list[Sample]
-    pictures: Ints
+    images: Ints
     values: tuple[Floats, Floats]  # a sentence's IoU; 1 or 0 where nothing is meant
     inside: tuple[Ints, Ints]
     either: tuple[Ints, Ints]
@@ -36,19 +35,6 @@ class Paired:
     def gain(self) -> Floats:
         difference: Floats = self.values[1] - self.values[0]
         return difference
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """`riszoo compare RUN_A RUN_B`"""
-    parser = OneSentence(prog="riszoo compare", description=__doc__)
-    parser.add_argument("run_a", type=Path, help="folder with metrics.json and sentences-*.csv")
-    parser.add_argument("run_b", type=Path, help="the run that is compared with it")
-    parser.add_argument("--protocol", default="original")
-    parser.add_argument("--split", help="default: every split that both have")
-    parser.add_argument("--by", choices=["type", "length"], help="default: type where sentences have one, else length")
-    options = parser.parse_args(argv)
-    print(compare(options.run_a, options.run_b, options.protocol, options.split, options.by))
-    return 0
 
 
 def compare(
@@ -81,20 +67,20 @@ def _protocol(result: Evaluation, name: str, run: Path) -> Protocol:
 
 
 def pair(a: Evaluation, b: Evaluation, protocol_a: Protocol, protocol_b: Protocol) -> Paired:
-    """Both runs' values of the sentences they share. The same name must mean the same protocol and the same truth."""
+    """Both runs' values of the sentences they share; protocol and ground truth must be the same."""
     if protocol_a != protocol_b:
         raise UserError(f"protocol '{protocol_a.name}' was defined differently in the two runs: evaluate one again")
-    places = {sample.id: place for place, sample in enumerate(b.asked())}
-    shared = [(i, places[sample.id]) for i, sample in enumerate(a.asked()) if sample.id in places]
+    places = {sample.sentence_id: place for place, sample in enumerate(b.asked())}
+    shared = [(i, places[sample.sentence_id]) for i, sample in enumerate(a.asked()) if sample.sentence_id in places]
     if not shared:
         raise UserError("the two runs have no sentence in common: were they evaluated on the same set and split?")
     ours, theirs = (np.array(column) for column in zip(*shared, strict=True))
     if (a.rows.counts(protocol_a).true[ours] != b.rows.counts(protocol_b).true[theirs]).any():
-        raise UserError("the two runs were measured against different truths: evaluate both on the same data")
+        raise UserError("the two runs were measured against different ground truths: evaluate both on the same data")
     pairs = [(pooled(a.rows, protocol_a), ours), (pooled(b.rows, protocol_b), theirs)]
     return Paired(
         samples=[a.asked()[i] for i in ours],
-        pictures=np.unique(a.pictures()[ours], return_inverse=True)[1].astype(np.int64),
+        images=np.unique(a.images()[ours], return_inverse=True)[1].astype(np.int64),
         values=(_values(a, protocol_a)[ours], _values(b, protocol_b)[theirs]),
         inside=(pairs[0][0][0][ours], pairs[1][0][0][theirs]),
         either=(pairs[0][0][1][ours], pairs[1][0][1][theirs]),
@@ -108,7 +94,7 @@ def _values(result: Evaluation, protocol: Protocol) -> Floats:
 
 
 def describe(paired: Paired, by: str | None = None, alone: tuple[int, int] = (0, 0)) -> list[str]:
-    lines = [f"  {len(paired.samples)} sentences about {int(paired.pictures.max()) + 1} pictures in both runs"]
+    lines = [f"  {len(paired.samples)} sentences about {int(paired.images.max()) + 1} images in both runs"]
     if any(alone):
         lines.append(f"  left out: {alone[0]} sentences that only A answered, {alone[1]} that only B answered")
     lines += [mean_line(paired), overall_line(paired), wins_line(paired)]
@@ -119,9 +105,9 @@ def describe(paired: Paired, by: str | None = None, alone: tuple[int, int] = (0,
 def mean_line(paired: Paired) -> str:
     """The mean over sentences; where some mean nothing, a right refusal counts 1 (as in gIoU)."""
     gain = fixed_point(paired.gain)
-    totals = resampled(by_picture(np.stack([gain, np.full(len(gain), FIXED)], -1), paired.pictures))
+    totals = resampled(by_image(np.stack([gain, np.full(len(gain), FIXED)], -1), paired.images))
     interval = middle(totals[:, 0] / totals[:, 1])
-    chance = sign_flip(gain, paired.pictures)
+    chance = sign_flip(gain, paired.images)
     return _difference("mean IoU", _mean(paired.values[0]), _mean(paired.values[1]), interval) + f", p = {chance:.4f}"
 
 
@@ -130,7 +116,7 @@ def overall_line(paired: Paired) -> str:
     columns = [column[kept] for run in range(2) for column in (paired.inside[run], paired.either[run])]
     if not columns[1].sum() or not columns[3].sum():
         return "  oIoU      nothing to add up"
-    totals = resampled(by_picture(np.stack(columns, -1), paired.pictures[kept]))
+    totals = resampled(by_image(np.stack(columns, -1), paired.images[kept]))
     drawn = totals[:, 2] / np.maximum(totals[:, 3], 1) - totals[:, 0] / np.maximum(totals[:, 1], 1)
     a, b = columns[0].sum() / columns[1].sum(), columns[2].sum() / columns[3].sum()
     return _difference("oIoU", float(a), float(b), middle(drawn))
@@ -189,7 +175,9 @@ def extremes(paired: Paired) -> list[str]:
 
 
 def _listed(paired: Paired, title: str, places: Sequence[int]) -> list[str]:
-    lines = [f"    {100 * paired.gain[i]:+7.2f}  {paired.samples[i].id}  {paired.samples[i].text}" for i in places]
+    lines = [
+        f"    {100 * paired.gain[i]:+7.2f}  {paired.samples[i].sentence_id}  {paired.samples[i].text}" for i in places
+    ]
     return [f"  {title}", *lines] if lines else []
 
 

@@ -1,6 +1,6 @@
 """Two masks as thirteen whole numbers, from which every metric follows.
 
-Letters: n pairs of masks, M0 x M1 cells (a smaller picture's are False beyond its size).
+Letters: n pairs of masks, M0 x M1 cells (a smaller image's are False beyond its size).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def count(predicted: Tensor, true: Tensor, sizes: Sequence[Size], band: float, c
 
 
 def _filled(predicted: Tensor, true: Tensor, corner: Size) -> Tensor:
-    """(2, 2, n, the longer side): the pixels in each row, and in each column, of predictions and truths."""
+    """(2, 2, n, the longer side): the pixels in each row, and in each column, of predictions and ground truths."""
     filled = true.new_zeros(2, 2, len(true), max(true.shape[1:]), dtype=torch.int32)
     for own, masks, start in zip(filled, (predicted, true), (corner, (0, 0)), strict=True):
         for line, first, length, axis in zip(own, start, masks.shape[1:], (-1, -2), strict=True):
@@ -62,7 +62,7 @@ def _places(length: int, device: torch.device) -> Tensor:
 
 
 def _around(window: Box, boxes: Tensor) -> Box:
-    """One box around the predictions' window and the truths' boxes, (4, n): bands lie nowhere else."""
+    """One box around the predictions' window and the ground truths' boxes, (4, n): bands lie nowhere else."""
     sides = boxes.numpy()
     low, high = sides[:2, sides[2] > 0], sides[2:]
     (top, left), (bottom, right) = low.min(1, initial=2**31).tolist(), high.max(1).tolist()
@@ -102,7 +102,7 @@ def boundary_counts(masks: Tensor, sizes: Sequence[Size], share: float) -> Tenso
 
 
 def erode(masks: Tensor, width: int) -> Tensor:
-    """The cells whose square of 2 width + 1 cells lies wholly inside the mask; outside the picture is background."""
+    """The cells whose square of 2 width + 1 cells lies wholly inside the mask; outside the image is background."""
     return _erode_axis(_erode_axis(masks, width, -1), width, -2)
 
 

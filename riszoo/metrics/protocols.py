@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from riszoo.data.masks import Truth
+from riszoo.data.masks import GroundTruth
 from riszoo.errors import UserError
 from riszoo.metrics.boxes import BOX_RULES, BoxRule
 
 Kernel = Literal["nearest", "bilinear", "bicubic"]
-Border = Literal["edge", "picture", "zero"]
+Border = Literal["edge", "image", "zero"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Resampling:
     """One resize of a map.
 
     align_corners   the outermost cell centres of both grids coincide, instead of their outer edges
-    border          what lies beyond: the last cell of the grid, the last cell of the picture's box (the map is
+    border          what lies beyond: the last cell of the grid, the last cell of the image's box (the map is
                     cropped first), or zeros
     """
 
@@ -34,14 +34,14 @@ class Resampling:
     border: Border = "edge"
 
 
-_UNION, _BILINEAR = Truth(), Resampling()
+_UNION, _BILINEAR = GroundTruth(), Resampling()
 
 
 @dataclass(frozen=True)
 class Protocol:
     """From logits to numbers.
 
-    truth        how the truth is drawn; its frame is where prediction and truth are compared
+    ground truth        how the ground truth is drawn; its frame is where prediction and ground truth are compared
     score        what is resized: the mask logit, or its sigmoid
     via          a first resize to the network's frame, where the mirrored code makes one
     resampling   the resize to the frame of comparison
@@ -58,13 +58,13 @@ class Protocol:
     box          when the box around the mask counts as found
     inconsistent how many sentences have exactly one of mask and box right at 0.5 (IE) is reported
     full         the name under which the sentences of all splits of a run are taken together, too
-    band         width of the boundary band as a share of the picture's diagonal; 0: not measured
+    band         width of the boundary band as a share of the image's diagonal; 0: not measured
     subsets      numbers for each sentence type (its first tag), or for every tag
     """
 
     name: str
     mirrors: str
-    truth: Truth = _UNION
+    ground_truth: GroundTruth = _UNION
     score: Literal["logit", "probability"] = "logit"
     via: Resampling | None = None
     resampling: Resampling = _BILINEAR
@@ -87,8 +87,8 @@ class Protocol:
 
     def definition(self) -> dict[str, Any]:
         """Everything that fixes the numbers, for the record of a result."""
-        eval_size = "original" if self.truth.frame is None else "x".join(map(str, self.truth.frame))
-        return {**asdict(self), "eval_size": eval_size, "truth_variant": self.truth.key}
+        eval_size = "original" if self.ground_truth.frame is None else "x".join(map(str, self.ground_truth.frame))
+        return {**asdict(self), "eval_size": eval_size, "ground_truth_variant": self.ground_truth.key}
 
     def pass_name(self, percent: int) -> str:
         return f"Pr@{percent / 100:g}"
@@ -98,10 +98,10 @@ def _table(*protocols: Protocol) -> dict[str, Protocol]:
     return {protocol.name: protocol for protocol in protocols}
 
 
-_ONCE = Truth(overlap="once")
-_ONCE_480 = Truth(overlap="once", frame=(480, 480))
+_ONCE = GroundTruth(overlap="once")
+_ONCE_480 = GroundTruth(overlap="once", frame=(480, 480))
 _CORNERS = Resampling("bicubic", align_corners=True)
-_CROPPED = Resampling(border="picture")
+_CROPPED = Resampling(border="image")
 _TO_95 = (50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
 
 _ORIGINAL = Protocol(
@@ -111,7 +111,7 @@ _ORIGINAL = Protocol(
     no_target="rela",
     band=0.02,
 )
-_LAVT = Protocol(name="lavt480", mirrors="LAVT, CrossVLT", truth=_ONCE_480)
+_LAVT = Protocol(name="lavt480", mirrors="LAVT, CrossVLT", ground_truth=_ONCE_480)
 _CRIS = Protocol(
     name="cris035",
     mirrors="CRIS, ETRIS",
@@ -139,7 +139,7 @@ _MCN = Protocol(
 _RELA = Protocol(
     name="rela",
     mirrors="ReLA on gRefCOCO",
-    truth=Truth(engine="scaled", frame=(480, 480)),
+    ground_truth=GroundTruth(engine="scaled", frame=(480, 480)),
     precision=(70, 80, 90),
     sentences="targeted",
     no_target="rela",
@@ -164,14 +164,20 @@ PROTOCOLS = _table(
         _LAVT,
         name="polyformer",
         mirrors="PolyFormer",
-        truth=replace(_ONCE_480, frame=(512, 512)),
+        ground_truth=replace(_ONCE_480, frame=(512, 512)),
         box=BOX_RULES["polyformer"],
     ),
-    replace(_LAVT, name="maskris", mirrors="MaskRIS with --eval_ori_size", truth=_ONCE, empty="nan"),
-    replace(_LAVT, name="mmdet", mirrors="mmdetection's RefSegMetric", truth=_UNION),
+    replace(_LAVT, name="maskris", mirrors="MaskRIS with --eval_ori_size", ground_truth=_ONCE, empty="nan"),
+    replace(_LAVT, name="mmdet", mirrors="mmdetection's RefSegMetric", ground_truth=_UNION),
     _CRIS,
     replace(
-        _CRIS, name="cgformer", mirrors="CGFormer, test", truth=_ONCE, via=None, resampling=_CORNERS, threshold=0.5
+        _CRIS,
+        name="cgformer",
+        mirrors="CGFormer, test",
+        ground_truth=_ONCE,
+        via=None,
+        resampling=_CORNERS,
+        threshold=0.5,
     ),
     _MCN,
     replace(_MCN, name="vlt", mirrors="VLT", inconsistent=False),
@@ -208,7 +214,7 @@ PROTOCOLS = _table(
     Protocol(
         name="phrasecut",
         mirrors="the PhraseCut evaluator",
-        truth=Truth(engine="pillow"),
+        ground_truth=GroundTruth(engine="pillow"),
         tie=">",
         box=BOX_RULES["mcn"],
         subsets="tags",

@@ -28,8 +28,8 @@ _CUBIC = -0.75  # the constant that PyTorch and OpenCV share
 class Axis(NamedTuple):
     """One axis of a resize: where its new cells lie on the old grid.
 
-    The picture covers `inside` cells of a frame of `frame` cells, from cell `offset` on; the old grid covers the whole
-    frame, and the new one of `cells` cells covers the picture alone.
+    The image covers `inside` cells of a frame of `frame` cells, from cell `offset` on; the old grid covers the whole
+    frame, and the new one of `cells` cells covers the image alone.
     """
 
     inside: int
@@ -46,7 +46,7 @@ class Axis(NamedTuple):
         return ((cell + 0.5) * self.inside / self.cells + self.offset) * grid / self.frame - 0.5
 
     def box(self, grid: int) -> tuple[int, int]:
-        """The first and the last cell of the old grid that hold picture."""
+        """The first and the last cell of the old grid that hold image."""
         first = self.offset * grid // self.frame
         return first, -(-(self.offset + self.inside) * grid // self.frame) - 1
 
@@ -55,7 +55,7 @@ Axes = tuple[Axis, Axis]
 
 
 def axes(geometries: Sequence[Geometry], sizes: Sequence[Size]) -> list[Axes]:
-    """How each picture lies in its frame, along y and along x, and how many cells it is compared at."""
+    """How each image lies in its frame, along y and along x, and how many cells it is compared at."""
     return [_axes(geometry, size) for geometry, size in zip(geometries, sizes, strict=True)]
 
 
@@ -130,7 +130,7 @@ def _stacked(lines: Sequence[Axis], grid: int, how: Resampling) -> tuple[Tensor,
 def _taps_inside(axis: Axis, grid: int, how: Resampling) -> tuple[Tensor, Tensor]:
     """Taps that stay on the grid: beyond the border they repeat its last cell, or weigh nothing. Read only."""
     cells, weights = taps(axis.positions(grid, how.align_corners), how.kernel)
-    if how.border == "picture":
+    if how.border == "image":
         cells = cells.clamp(*axis.box(grid))
     elif how.border == "zero":
         weights = weights * ((cells >= 0) & (cells < grid))

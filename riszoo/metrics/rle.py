@@ -13,7 +13,7 @@ import numpy as np
 from riszoo.data.masks import Mask
 from riszoo.errors import UserError
 
-_LONGEST = 40  # bits of a run; no picture needs more
+_LONGEST = 40  # bits of a run; no image needs more
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RunLengths:
 
 
 def decode(runs: RunLengths, size: tuple[int, int]) -> Mask | None:
-    """The mask, or None where the runs are not those of a picture of this size."""
+    """The mask, or None where the runs are not those of an image of this size."""
     lengths = _lengths(runs.counts) if isinstance(runs.counts, str) else list(runs.counts)
     if runs.size != size or lengths is None or min(lengths, default=0) < 0 or sum(lengths) != size[0] * size[1]:
         return None

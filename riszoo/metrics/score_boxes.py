@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from riszoo.batch import Sample
-from riszoo.data.base import Split
-from riszoo.data.questions import Questions
+from riszoo.data.dataset import RISDataset
+from riszoo.data.record import Split
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from riszoo.metrics.boxes import (
@@ -27,9 +27,9 @@ from riszoo.metrics.boxes import (
     found_among_first,
     match,
 )
-from riszoo.metrics.predictions import BoxPrediction, trouble
-from riszoo.metrics.record import as_json, write_circumstances
-from riszoo.metrics.table import aligned
+from riszoo.metrics.console import aligned
+from riszoo.metrics.external_files import BoxPrediction, trouble
+from riszoo.metrics.results import as_json, write_circumstances
 
 RESULT = "boxes.json"
 PERFECT = "Pr@(F1=1, IoU>=0.5)"
@@ -63,7 +63,7 @@ class BoxScores:
     extra: list[str] = field(default_factory=list)
 
     def missing(self) -> list[str]:
-        return [one.sample.id for one in self.judged if not one.answered]
+        return [one.sample.sentence_id for one in self.judged if not one.answered]
 
     def grec(self) -> dict[str, float | None]:
         """GREC's headline, and how often nothing is answered where nothing, and something where something, is meant."""
@@ -84,7 +84,7 @@ class BoxScores:
         """What `boxes.json` holds."""
         return {
             "format": 1,
-            "set": self.split.set,
+            "dataset": self.split.dataset,
             "split": self.split.name,
             "chosen": self.split.describe(),
             "definition": DEFINITION,
@@ -118,13 +118,13 @@ def told(found: Mapping[str, BoxPrediction], split: Split, path: Path, out: Path
 def score(found: Mapping[str, BoxPrediction], split: Split) -> BoxScores:
     """Every sentence of the split against the boxes filed under its id."""
     scores = BoxScores(split)
-    for record, samples, places in Questions(split, (1, 1), "squeeze").by_picture():
+    for record, samples, places in RISDataset(split, (1, 1), "squeeze").by_image():
         true = {place: np.array(record.targets[place].segmentation.boxes()).reshape(-1, 4) for place in set(places)}
         for sample, place in zip(samples, places, strict=True):
-            scores.judged.append(_judged(sample, found.get(sample.id), true[place]))
+            scores.judged.append(_judged(sample, found.get(sample.sentence_id), true[place]))
     if not scores.judged:
-        raise UserError(f"split '{split.name}' of {split.set} has no sentences to score")
-    scores.extra = sorted(found.keys() - {one.sample.id for one in scores.judged})
+        raise UserError(f"split '{split.name}' of {split.dataset} has no sentences to score")
+    scores.extra = sorted(found.keys() - {one.sample.sentence_id for one in scores.judged})
     return scores
 
 
@@ -149,11 +149,11 @@ def _table(scores: BoxScores) -> str:
     """One line a sentence as CSV: all numbers can be computed from it again."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    known = ["id", "picture", "target", "text", "tags", "answered", "no_target"]
+    known = ["id", "image", "target", "text", "tags", "answered", "no_target"]
     writer.writerow([*known, "true", "kept", "matched", "F1", *COLUMNS])
     for one in scores.judged:
         sample, matching = one.sample, one.matching
-        said = [sample.id, sample.picture, sample.target, sample.text, ";".join(sample.tags)]
+        said = [sample.sentence_id, sample.image_id, sample.target_id, sample.text, ";".join(sample.tags)]
         counted = [int(one.answered), int(sample.no_target), matching.true, matching.kept, matching.pairs]
         hits = [int(one.found[name]) if name in one.found else "" for name in COLUMNS]
         writer.writerow([*said, *counted, matching.f1 if one.answered else 0.0, *hits])

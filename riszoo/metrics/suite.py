@@ -24,7 +24,7 @@ CELLS_AT_ONCE = {"cpu": 2**17, "cuda": 2**24}
 class RISMetrics(Metric):
     """A row of integers for each sentence; `compute` adds them up, whatever the order they came in.
 
-    `update` takes a model's output and its batch, which carries the truth variant of every protocol. `rows()`, after
+    `update` takes a model's output and its batch, which carries every protocol's ground truth. `rows()`, after
     all processes met in `compute` or `sync_context`, is the table that the files of a run are written from.
     """
 
@@ -72,11 +72,11 @@ def _shared(output: Output, batch: Batch) -> Tensor:
 
 def protocol_counts(logits: Tensor, geometries: Sequence[Geometry], batch: Batch, protocol: Protocol) -> Tensor:
     """(N, 13) int64 of one protocol, its masks made a chunk of sentences at a time."""
-    truths, targets = _truths(batch, protocol)
-    sizes = [protocol.truth.frame or geometry.original for geometry in geometries]
+    ground_truths, targets = _ground_truths(batch, protocol)
+    sizes = [protocol.ground_truth.frame or geometry.original for geometry in geometries]
     blocks, order = [], []
     for chunk in _chunks(sizes, geometries, logits.device.type):
-        true = [truths[targets[i]] for i in chunk]
+        true = [ground_truths[targets[i]] for i in chunk]
         blocks.append(_chunk_counts(logits[chunk, 0], [geometries[i] for i in chunk], true, protocol))
         order += chunk
     place = torch.tensor(order, device=logits.device)
@@ -85,25 +85,24 @@ def protocol_counts(logits: Tensor, geometries: Sequence[Geometry], batch: Batch
 
 
 def _chunk_counts(
-    logits: Tensor, geometries: Sequence[Geometry], truths: Sequence[Tensor], protocol: Protocol
+    logits: Tensor, geometries: Sequence[Geometry], ground_truths: Sequence[Tensor], protocol: Protocol
 ) -> Tensor:
-    """(n, h, w) logits and their truths -> (n, 13). Where values can be looked at freely, only what may be foreground
-    is resized."""
-    sizes = [protocol.truth.frame or geometry.original for geometry in geometries]
+    """(n, h, w) logits and their ground truths -> (n, 13). On the CPU, only what may be foreground is resized."""
+    sizes = [protocol.ground_truth.frame or geometry.original for geometry in geometries]
     if logits.device.type == "cpu":
         mask, corner = foreground_window(logits, geometries[0], sizes[0], protocol)
     else:
         mask, corner = foreground(logits, geometries, sizes, protocol), (0, 0)
-    return count(mask, _padded(truths, sizes), sizes, protocol.band, corner)
+    return count(mask, _padded(ground_truths, sizes), sizes, protocol.band, corner)
 
 
-def _truths(batch: Batch, protocol: Protocol) -> tuple[list[Tensor], list[int]]:
-    if protocol.truth.key not in batch.truths or batch.target_index is None:
+def _ground_truths(batch: Batch, protocol: Protocol) -> tuple[list[Tensor], list[int]]:
+    if protocol.ground_truth.key not in batch.ground_truths or batch.target_index is None:
         raise ValueError(
-            f"the batch carries no truth '{protocol.truth.key}', which protocol '{protocol.name}' compares with:"
+            f"the batch carries no ground truth '{protocol.ground_truth.key}' of protocol '{protocol.name}':"
             " give the data module the same protocols as the metrics"
         )
-    return batch.truths[protocol.truth.key], batch.target_index.tolist()
+    return batch.ground_truths[protocol.ground_truth.key], batch.target_index.tolist()
 
 
 def _chunks(sizes: Sequence[Size], geometries: Sequence[Geometry], device: str) -> Iterator[list[int]]:
@@ -125,18 +124,18 @@ def _chunks(sizes: Sequence[Size], geometries: Sequence[Geometry], device: str) 
         yield chunk
 
 
-def _padded(truths: Sequence[Tensor], sizes: Sequence[Size]) -> Tensor:
-    """The chunk's truths in one tensor, False beyond each size."""
-    for truth, size in zip(truths, sizes, strict=True):
-        if tuple(truth.shape) != tuple(size):
+def _padded(ground_truths: Sequence[Tensor], sizes: Sequence[Size]) -> Tensor:
+    """The chunk's ground truths in one tensor, False beyond each size."""
+    for ground_truth, size in zip(ground_truths, sizes, strict=True):
+        if tuple(ground_truth.shape) != tuple(size):
             raise ValueError(
-                f"a truth of {tuple(truth.shape)} cells is compared at {tuple(size)}: its variant is wrong"
+                f"a ground truth of {tuple(ground_truth.shape)} cells is compared at {tuple(size)}: wrong variant"
             )
-    if len(truths) == 1:
-        return truths[0][None]
+    if len(ground_truths) == 1:
+        return ground_truths[0][None]
     if len(set(sizes)) == 1:
-        return torch.stack(list(truths))
-    padded = truths[0].new_zeros(len(truths), *(max(size[i] for size in sizes) for i in range(2)))
-    for row, truth, (height, wide) in zip(padded, truths, sizes, strict=True):
-        row[:height, :wide] = truth
+        return torch.stack(list(ground_truths))
+    padded = ground_truths[0].new_zeros(len(ground_truths), *(max(size[i] for size in sizes) for i in range(2)))
+    for row, ground_truth, (height, wide) in zip(padded, ground_truths, sizes, strict=True):
+        row[:height, :wide] = ground_truth
     return padded

@@ -1,6 +1,6 @@
 """LTS, "Locate then Segment: A Strong Pipeline for Referring Image Segmentation" (Jing et al., CVPR 2021).
 
-Two steps with a middle result that can be looked at: fuse picture and sentence, *locate* the referent as a coarse
+Two steps with a middle result that can be looked at: fuse image and sentence, *locate* the referent as a coarse
 position prior, then *segment* with that prior beside the fused features. Section numbers are those of
 docs/models/lts.md, which says of each choice whether it is the paper's or assumed.
 
@@ -114,8 +114,8 @@ class MultiScaleFusion(nn.Module):
         self.merge3 = CBL(options.width + c3 * (options.levels == 3), options.width)
         self.out = CBL(options.width + 8 * options.coords, options.width, 3)
 
-    def picture_side(self, v3: Tensor, v4: Tensor, v5: Tensor) -> list[Tensor]:
-        """What of the fusion is still without language: computed once a picture."""
+    def image_side(self, v3: Tensor, v4: Tensor, v5: Tensor) -> list[Tensor]:
+        """What of the fusion is still without language: computed once an image."""
         sides = zip((self.lateral3, self.lateral4, self.coarse), (v3, v4, v5), strict=True)
         return [v if project is None else project(v) for project, v in sides]
 
@@ -128,11 +128,11 @@ class MultiScaleFusion(nn.Module):
         fused: Tensor = self.out(g)
         return fused
 
-    def _combine(self, picture: Tensor, sentence: Tensor) -> Tensor:
+    def _combine(self, image: Tensor, sentence: Tensor) -> Tensor:
         if self.join is not None:
-            joined: Tensor = self.join(torch.cat([picture, sentence.expand_as(picture)], 1))
+            joined: Tensor = self.join(torch.cat([image, sentence.expand_as(image)], 1))
             return joined
-        return picture * sentence if self.options.op == "mul" else picture + sentence
+        return image * sentence if self.options.op == "mul" else image + sentence
 
     def _beside(self, coarse: Tensor, fine: Tensor) -> Tensor:
         raised = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
@@ -267,10 +267,10 @@ class LTS(RISModule):
     def enrich(self, raw: Features) -> Features:
         """The three maps of section 2 at their strides, as far as the fusion needs no sentence."""
         maps = [self.map_at(raw.maps, stride) for stride in self.strides]
-        return Features(self.fusion.picture_side(*maps), raw.valid, raw.size)
+        return Features(self.fusion.image_side(*maps), raw.valid, raw.size)
 
-    def decode(self, pictures: Features, image_index: Tensor, words: Words) -> Output:
-        seen = pictures.per_sentence(image_index)
+    def decode(self, images: Features, image_index: Tensor, words: Words) -> Output:
+        seen = images.per_sentence(image_index)
         sentence = self.sentence(words)
         fused = self.fusion(*seen.maps, sentence)  # (N, d, h, w)
         if self.locate is None:

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
-from riszoo.data.base import Pixels
-from riszoo.data.masks import Box, Mask, Segmentation, Truth, around, shrink
+from riszoo.data.masks import Box, GroundTruth, Mask, Segmentation, around, shrink
+from riszoo.data.record import Pixels
+from riszoo.data.scenes.layout import NOISE_OFFSETS, Ground, Scene, Thing
 from riszoo.data.scenes.shapes import GRAIN, RING_HOLE, Outline, outline
-from riszoo.data.scenes.world import NOISE_OFFSETS, Ground, Scene, Thing
 
 FINE = 3
-"""Fine pixels along the side of a picture's pixel; odd, so that one lies at its centre."""
+"""Fine pixels along the side of an image's pixel; odd, so that one lies at its centre."""
 
 PERIOD = 0.062
 """Width of a stripe and its gap, in world units."""
@@ -72,9 +72,9 @@ class Silhouette(Segmentation):
         self.things = things
         self.size = rendering.size
 
-    def draw(self, truth: Truth) -> Mask:
+    def draw(self, ground_truth: GroundTruth) -> Mask:
         mask = self.rendering.mask(self.things)
-        return mask if truth.frame is None else shrink(mask, truth.frame)
+        return mask if ground_truth.frame is None else shrink(mask, ground_truth.frame)
 
     def boxes(self) -> list[Box]:
         """Around the visible part of each thing."""
@@ -130,8 +130,8 @@ def _colour(canvas: Image.Image, scene: Scene, size: tuple[int, int]) -> Image.I
     painted.putpalette(_palette(scene))
     things = painted.convert("RGB").reduce(FINE)
     covered = ImageChops.add(canvas, canvas, 1 / 255).reduce(FINE)
-    picture = Image.composite(things, ground, covered)
-    return ImageChops.add(picture, _noise(scene.ground.noise, size), 1, -NOISE_MIDDLE)
+    image = Image.composite(things, ground, covered)
+    return ImageChops.add(image, _noise(scene.ground.noise, size), 1, -NOISE_MIDDLE)
 
 
 def _palette(scene: Scene) -> list[int]:
@@ -148,7 +148,7 @@ BLOTCH = 4
 
 @lru_cache(maxsize=1)
 def _noise_field() -> Image.Image:
-    """Enough noise for the largest picture at any offset; RandomState's throws are frozen for good."""
+    """Enough noise for the largest image at any offset; RandomState's throws are frozen for good."""
     side = 640 + NOISE_OFFSETS
     throws = np.random.RandomState(640).randint(0, NOISE_MIDDLE + 1, (2, side, side, 3))
     return Image.fromarray(throws.sum(0).astype(np.uint8))

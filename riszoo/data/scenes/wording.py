@@ -6,9 +6,9 @@ it: "the star left of the ring above the heart" has the ring above the heart.
 
 from __future__ import annotations
 
-from riszoo.data.scenes.dice import Dice
-from riszoo.data.scenes.meaning import Both, Form, Kind, Placed, Ranked, Related, Without
-from riszoo.data.scenes.world import COLOURS
+from riszoo.data.scenes.chance import Dice
+from riszoo.data.scenes.layout import COLOURS
+from riszoo.data.scenes.logic import Both, Form, Kind, Placed, Ranked, Related, Without
 
 NOUNS = {
     "circle": ("circle", "circle", "circle", "disc"),

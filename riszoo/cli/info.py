@@ -1,0 +1,58 @@
+"""`riszoo info MODEL`: what a recipe is, how large, how costly, and which of its choices are assumed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from riszoo import recipes
+from riszoo.cli.request import CommandParser
+
+if TYPE_CHECKING:
+    from riszoo.model import RISModule
+
+
+def main(argv: list[str]) -> int:
+    parser = CommandParser(prog="riszoo info", description=__doc__)
+    parser.add_argument("model", help="a recipe's name")
+    parser.add_argument("--data", default="scenes", help="the data set it is sized for")
+    parser.add_argument("--scale", help="tiny, paper, ...; the data set's own when left out")
+    args = parser.parse_args(argv)
+    recipe = recipes.get("models", args.model)
+    scale = args.scale or recipes.default_scale(args.data)
+    from riszoo.bench.cost import build
+
+    model, _, config = build(args.model, args.data, scale)
+    print(f"{recipe.name}: {recipe.title}")
+    print(
+        f"  reference {recipe.content.get('reference', '-')}, specification {recipe.content.get('specification', '-')}"
+    )
+    known = ", ".join(recipes.scales(args.model, args.data))
+    print(f"  scale {scale} (of {known}), {model.size[0]} x {model.size[1]}, {model.geometry}")
+    given = config["model"]["init_args"]
+    print(f"  vision {given['vision']['name']}, text {given['text']['name']}")
+    _print_parameters(model)
+    _print_costs(model)
+    print("  assumed where the paper is silent:")
+    for option, reason in recipe.content.get("assumed", {}).items():
+        print(f"    {option:<20}{reason}")
+    return 0
+
+
+def _print_parameters(model: RISModule) -> None:
+    from riszoo.bench.cost import parameters
+
+    total, learned = parameters(model)
+    print(f"  parameters {total:,}, trained {learned:,}")
+    for name, part in model.parts().items():
+        total, learned = parameters(part)
+        if total:
+            print(f"    {name:<20}{total:>14,}" + ("" if learned == total else f"  ({learned:,} trained)"))
+
+
+def _print_costs(model: RISModule) -> None:
+    from riszoo.bench.cost import gflops, kept_for_backward
+
+    for sentences in (1, 7):
+        print(f"  forward, 1 image and {sentences} sentence(s): {gflops(model, sentences):.2f} GFLOP")
+    weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
+    print(f"  memory: weights {weights:,.0f} MiB, kept for one backward pass {kept_for_backward(model):,.0f} MiB")

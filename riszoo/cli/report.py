@@ -1,0 +1,26 @@
+"""`riszoo report RUN...`: tests side by side in one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from riszoo.bench.report import write_report
+from riszoo.cli.request import CommandParser
+from riszoo.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    parser = CommandParser(prog="riszoo report", description=__doc__)
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a test's folder, or a run's: its newest test"
+    )
+    parser.add_argument("--out", type=Path, default=Path("report.html"))
+    parser.add_argument("--split", help="with commas; every split that all runs measured when left out")
+    parser.add_argument("--count", type=int, default=36, help="sentences shown, about, over all splits")
+    parser.add_argument("--benchmarks", type=Path, default=Path("benchmarks"), help="CSV files, for plots of cost")
+    args = parser.parse_args(argv)
+    if args.count < 1:
+        raise UserError(f"--count {args.count}: show at least 1 sentence")
+    splits = args.split.split(",") if args.split else None
+    write_report(args.runs, args.out, splits, args.count, args.benchmarks)
+    return 0

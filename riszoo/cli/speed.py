@@ -1,0 +1,57 @@
+"""`riszoo speed MODEL`: how fast a recipe answers and trains, on this device, with random weights and images."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from riszoo import recipes
+from riszoo.cli.request import CommandParser
+from riszoo.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    parser = CommandParser(prog="riszoo speed", description=__doc__)
+    parser.add_argument("model", help="a recipe's name")
+    parser.add_argument("--data", default="scenes", help="the data set it is sized for")
+    parser.add_argument("--scale", help="tiny, paper, ...; the data set's own when left out")
+    parser.add_argument("--device", help="cpu or cuda; the accelerator where there is one")
+    parser.add_argument("--batch", type=int, help="sentences of a training step; the recipe's when left out")
+    parser.add_argument("--repeats", type=int, default=15, help="measurements of a latency; the median counts")
+    parser.add_argument("--over", default="{}", help="changes to the recipe, as JSON")
+    parser.add_argument("--out", type=Path, help="a JSON file for the row")
+    args = parser.parse_args(argv)
+    if args.repeats < 1:
+        raise UserError(f"--repeats {args.repeats}: give at least 1")
+    scale = args.scale or recipes.default_scale(args.data)
+    row = {"model": args.model, "data": args.data, "scale": scale} | _measure(args, scale)
+    row["command"] = "riszoo speed " + shlex.join(argv)
+    for name, value in row.items():
+        print(f"  {name:<26}{value:,.2f}" if isinstance(value, float) else f"  {name:<26}{value}")
+    if args.out:
+        from riszoo.files import write_atomically
+
+        write_atomically(args.out, json.dumps(row, indent=1) + "\n")
+    return 0
+
+
+def _measure(args: Any, scale: str) -> dict[str, Any]:
+    import torch
+
+    from riszoo.bench.cost import build, speed
+    from riszoo.data.samplers import Share
+    from riszoo.training.provenance import circumstances
+
+    torch.manual_seed(0)
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA device is at hand; leave it out or say cpu")
+    model, _, config = build(args.model, args.data, scale, json.loads(args.over))
+    options = config["data"]["init_args"]
+    sentences = args.batch or options.get("batch_size", 32)
+    share = Share.of(sentences, sentences, options.get("sentences_per_image", 1), 1)
+    facts = circumstances(device)
+    versions = " ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    return speed(model, share, device, args.repeats) | {**facts, "versions": versions, "precision": "32-true"}

@@ -1,0 +1,139 @@
+"""Images from files: the stored pixels, as RGB, whatever the file calls itself."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from riszoo.data.masks import Size
+from riszoo.data.readers.validation import PIXELS
+from riszoo.errors import UserError
+
+if TYPE_CHECKING:
+    from riszoo.data.record import Pixels
+
+
+class ImageError(UserError):
+    """An image that is there and cannot be read."""
+
+
+def decode(path: Path) -> Pixels:
+    """(H0, W0, 3): masks belong to the stored pixels, so a rotation tag is not applied.
+
+    libjpeg by way of torchvision gives Pillow's pixels in two thirds of its time; whatever it refuses goes to Pillow.
+    """
+    try:
+        blob = path.read_bytes()
+        with _quiet(), Image.open(io.BytesIO(blob)) as image:
+            _possible(image)
+            if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                return _decode_jpeg(blob)
+            return as_rgb(image)
+    except Exception as error:  # a hostile file raises nearly anything
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings about tags and sizes: what matters of them is looked after here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def as_rgb(image: Image.Image) -> Pixels:
+    """Any image as (H0, W0, 3): what is transparent shows white, and deep greys keep their steps."""
+    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+        image = Image.fromarray(_shallow(image))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
+
+
+def _shallow(image: Image.Image) -> NDArray[np.uint8]:
+    """Greys of 16 bits or more, or fractions, as 8 bits: Pillow itself would cut off what is above 255."""
+    levels = np.nan_to_num(np.asarray(image, np.float32))
+    top = 65535.0 if image.mode.startswith("I;") else _range(float(levels.max(initial=0)))
+    return (levels.clip(0, top) * (255 / top)).round().astype(np.uint8)
+
+
+def _range(greatest: float) -> float:
+    """The scale that greys are filed on, by the greatest of them."""
+    return next((top for top in (1.0, 255.0, 65535.0) if greatest <= top), greatest)
+
+
+def _unreadable(path: Path, error: Exception) -> ImageError:
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError(f"image {path} cannot be read: it is no image of a known format; replace the file")
+    reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+    reason = re.sub(r"^\w+, \S+:\d+, ", "", reason)  # where in torchvision's sources
+    return ImageError(f"image {path} cannot be read: {reason or type(error).__name__}; replace the file")
+
+
+def _possible(image: Image.Image) -> None:
+    if image.width * image.height > PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels are more than an image may have")
+
+
+def _decode_jpeg(blob: bytes) -> Pixels:
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    encoded = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
+    pixels: Pixels = decode_jpeg(encoded, mode=ImageReadMode.RGB).permute(1, 2, 0).contiguous().numpy()
+    return pixels
+
+
+def resize(pixels: Pixels, size: Size) -> Pixels:
+    """Bilinear with antialiasing: Pillow's values, in a third of its time."""
+    import torch
+    import torch.nn.functional as F
+
+    if pixels.shape[:2] == tuple(size):
+        return pixels
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    resized = F.interpolate(image, size=tuple(size), mode="bilinear", antialias=True)[0]
+    return np.ascontiguousarray(resized.permute(1, 2, 0).numpy())
+
+
+def size_of(path: Path) -> Size:
+    """Height and width, from the head of the file."""
+    try:
+        with _quiet(), Image.open(path) as image:
+            _possible(image)
+            return image.height, image.width
+    except Exception as error:  # as above
+        raise _unreadable(path, error) from error
+
+
+def load(path: Path, size: Size, strict: bool) -> Pixels:
+    """The image at its annotated size.
+
+    An image of another size is scaled to the annotated one, where its outlines belong. One that cannot be read is
+    black, so that every process still asks the same questions. Both warn once; `strict` makes them errors.
+    """
+    try:
+        pixels = decode(path)
+    except ImageError as error:
+        if strict:
+            raise
+        warnings.warn(f"{error} (shown as black; --data.strict true makes this an error)", stacklevel=2)
+        return np.zeros((*size, 3), np.uint8)
+    if pixels.shape[:2] == size:
+        return pixels
+    message = f"image {path} is {pixels.shape[1]} x {pixels.shape[0]} pixels, its annotation {size[1]} x {size[0]}"
+    if strict:
+        raise ImageError(f"{message}: replace the file, or leave --data.strict off to scale it")
+    warnings.warn(f"{message}: it is scaled", stacklevel=2)
+    return resize(pixels, size)

@@ -1,0 +1,1 @@
+"""Readers of published annotation files, and the validation of their bytes."""

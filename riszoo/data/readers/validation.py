@@ -1,0 +1,182 @@
+"""Reading files of unknown hands: pickles that can hold no code, and shapes that cannot crash a C library."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riszoo.data.masks import Points, Runs, Size
+from riszoo.errors import UserError
+
+CAP = 2 << 30  # bytes; the largest genuine annotation file is well under it
+PIXELS = 1 << 27  # the largest image, in pixels
+SIDE = 65_535  # the longest side of a JPEG
+WINDING = 100  # how many times the image's own extent an outline may run; the mask library steps along it in C
+
+
+class RecordError(ValueError):
+    """A record that cannot be what it should be; the reader adds which record."""
+
+
+class _Plain(pickle.Unpickler):
+    """Lists, dicts, text and numbers need no class: whatever asks for one is no annotation file."""
+
+    def __init__(self, file: Any, encoding: str) -> None:
+        super().__init__(file, encoding=encoding)
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise RecordError(f"it asks for '{module}.{name}', which annotation files never do")
+
+
+def load_pickle(path: Path, cap: int = CAP) -> Any:
+    """The plain values in a pickle; text of Python 2 is read as UTF-8 where it is, otherwise as Latin-1."""
+    _capped(path, cap)
+    for encoding in ("utf-8", "latin-1"):
+        try:
+            with path.open("rb") as file:
+                return _Plain(file, encoding).load()
+        except UnicodeDecodeError:
+            continue
+        except RecordError as error:
+            raise UserError(f"{path} is refused: {error}; get the file from its publisher") from error
+        except Exception as error:  # a broken pickle raises nearly anything
+            raise _broken(path, "pickle", error) from error
+    raise UserError(f"{path} is refused: its text is neither UTF-8 nor Latin-1; get the file from its publisher")
+
+
+def load_json(path: Path, cap: int = CAP) -> Any:
+    """The values in a JSON file."""
+    _capped(path, cap)
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise _broken(path, "JSON", error) from error
+
+
+def read(path: Path) -> Any:
+    """An annotation file of either kind."""
+    return load_pickle(path) if path.suffix in (".p", ".pkl", ".pickle") else load_json(path)
+
+
+def _capped(path: Path, cap: int) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
+    if size > cap:
+        raise UserError(f"{path} is refused: {size:,} bytes are more than the {cap:,} an annotation file may have")
+
+
+def _broken(path: Path, kind: str, error: Exception) -> UserError:
+    return UserError(f"{path} is no readable {kind} file ({type(error).__name__}: {error}); get it again")
+
+
+# -- single values ----------------------------------------------------------------------------------------------------
+
+
+def text(value: Any) -> str:
+    """Text as filed, or an error; numbers are not taken for text."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str):
+        raise RecordError(f"{value!r:.80} is no text")
+    return value.encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be filed
+
+
+def number(value: Any) -> int:
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole:
+        raise RecordError(f"{value!r:.80} is no whole number")
+    return int(value)
+
+
+def size(height: Any, width: Any) -> Size:
+    """The size of an image that can be held in memory."""
+    h, w = number(height), number(width)
+    if h < 1 or w < 1 or max(h, w) > SIDE or h * w > PIXELS:
+        raise RecordError(f"an image of {w} x {h} pixels is not possible")
+    return h, w
+
+
+def outline(points: Any, within: Size) -> Points:
+    """One flat outline. Outside the image is allowed by as much as the image is large."""
+    flat = _numbers(points)
+    if len(flat) < 2 or len(flat) % 2:
+        raise RecordError(f"an outline of {len(flat)} numbers is no list of points")
+    far = 2.0 * max(within)
+    if not np.isfinite(flat).all() or flat.min() < -far or flat.max() > far:
+        raise RecordError(f"an outline leaves its image of {within[1]} x {within[0]} pixels by far")
+    steps = np.abs(flat[2:] - flat[:-2]).sum()
+    if steps > WINDING * sum(within):
+        raise RecordError(f"an outline of {len(flat) // 2} points winds about its image without end")
+    return flat
+
+
+def check_outlines(pool: Points, ends: NDArray[np.int64]) -> None:
+    """What holds for each outline, for many in one pool: a prepared index may come from anywhere, too."""
+    lengths = np.diff(ends)
+    if len(lengths) and (lengths.min() < 2 or (lengths % 2).any()):
+        raise RecordError("an outline is no list of points")
+    if len(pool) and not (np.isfinite(pool).all() and np.abs(pool).max() <= 2 * SIDE):
+        raise RecordError("an outline leaves its image by far")
+    steps = np.concatenate(([0.0, 0.0], np.cumsum(np.abs(pool[2:] - pool[:-2]))))
+    if len(lengths) and (steps[ends[1:] - 1] - steps[ends[:-1] + 1]).max() > WINDING * 2 * SIDE:
+        raise RecordError("an outline winds without end")
+
+
+def _numbers(values: Any) -> Points:
+    try:
+        flat = np.asarray(values)
+    except ValueError as error:
+        raise RecordError("an outline is no flat list of numbers") from error
+    if flat.ndim != 1 or flat.dtype.kind not in "iuf":
+        raise RecordError("an outline is no flat list of numbers")
+    return flat.astype(np.float64)
+
+
+def runs(rle: Any, within: Size) -> Runs:
+    """The runs of one RLE, compressed or not; they fill the image exactly."""
+    if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
+        raise RecordError("an RLE lacks 'size' or 'counts'")
+    filed = rle["size"]
+    if not isinstance(filed, (list, tuple)) or len(filed) != 2 or size(*filed) != within:
+        raise RecordError(f"an RLE of size {filed!r:.40} lies over an image of (h, w) = {within}")
+    counts = rle["counts"]
+    lengths = _plain_counts(counts) if isinstance(counts, (list, tuple)) else _packed_counts(counts)
+    if len(lengths) == 0 or lengths.min() < 0 or lengths.max() > PIXELS or lengths.sum() != within[0] * within[1]:
+        raise RecordError(f"the runs of an RLE do not fill its {within[0] * within[1]} pixels")
+    return lengths.astype(np.uint32)
+
+
+def _plain_counts(counts: Any) -> NDArray[np.int64]:
+    lengths = np.asarray(counts)
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
+        raise RecordError("the counts of an RLE are no whole numbers")
+    return lengths.astype(np.int64)
+
+
+def _packed_counts(counts: Any) -> NDArray[np.int64]:
+    """COCO's text: five bits a sign and a bit for more; from the fourth on, differences to the last but one."""
+    if isinstance(counts, str):
+        counts = counts.encode("ascii", "replace")
+    if not isinstance(counts, bytes) or not counts:
+        raise RecordError("the counts of an RLE are neither text nor numbers")
+    signs = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    last = (signs & 32) == 0
+    if signs.min() < 0 or signs.max() > 63 or not last[-1]:
+        raise RecordError("the counts of an RLE hold signs that are none of its alphabet")
+    ends = np.flatnonzero(last)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    if (ends - starts).max() > 6:
+        raise RecordError("a run of an RLE is longer than any image")
+    shift = 5 * (np.arange(len(signs)) - np.repeat(starts, ends - starts + 1))
+    values = np.add.reduceat((signs & 31) << shift, starts)
+    values -= np.where(signs[ends] & 16, np.int64(1) << (5 * (ends - starts + 1)), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values

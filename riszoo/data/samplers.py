@@ -1,0 +1,151 @@
+"""Which questions make up a batch: pure functions of seed, epoch and rank, so that workers need no randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from riszoo.data.record import Ints, Split
+from riszoo.errors import UserError
+
+
+class Item(NamedTuple):
+    """One image and the sentences asked about it, as places within the split.
+
+    `seed` is for changes to the image; there are none in evaluation.
+    """
+
+    image: int
+    sentences: tuple[int, ...]
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """How one optimiser step of `total` sentences falls on `world` devices, `accumulate` times `sentences` each."""
+
+    total: int
+    sentences: int
+    accumulate: int
+    per_image: int
+
+    @classmethod
+    def of(cls, total: int | None, most: int, per_image: int, world: int) -> Share:
+        """The fewest accumulations whose batch fits a device; a total that does not divide is an error."""
+        total = most * world if total is None else total
+        if total % (world * per_image):
+            raise UserError(
+                f"a total batch of {total} sentences cannot be shared by {world} device(s) with {per_image} "
+                "sentence(s) an image: change --data.total_batch_size, --data.sentences_per_image or --trainer.devices"
+            )
+        images = total // world // per_image
+        for accumulate in range(1, images + 1):
+            if images % accumulate == 0 and images // accumulate * per_image <= most:
+                return cls(total, images // accumulate * per_image, accumulate, per_image)
+        raise UserError(
+            f"--data.batch_size {most} cannot hold one image with {per_image} sentences: "
+            "raise it or lower --data.sentences_per_image"
+        )
+
+
+class TrainBatchSampler(Sampler[list[Item]]):
+    """Shuffled batches of exactly k sentences an image; the last partial step is dropped.
+
+    Step t holds the same images on any number of devices. With k = 1 an epoch runs over targets (a sentence drawn
+    for each) or over sentences; with k > 1 over images, in as many turns as an image has sentences to fill.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        share: Share,
+        epoch_of: Literal["targets", "sentences"],
+        seed: int,
+        rank: int,
+        world: int,
+    ) -> None:
+        self.share, self.seed, self.rank, self.world = share, seed, rank, world
+        self.epoch, self.behind = 0, 0
+        self.image_of = split.sentence_image
+        groups = self.image_of if share.per_image > 1 else split.sentence_target
+        if share.per_image == 1 and epoch_of == "sentences":
+            groups = np.arange(len(self.image_of), dtype=np.int64)
+        self.first, self.count = runs_of(groups)  # the run of sentences that each unit draws from
+        turns = -(-self.count // share.per_image) if share.per_image > 1 else np.ones_like(self.count)
+        self.units = np.repeat(np.arange(len(self.count)), turns)
+        self.turn = np.concatenate([np.arange(t) for t in turns]) if len(turns) else self.units
+
+    @property
+    def sampler(self) -> TrainBatchSampler:
+        """Lightning tells the epoch to the sampler of a batch sampler, which is this one itself."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.behind = epoch, 0
+
+    def resume(self, epoch: int, batches: int) -> None:
+        """Go on after so many batches of an epoch; after all of them, with the next epoch."""
+        self.epoch, self.behind = epoch + batches // len(self), batches % len(self)
+
+    def __len__(self) -> int:
+        """Batches of this process, accumulated ones counted one by one."""
+        return len(self.units) // self._step * self.share.accumulate
+
+    @property
+    def _step(self) -> int:
+        return self.share.total // self.share.per_image  # images in one optimiser step
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        """The epoch is that of this call, whenever the first batch is asked for."""
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.units))
+        steps = len(order) // self._step
+        images = self.share.sentences // self.share.per_image
+        shaped = order[: steps * self._step].reshape(steps, self.world, self.share.accumulate, images)
+        epoch, mine = self.epoch, shaped[:, self.rank].reshape(-1, images)[self.behind :]
+        return ([self._item(int(place), epoch) for place in batch] for batch in mine)
+
+    def _item(self, place: int, epoch: int) -> Item:
+        unit, k = int(self.units[place]), self.share.per_image
+        first, count = int(self.first[unit]), int(self.count[unit])
+        rng = np.random.default_rng((self.seed, epoch, unit))
+        chosen = rng.permutation(count)[(int(self.turn[place]) * k + np.arange(k)) % count]
+        seed = int(rng.integers(1 << 62)) + int(self.turn[place])
+        return Item(int(self.image_of[first]), tuple(int(first + c) for c in chosen), seed)
+
+
+class EvalBatchSampler(Sampler[list[Item]]):
+    """Every sentence once: images rank, rank + world, ... with all their sentences together, or one at a time."""
+
+    def __init__(
+        self, split: Split, images: int, grouped: bool, rank: int, world: int, limit: int | None = None
+    ) -> None:
+        first, count = runs_of(split.sentence_image)
+        count = count[:limit]
+        self.items = [
+            Item(int(split.sentence_image[f]), tuple(range(f, f + c)))
+            for f, c in zip(first[rank : len(count) : world].tolist(), count[rank::world].tolist(), strict=True)
+        ]
+        if not grouped:
+            self.items = [Item(item.image, (s,)) for item in self.items for s in item.sentences]
+        self.images = images
+
+    def __len__(self) -> int:
+        return -(-len(self.items) // self.images)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        for start in range(0, len(self.items), self.images):
+            yield self.items[start : start + self.images]
+
+
+def runs_of(groups: Ints) -> tuple[Ints, Ints]:
+    """Start and length of each run of equal values."""
+    if len(groups) == 0:
+        return groups, groups
+    starts = np.flatnonzero(np.concatenate(([True], groups[1:] != groups[:-1])))
+    lengths = np.diff(np.append(starts, len(groups)))
+    return starts.astype(np.int64), lengths.astype(np.int64)

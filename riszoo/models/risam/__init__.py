@@ -1,0 +1,1 @@
+"""RISAM and MARIS (Zhang et al., arXiv 2311.15727)."""

@@ -1,0 +1,1 @@
+"""VIPA (Cho et al., arXiv 2602.14788)."""

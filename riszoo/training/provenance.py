@@ -1,0 +1,62 @@
+"""The circumstances of a result: what ran, on what, from which files."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from riszoo import __version__
+from riszoo.data.record import Ints
+
+CODE = ("riszoo", "configs", "pyproject.toml")
+"""What decides a result: tables that are being filled do not."""
+PACKAGES = ("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics", "numpy", "pillow")
+
+
+def commit() -> str:
+    """The commit of the checkout that runs, marked where files were changed; `installed` outside a checkout."""
+    here = Path(__file__).resolve().parent.parent
+    try:
+        head = _git(here, "rev-parse", "--short=12", "HEAD")
+        return head + ("+changed" if _git(here, "status", "--porcelain", "--untracked-files=no", "--", *CODE) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "installed"
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    found = {"riszoo": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """The accelerator's name, or the processor's kind and how many threads are used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+
+
+def image_hashes(ids: Iterable[str]) -> Ints:
+    """Sorted 64-bit hashes of image ids, small enough to travel in a checkpoint."""
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in ids)
+    return np.unique(np.frombuffer(digests, dtype="<i8")).astype(np.int64)
+
+
+def circumstances(device: torch.device) -> dict[str, Any]:
+    return {"commit": commit(), "versions": versions(), "device": device_name(device)}

@@ -1,0 +1,140 @@
+"""`predict`, then `score`, is `test`: through the command line, on images of the user's own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from riszoo import recipes
+from riszoo.cli.main import main
+from riszoo.data.masks import GroundTruth
+from riszoo.data.scenes import ScenesSplit
+from tests.support.zoo import TOY
+
+ROOT = "own"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six images, a small LTS trained on it for two steps, its test results and its predictions."""
+    place = tmp_path_factory.mktemp("done")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for split, images in (("train", range(4)), ("val", range(4, 6))):
+            write_split(Path(ROOT), split, images)
+        settings = {**TOY, "fusion": {"width": 16}, "segment": {"width": 16}, "optim": {"lr": 0.0}}
+        common = ["--model", "lts", "--data", "folder", "--scale", "tiny", "--data.root", ROOT, "--data.workers", "0",
+                  "--trainer.enable_progress_bar", "false", "--run.images", "0"]  # fmt: skip
+        config = json.dumps({"model": {"init_args": settings}, "data": {"init_args": {"batch_size": 4}}})
+        assert main(["fit", *common, "--config", config, "--trainer.max_epochs", "1"]) == 0
+        for verb in ("test", "predict"):
+            assert main([verb, *common, "--protocol", "original,lavt480"]) == 0
+    return place
+
+
+def write_split(root: Path, name: str, images: range) -> None:
+    root.mkdir(exist_ok=True)
+    lines = []
+    for number in images:
+        record = ScenesSplit("train", (64, 80 + number))[number]  # no two of a size
+        Image.fromarray(record.load()).save(root / f"{number}.png")
+        for place, target in enumerate(record.targets):
+            mask = f"{number}-{place}-mask.png"
+            Image.fromarray(target.segmentation.draw(GroundTruth()).astype(np.uint8) * 255).save(root / mask)
+            texts = [sentence.text for sentence in target.sentences]
+            lines.append({"image": f"{number}.png", "sentence": texts, "mask": mask})
+    (root / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+@pytest.fixture
+def here(done: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(done)
+    return done
+
+
+def only(pattern: str) -> Path:
+    (found,) = Path("runs").glob(pattern)
+    return found
+
+
+def scored(out: Path, predictions: Path, *words: str) -> dict[str, Any]:
+    line = ["score", "--predictions", str(predictions), "--data", "folder", "--root", ROOT, "--out", str(out), *words]
+    assert main(line) == 0
+    return dict(json.loads((out / "metrics.json").read_text()))
+
+
+@pytest.mark.parametrize("kind", ["val", "val.json"])
+def test_predict_then_score_is_test(kind: str, here: Path, tmp_path: Path) -> None:
+    got = scored(tmp_path / "out", only("*/predict-folder-*") / kind)["splits"]["val"]["protocols"]["original"]
+    want = json.loads((only("*/test-folder-*") / "metrics.json").read_text())["splits"]["val"]["protocols"]["original"]
+    assert want["values"]["n"] > 0
+    assert got["values"] == want["values"]
+    assert got["by_type"] == want["by_type"]
+
+
+def test_other_protocols_are_counted_in_the_same_pass(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got = scored(tmp_path / "out", only("*/predict-folder-*") / "val", "--protocol", "original,lavt480")
+    assert set(got["splits"]["val"]["protocols"]) == {"original", "lavt480"}
+    said = capsys.readouterr().out
+    assert "lavt480: LAVT" in said
+    assert "have no prediction" not in said
+
+
+def test_missing_extra_and_wrongly_sized_masks_are_counted_and_named(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = tmp_path / "masks"
+    shutil.copytree(only("*/predict-folder-*") / "val", masks)
+    first, second, *_ = sorted(path.name for path in masks.iterdir())
+    (masks / first).rename(masks / "stranger.png")
+    Image.new("L", (3, 3)).save(masks / second)
+    scored(tmp_path / "out", masks)
+    said = capsys.readouterr().out
+    assert f"1 sentences have no prediction and count as IoU 0: {first.removesuffix('.png')}\n" in said
+    assert (
+        f"1 sentences have a prediction that cannot be used and count as IoU 0: {second.removesuffix('.png')}" in said
+    )
+    assert "1 sentences are not in the split; their predictions are ignored: stranger" in said
+    stated = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (stated["missing"], stated["misfit"], stated["extra"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name the masks to score"),
+        (["nowhere"], "nowhere cannot be read"),
+        (["empty"], "empty holds no predictions"),
+        (["nowhere", "--data", "scene"], "did you mean 'scenes'"),
+        (["nowhere", "--data", "folder", "--root", "gone"], "not found in gone"),
+        (["nowhere", "--data", "scenes", "--split", "vall"], "val"),
+        (["nowhere", "--protocol", "orginal"], "did you mean 'original'"),
+        (["nowhere", "--protocol", "published"], "write the name of one instead"),
+        (["nowhere", "--fast"], "unrecognized arguments: --fast"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_sentence(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    assert main(["score", *words]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1
+    assert message in complaint
+
+
+def test_the_sections_of_a_recipe_are_its_scales() -> None:
+    """A citation under the key of a scale once made that scale unknown."""
+    assert recipes.get("models", "lts").scales[:2] == ["paper", "tiny"]
+    for name in recipes.names("models", plugins=False):
+        recipe = recipes.get("models", name)
+        assert recipe.scales, name
+        for scale in recipe.scales:
+            assert isinstance(recipe.content[scale], dict), f"{name}: {scale}"

@@ -1,0 +1,75 @@
+"""No image of an evaluation split is trained on, whatever set either comes from."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from riszoo.data.mixed import ConcatSplit, leaks
+from riszoo.data.readers.catalogue import source
+from riszoo.data.readers.opening import Options, held_out, open_split
+from tests.support import data_trees as trees
+
+
+@pytest.fixture
+def root(tmp_path):
+    """RefCOCO trains on images 1 and 2; RefCOCO+ evaluates on 2; RefCOCOg trains on 3, 4 and 5."""
+    trees.refcoco(tmp_path)
+    tables = {
+        "images": trees.images(1, 2, 3, 4, 5),
+        "annotations": [trees.annotation(n, n, [trees.BOX]) for n in range(1, 6)],
+    }
+    plus = [trees.ref(1, 5, 5, "train", "five"), trees.ref(2, 2, 2, "testB", "two")]
+    trees.write_refer(tmp_path, "refcoco+", "unc", plus, tables, (5,))
+    google = [trees.ref(n, n, n, "train", f"thing {n}") for n in (3, 4, 5)]
+    trees.write_refer(tmp_path, "refcocog", "umd", google, tables)
+    return tmp_path
+
+
+def opened(root, name, split="train"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return open_split(source(name), split, Options(root=str(root)))
+
+
+def test_every_evaluation_image_of_every_set_in_play_is_barred(root):
+    used = held_out([source("refcoco"), source("refcoco+"), source("refcocog")], Options(root=str(root)))
+    assert used == {"coco:3": ["refcoco/val"], "coco:4": ["refcoco/testA"], "coco:2": ["refcoco+/testB"]}
+    parts = [opened(root, name) for name in ("refcoco", "refcoco+", "refcocog")]
+    found = leaks(parts, used)
+    assert {(leak.dataset, leak.image, leak.used_by) for leak in found} == {
+        ("refcoco", "coco:2", "refcoco+/testB"),
+        ("refcocog", "coco:3", "refcoco/val"),
+        ("refcocog", "coco:4", "refcoco/testA"),
+    }
+    kept = [part.without(leak.image for leak in found) for part in parts]
+    assert [part.image_ids() for part in kept] == [["1"], ["5"], ["5"]]
+    assert [list(part.texts()) for part in kept][1:] == [["five"], ["thing 5"]]
+
+
+def test_a_part_of_a_random_choice_stays_the_same_choice(root):
+    whole = open_split(source("refcocog"), "train", Options(root=str(root), expressions="random(3)"))
+    part = whole.without(["coco:3"])
+    assert list(part.texts()) == list(whole.texts())[1:]
+    assert part.fingerprint() != whole.fingerprint()
+
+
+def test_splits_in_a_row_keep_order_and_unlike_ids(root):
+    both = ConcatSplit("a+b", "train", [opened(root, "refcoco+"), opened(root, "refcocog")], named=True)
+    assert both.image_ids() == [both[n].image_id for n in range(4)]
+    assert both.image_ids() == ["refcoco+/5", "refcocog/3", "refcocog/4", "refcocog/5"]
+    assert both.target_image.tolist() == both.sentence_target.tolist() == [0, 1, 2, 3]
+    assert both[-1].targets[0].target_id == "refcocog/5"
+    assert both[-1].targets[0].sentences[0].sentence_id == "refcocog/50"
+    assert list(both.texts()) == [s.text for n in range(4) for _, s in both[n].sentences()]
+    assert both.without(["coco:5"]).image_ids() == ["refcocog/3", "refcocog/4"]
+    assert [path.name for path in both.paths()] == [trees.coco_name(n) for n in (5, 3, 4, 5)]
+    with pytest.raises(IndexError):
+        both[4]
+
+
+def test_nothing_left_is_an_empty_split(root):
+    none = opened(root, "refcoco+").without(["coco:5"])
+    assert len(none) == len(ConcatSplit("x", "train", [none])) == 0
+    assert list(none.texts()) == []

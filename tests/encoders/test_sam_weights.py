@@ -1,0 +1,243 @@
+"""What goes into a SAM encoder and what of it trains: official files, options, adapters, LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from riszoo.encoders.adapters import (
+    Adapter,
+    QueryValueLoRA,
+    added_names,
+    load_trained_state,
+    trained_names,
+    trained_state,
+)
+from riszoo.encoders.base import VisionConfig
+from riszoo.encoders.sam import build_sam
+from riszoo.errors import UserError
+from tests.support.sam_reference import distance, image, official, official_maps, randomise, toy, weigh
+
+
+def save_official(path: Path, reference: ImageEncoderViT, **more: Tensor) -> str:
+    """A file as the official ones are: the encoder beside parts that are none of ours."""
+    state = {f"image_encoder.{name}": value for name, value in reference.state_dict().items()}
+    torch.save(state | {"mask_decoder.iou_token.weight": torch.zeros(1, 256), **more}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("peft", ["none", "adapter", "lora", "full"])
+def test_official_file_loads_at_its_own_size(tmp_path: Path, peft: str) -> None:
+    reference = official((320, 320))
+    own = toy(weights=save_official(tmp_path / "sam.pth", reference), peft=peft)
+    assert distance(own(image((320, 320)))[-1], reference(image((320, 320)))) < 1e-4
+
+
+@pytest.mark.parametrize("size", [(320, 320), (256, 640), (1152, 64)], ids=str)
+def test_official_file_loads_at_another_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Relative tables: segment_anything resizes its own on the fly. The absolute one is resized here for it."""
+    reference = official((1024, 1024)).double()
+    own = toy(size, weights=save_official(tmp_path / "sam.pth", reference)).double()
+    grid = (size[0] // 16, size[1] // 16)
+    table = F.interpolate(reference.pos_embed.permute(0, 3, 1, 2), size=grid, mode="bicubic", antialias=True)
+    reference.pos_embed = nn.Parameter(table.permute(0, 2, 3, 1))
+    x = image(size).double()
+    assert max(distance(a, b) for a, b in zip(own(x), official_maps(reference, x, [1, 3]), strict=True)) < 1e-6
+
+
+def test_absolute_table_is_resized_as_a_image(tmp_path: Path) -> None:
+    reference = official((512, 512))
+    ramp = torch.linspace(0, 1, 32)  # rises from top to bottom
+    reference.pos_embed.data.copy_(ramp.view(1, 32, 1, 1).expand(1, 32, 32, 64))
+    table = toy((256, 512), save_official(tmp_path / "sam.pth", reference)).image_encoder.pos_embed
+    assert table.shape == (1, 16, 32, 64)
+    assert torch.allclose(table[0, 2:-2, 5, 7], (ramp[0::2] + ramp[1::2])[2:-2] / 2, atol=1e-6)
+    assert torch.allclose(table[0, :, 0, 0], table[0, :, 31, 63], atol=1e-6)
+
+
+def break_file(path: Path) -> str:
+    path.write_bytes(b"<html>not found</html>")
+    return str(path)
+
+
+def save_other(path: Path) -> str:
+    torch.save({"model": torch.zeros(1)}, path)
+    return str(path)
+
+
+WRONG_FILES: dict[str, tuple[Callable[[Path], str], str]] = {
+    "absent": (str, "not a file"),
+    "broken": (break_file, "cannot be read"),
+    "foreign": (save_other, "no image_encoder"),
+    "narrower": (lambda p: save_official(p, official((320, 320), embed_dim=32)), "does not fit.*32.*64"),
+    "shallower": (
+        lambda p: save_official(p, official((320, 320), depth=2, global_attn_indexes=[1])),
+        "absent in the file",
+    ),
+    "deeper": (lambda p: save_official(p, official((320, 320), depth=5)), "absent in the encoder"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_FILES)
+def test_a_wrong_file_is_named(tmp_path: Path, kind: str) -> None:
+    make, words = WRONG_FILES[kind]
+    path = tmp_path / "weights.pth"
+    with pytest.raises(UserError, match=words) as caught:
+        toy(weights=make(path))
+    assert "weights.pth" in str(caught.value)
+
+
+def test_pretrained_is_looked_for_and_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with torch.device("meta"), pytest.raises(UserError, match=r"sam_vit_b_01ec64\.pth"):
+        build_sam(VisionConfig("sam_vit_b", "pretrained"), (64, 64))
+    with pytest.raises(UserError, match="no pretrained weights"):
+        toy(weights="pretrained")
+
+
+WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"tap": [1]}, "no option 'tap'"),
+    ({"taps": [2, 1]}, "rising"),
+    ({"taps": [4]}, "0 to 3"),
+    ({"global_blocks": [1, 9]}, "global_blocks"),
+    ({"heads": 5}, "heads"),
+    ({"peft": "prefix"}, "'prefix'.*adapter"),
+    ({"stem": "pool"}, "'pool'.*conv"),
+    ({"peft": "lora", "rank": 0}, "rank 0"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), WRONG_OPTIONS, ids=lambda value: str(value))
+def test_a_wrong_option_is_named(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        toy(**options)
+
+
+@pytest.mark.parametrize("size", [(320, 300), (8, 320), (0, 0)], ids=str)
+def test_a_size_between_patches_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(UserError, match="multiples of 16"):
+        toy(size)
+
+
+def test_a_image_of_another_size_is_refused() -> None:
+    with pytest.raises(UserError, match=r"320 x 336.*built for 320 x 320"):
+        toy()(image((320, 336)))
+
+
+# ---- what trains
+
+
+@pytest.mark.parametrize("peft", ["adapter", "lora"])
+def test_adapted_encoder_begins_equal_bit_for_bit(peft: str) -> None:
+    plain, adapted = toy(peft="none"), toy(peft=peft)
+    randomise(plain)
+    adapted.load_state_dict(plain.state_dict(), strict=False)
+    maps = zip(adapted(image((320, 320))), plain(image((320, 320))), strict=True)
+    assert all(torch.equal(a, b) for a, b in maps)
+
+
+def test_a_seed_gives_the_same_base_whatever_is_put_in() -> None:
+    plain = toy(peft="none").state_dict()
+    for peft in ("adapter", "lora", "full"):
+        state = toy(peft=peft).state_dict()
+        assert all(torch.equal(state[name], value) for name, value in plain.items())
+
+
+@pytest.mark.parametrize("peft", ["adapter", "lora", "none", "full"])
+def test_only_what_was_chosen_trains(peft: str) -> None:
+    own = toy((192, 192), peft=peft)
+    before = {name: value.clone() for name, value in own.state_dict().items()}
+    expected = {name for name in before if peft == "full"} | added_names(own)
+    assert trained_names(own) == expected
+    if not expected:
+        return
+    optimiser = torch.optim.SGD([p for p in own.parameters() if p.requires_grad], lr=1e-3)
+    for _ in range(2):  # a zeroed up-projection blocks what lies under it in the first step
+        optimiser.zero_grad()
+        weigh(own(image((192, 192)))).backward()
+        optimiser.step()
+    grads = {name: p.grad for name, p in own.named_parameters()}
+    assert all(grads[name] is not None and grads[name].any() for name in expected)
+    changed = {name for name, value in own.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == expected
+
+
+def test_adapters_sit_where_the_formula_says() -> None:
+    block: Any = toy(peft="adapter", scale=0.3).image_encoder.blocks[0]
+    randomise(block)
+    x = torch.randn(1, 20, 20, 64, generator=torch.Generator().manual_seed(3))
+
+    def adapter(part: Adapter, value: Tensor) -> Tensor:
+        hidden = F.gelu(value @ part.down.weight.T + part.down.bias)
+        return hidden @ part.up.weight.T + part.up.bias
+
+    a = block.attn(block.norm1(x))
+    y = x + a + adapter(block.attn_adapter, a)
+    n = block.norm2(y)
+    z = y + block.mlp(n) + 0.3 * adapter(block.mlp_adapter, n)
+    assert torch.allclose(block(x), z, atol=1e-5)
+
+
+def test_lora_equals_a_change_of_the_query_and_value_weights() -> None:
+    adapted, merged = toy(peft="lora"), toy(peft="none")
+    randomise(adapted)
+    merged.load_state_dict({name: value for name, value in adapted.state_dict().items() if "lora" not in name})
+    for block, plain in zip(adapted.image_encoder.blocks, merged.image_encoder.blocks, strict=True):
+        lora, weight = block.attn.lora, plain.attn.qkv.weight  # type: ignore
+        weight.data[:64] += lora.query_up.weight @ lora.query_down.weight
+        weight.data[128:] += lora.value_up.weight @ lora.value_down.weight
+    pairs = zip(adapted(image((320, 320))), merged(image((320, 320))), strict=True)
+    assert max(distance(a, b) for a, b in pairs) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "adapters", "lora"),
+    [
+        ("sam_vit_b", 89_670_912, 2_379_264, 147_456),
+        ("sam_vit_l", 308_278_272, 6_343_680, 393_216),
+        ("sam_vit_h", 637_026_048, 10_571_776, 655_360),
+    ],
+)
+def test_parameters_count_as_published(name: str, total: int, adapters: int, lora: int) -> None:
+    counts = {}
+    with torch.device("meta"):
+        for peft in ("none", "adapter", "lora"):
+            own = build_sam(VisionConfig(name, options={"peft": peft}), (1024, 1024))
+            counts[peft] = (
+                sum(p.numel() for p in own.parameters()),
+                sum(p.numel() for p in own.parameters() if p.requires_grad),
+            )
+    assert counts == {"none": (total, 0), "adapter": (total + adapters, adapters), "lora": (total + lora, lora)}
+
+
+def test_neck_counts_as_published() -> None:
+    with torch.device("meta"):
+        own = build_sam(VisionConfig("sam_vit_b"), (1024, 1024))
+    assert sum(p.numel() for p in own.image_encoder.neck.parameters()) == 787_456
+
+
+def test_a_checkpoint_holds_only_what_was_trained(tmp_path: Path) -> None:
+    weights = save_official(tmp_path / "sam.pth", official((320, 320)))
+    trained, fresh = (nn.Sequential(toy(weights=weights, peft="adapter"), nn.BatchNorm2d(256)) for _ in range(2))
+    randomise(nn.ModuleList(m for m in trained.modules() if isinstance(m, Adapter | QueryValueLoRA | nn.BatchNorm2d)))
+    trained[1](torch.randn(2, 256, 4, 4))
+    state = trained_state(trained)
+    assert {name for name in state if name.startswith("0.")} == {f"0.{name}" for name in added_names(trained[0])}
+    assert {"1.weight", "1.running_mean"} <= state.keys()
+    load_trained_state(fresh, state)
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in fresh.state_dict().items())
+
+
+def test_a_trained_state_that_does_not_fit_is_refused() -> None:
+    state = trained_state(toy(peft="adapter"))
+    with pytest.raises(UserError, match=r"missing: .*lora"):
+        load_trained_state(toy(peft="lora"), state)
+    with pytest.raises(UserError, match=r"unknown: .*adapter"):
+        load_trained_state(toy(peft="none"), state)

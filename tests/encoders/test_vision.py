@@ -1,0 +1,264 @@
+"""Vision encoders: the staged loop against timm's own features, sizes, freezing and what can go wrong."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import types
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from riszoo.encoders import vision as building
+from riszoo.encoders.base import VisionConfig, VisionEncoder
+from riszoo.encoders.vision import PlainViT, Staged, Undivided, build_vision
+from riszoo.errors import UserError
+
+SIZE = (64, 96)
+SWIN = {"embed_dim": 8, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 4], "window_size": 4}
+RESNET = {"layers": [1, 1, 1, 1], "channels": [8, 12, 16, 24]}
+CONVNEXT = {"dims": [8, 12, 16, 24], "depths": [1, 1, 2, 1]}
+VIT = {"embed_dim": 16, "depth": 2, "num_heads": 2}
+CHAINS = {
+    "swin_tiny_patch4_window7_224": SWIN,
+    "swinv2_tiny_window8_256": SWIN,
+    "convnext_atto": CONVNEXT,
+    "resnet18": RESNET,
+    "darknet53": {},
+    "efficientnet_b0": {},
+    "mobilenetv3_small_050": {},
+    "pvt_v2_b0": {},
+    "swinv2_cr_tiny_224": {"embed_dim": 8, "num_heads": [1, 1, 2, 2], "window_size": 4},
+    "dla46_c": {},
+}
+SPLIT = {"swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "convnext_atto"}
+
+
+@pytest.fixture(autouse=True)
+def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    torch.manual_seed(0)
+
+
+def image(size: tuple[int, int] = SIZE) -> Tensor:
+    return torch.randn(2, 3, *size)
+
+
+def stirred(model: nn.Module) -> nn.Module:
+    """Every parameter and running statistic at random, so that no step is the identity by its start values."""
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.add_(torch.rand_like(tensor) * 0.02)
+    return model
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """Copies of the timm models that `build_vision` takes apart, in their state before."""
+    models: list[nn.Module] = []
+    create = building._create
+
+    def remember(name: str, **options: Any) -> nn.Module:
+        model: nn.Module = create(name, **options)
+        if not options.get("features_only"):
+            models.append(copy.deepcopy(stirred(model)))
+        return model
+
+    monkeypatch.setattr(building, "_create", remember)
+    return models
+
+
+def timm_maps(name: str, options: dict[str, Any], source: nn.Module, x: Tensor) -> list[Tensor]:
+    """timm's features_only maps from stride 4 on, NCHW, with the parameters of a whole model."""
+    sized = {"img_size": SIZE} if timm.get_pretrained_cfg(name).fixed_input_size else {}
+    features = timm.create_model(name, features_only=True, **sized, **options)
+    flat = {key.replace(".", "_"): tensor for key, tensor in source.state_dict().items()}
+    features.load_state_dict({key: flat[key.replace(".", "_")] for key in features.state_dict()})
+    maps = zip(features.eval()(x), features.feature_info.reduction(), strict=True)
+    nhwc = str(getattr(features, "output_fmt", "")).endswith("NHWC")
+    return [m.permute(0, 3, 1, 2) if nhwc else m for m, stride in maps if stride >= 4]
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_loop_is_timms_own_forward(name: str, whole: list[nn.Module]) -> None:
+    encoder = build_vision(VisionConfig(name, options=CHAINS[name]), SIZE).eval()
+    assert isinstance(encoder, Staged)
+    x = image()
+    maps, expected = encoder(x), timm_maps(name, CHAINS[name], whole[0], x)
+    assert encoder.strides == [4, 8, 16, 32]
+    assert len(maps) == len(expected) == 4
+    for level, (ours, theirs) in enumerate(zip(maps, expected, strict=True)):
+        assert torch.equal(ours, theirs), f"map {level}"
+        assert ours.shape[1:] == (encoder.channels[level], *(side // encoder.strides[level] for side in SIZE))
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_downsampling_stands_apart_where_a_stage_begins_with_it(name: str) -> None:
+    encoder = build_vision(VisionConfig(name, options=CHAINS[name]), SIZE).eval()
+    x = encoder.blocks(0, encoder.down(0, encoder.stem(image())))
+    below = encoder.down(1, x)
+    side = 8 if name in SPLIT else 4
+    assert below.shape[2:] == (SIZE[0] // side, SIZE[1] // side)
+    assert (below is x) == (name not in SPLIT)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "patch"),
+    [
+        ("vit_tiny_patch16_224", {}, 16),
+        ("vit_tiny_patch16_224", {"dynamic_img_size": True, "pos_drop_rate": 0.1}, 16),
+        ("vit_small_patch14_reg4_dinov2", {"reg_tokens": 3}, 14),
+        ("vit_base_patch16_clip_224", {}, 16),
+    ],
+)
+def test_a_plain_vit_is_its_own_forward_features(
+    name: str, options: dict[str, Any], patch: int, whole: list[nn.Module]
+) -> None:
+    size = (4 * patch, 5 * patch)
+    encoder = build_vision(VisionConfig(name, options={**VIT, **options}), size).eval()
+    assert isinstance(encoder, PlainViT)
+    x = image(size)
+    model: Any = whole[0].eval()
+    tokens = model.forward_features(x)[:, model.num_prefix_tokens :]
+    (only,) = encoder(x)
+    assert only.shape == (2, 16, 4, 5)
+    assert torch.equal(only.flatten(2).transpose(1, 2), tokens)
+    assert encoder.stem(x).shape == (2, 16, 4, 5)
+    assert (encoder.channels, encoder.strides) == ([16], [patch])
+
+
+def test_every_parameter_of_an_encoder_gets_a_gradient() -> None:
+    """What timm keeps for classification would break data-parallel training."""
+    for name, options in {"vit_base_patch16_siglip_224": VIT, "swin_tiny_patch4_window7_224": SWIN}.items():
+        encoder = build_vision(VisionConfig(name, options=options), SIZE)
+        sum(m.square().sum() for m in encoder(image())).backward()
+        assert not [name for name, p in encoder.named_parameters() if p.grad is None]
+
+
+@pytest.mark.parametrize(("name", "cells"), [("xcit_nano_12_p16_224", 6), ("hiera_tiny_224", 3)])
+def test_what_cannot_be_cut_is_a_pyramid_of_one(name: str, cells: int) -> None:
+    encoder = build_vision(VisionConfig(name), (96, 96)).eval()
+    assert isinstance(encoder, Undivided)
+    (only,) = encoder(image((96, 96)))
+    assert only.shape == (2, encoder.channels[0], cells, cells)
+
+
+def test_swin_runs_at_other_multiples_when_not_strict() -> None:
+    options = {**SWIN, "strict_img_size": False}
+    encoder = build_vision(VisionConfig("swin_tiny_patch4_window7_224", options=options), (64, 64)).eval()
+    assert [m.shape[-1] for m in encoder(image((96, 160)))] == [40, 20, 10, 5]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224"])
+def test_frozen_keeps_every_tensor_through_a_training_step(name: str) -> None:
+    options = {**CHAINS[name], "drop_path_rate": 0.5}
+    encoder = build_vision(VisionConfig(name, frozen=True, options=options), SIZE)
+    model = nn.Sequential(encoder).train()
+    before = copy.deepcopy(model.state_dict())
+    head = nn.Conv2d(encoder.channels[-1], 1, 1)
+    optimiser = torch.optim.SGD([*model.parameters(), *head.parameters()], lr=1.0, weight_decay=0.1)
+    maps = model(image())
+    head(maps[-1]).sum().backward()
+    optimiser.step()
+    assert not maps[-1].requires_grad
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_drop_path_passes_through() -> None:
+    encoder = build_vision(VisionConfig("convnext_atto", options={**CONVNEXT, "drop_path_rate": 0.9}), SIZE)
+    x = image()
+    assert not torch.equal(encoder(x)[-1], encoder(x)[-1])
+    encoder.eval()
+    assert torch.equal(encoder(x)[-1], encoder(x)[-1])
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "convnext_atto", "vit_tiny_patch16_224"])
+def test_checkpointing_keeps_the_gradients(name: str) -> None:
+    options = {**CHAINS.get(name, VIT), "drop_path_rate": 0.0}
+    plain = build_vision(VisionConfig(name, options=options), SIZE).double()
+    thrifty = build_vision(VisionConfig(name, options={**options, "grad_checkpointing": True}), SIZE).double()
+    thrifty.load_state_dict(plain.state_dict())
+    x = image().double()
+    (expected, many), (gradients, few) = _gradients(plain, x), _gradients(thrifty, x)
+    torch.testing.assert_close(gradients, expected)
+    assert few < many
+
+
+def _gradients(encoder: VisionEncoder, x: Tensor) -> tuple[list[Tensor], int]:
+    """The gradient of every parameter, and how many tensors the forward pass kept for it."""
+    kept = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += 1
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        loss = sum(m.square().mean() for m in encoder(x))
+    assert isinstance(loss, Tensor)
+    loss.backward()
+    return [p.grad for p in encoder.parameters() if p.grad is not None], kept
+
+
+class Own(VisionEncoder):
+    """An encoder of a user's."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 4, 4)
+        self.channels, self.strides = [width], [4]
+
+    def stem(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        return y
+
+    def down(self, stage: int, x: Tensor) -> Tensor:
+        return x
+
+    def blocks(self, stage: int, x: Tensor) -> Tensor:
+        return x
+
+
+def test_a_class_of_ones_own_by_its_dotted_name() -> None:
+    encoder = build_vision(VisionConfig(f"{__name__}.Own", frozen=True, options={"width": 6}), SIZE)
+    assert type(encoder).__name__ == "Own"
+    assert encoder(image())[0].shape == (2, 6, 16, 24)
+    assert encoder.frozen
+
+
+def test_names_of_sam_go_to_its_own_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    sam: Any = types.ModuleType("riszoo.encoders.sam")
+    sam.build_sam = lambda vision, size: (vision.name, size)
+    monkeypatch.setitem(sys.modules, "riszoo.encoders.sam", sam)
+    assert build_vision(VisionConfig("sam_vit_b"), SIZE) == ("sam_vit_b", SIZE)
+
+
+def test_swin_base_has_the_published_number_of_parameters() -> None:
+    """86,878,584 without head; the norm after the last stage (2 x 1024) belongs to classification and is left out."""
+    with torch.device("meta"):
+        encoder = build_vision(VisionConfig("swin_base_patch4_window12_384"), (480, 480))
+    assert sum(p.numel() for p in encoder.parameters()) == 86_878_584 - 2048
+
+
+@pytest.mark.parametrize(
+    ("vision", "size", "message"),
+    [
+        (VisionConfig("resnet81"), SIZE, "did you mean resnet"),
+        (
+            VisionConfig("torch.nn.Conv2d", options={"in_channels": 1, "out_channels": 1, "kernel_size": 1}),
+            SIZE,
+            "derive it",
+        ),
+        (VisionConfig("resnet18", options={"chanels": 3}), SIZE, "chanels"),
+        (VisionConfig("vit_tiny_patch16_224", options=VIT), (64, 72), "no multiple of the 16 pixel patches"),
+        (VisionConfig("resnet18", options={**RESNET, "grad_checkpointing": True}), SIZE, "no gradient checkpointing"),
+        (VisionConfig("resnet18", options={**RESNET, "negative_slope": 0.1}), SIZE, "no LeakyReLU"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(vision: VisionConfig, size: tuple[int, int], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        build_vision(vision, size)
+    assert "\n" not in str(caught.value)

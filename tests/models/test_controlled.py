@@ -1,0 +1,123 @@
+"""The scale at which models differ by architecture alone: what is the same in all, and that each works there."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from riszoo import recipes
+from riszoo.build import instantiate
+from riszoo.cli.bench import main
+from riszoo.data.sets import Scenes
+from riszoo.errors import UserError
+from riszoo.model import RISModule
+from riszoo.training.optim import make_optimizer
+from tests.support.zoo import Entry, batch_of
+
+MODELS = [name for name in recipes.names("models") if "controlled" in recipes.scales(name, "scenes")]
+SHARED = [name for name in inspect.signature(RISModule).parameters if name != "protocols"]
+
+
+def of(model: str, data: str) -> dict[str, Any]:
+    return recipes.resolve(model, data, "controlled")
+
+
+def test_one_model_of_each_paper() -> None:
+    assert MODELS == ["lts", "risam", "vipa"]
+    classes = {recipes.get("models", name).content["class_path"] for name in recipes.names("models")}
+    assert classes == {of(name, "scenes")["model"]["class_path"] for name in MODELS}
+
+
+@pytest.mark.parametrize("data", recipes.names("data", plugins=False))
+def test_all_but_the_architecture_is_the_same(data: str) -> None:
+    """Every option of the base, every number of data and trainer; `protocols` says how a run is measured."""
+    first, *others = (of(name, data) for name in MODELS)
+    assert not set(SHARED) - first["model"]["init_args"].keys(), "an option left to defaults could drift"
+    for other in others:
+        assert (other["data"], other["trainer"]) == (first["data"], first["trainer"])
+        for option in SHARED:
+            assert other["model"]["init_args"][option] == first["model"]["init_args"][option], option
+
+
+def test_a_recipe_cannot_change_what_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even by an option within one that is shared, or by one of the trainer's."""
+    other = dict(recipes.get("models", "lts").content)
+    other["common"] = {"model": {"fill": 3, "vision": {"frozen": True, "options": {"drop_path_rate": 0.9}}}}
+    other["controlled"] = {"paper": {"model": {"pool": "max", "size": 32}, "trainer": {"accumulate_grad_batches": 2}}}
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "other.yaml").write_text(yaml.safe_dump(other))
+    folders = recipes.folders()
+    monkeypatch.setattr(recipes, "folders", lambda: (*folders, tmp_path))
+    mine, usual = of("other", "refcoco"), of("lts", "refcoco")
+    assert mine["model"]["init_args"].pop("pool") == "max"
+    assert mine["model"] == usual["model"]
+    assert (mine["data"], mine["trainer"]) == (usual["data"], usual["trainer"])
+
+
+def test_the_budget_on_scenes_is_the_tiny_one() -> None:
+    tiny, controlled = (recipes.resolve("vipa", "scenes", scale) for scale in ("tiny", "controlled"))
+    assert (controlled["data"], controlled["trainer"]) == (tiny["data"], tiny["trainer"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_part_trains_on_the_small_encoders(name: str) -> None:
+    model = Entry(name, of(name, "scenes")["model"]).build().train()
+    batch = batch_of(model, 4, 2, image=model.size)
+    optimizer, _ = make_optimizer(model, model.optim, 30)
+    seen: set[str] = set()
+    for _ in range(2):  # what starts at zero passes no gradient at first
+        optimizer.zero_grad()
+        torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
+        seen |= {part for part, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        optimizer.step()
+    assert {part for part, p in model.named_parameters() if p.requires_grad} == seen
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_large_encoders_fit(name: str) -> None:
+    """Swin-B and BERT-base without memory: a training's forward pass, and nothing of the encoders left out of it."""
+    section = of(name, "refcoco")["model"]
+    words = Scenes().words()
+    section["init_args"]["text"] = {"name": "bert", "length": 22, "vocabulary": list(dict.fromkeys(words))[:50]}
+    section["init_args"]["vision"]["weights"] = "none"
+    with torch.device("meta"):
+        model = instantiate(RISModule, section).train()  # type: ignore[type-abstract]
+        assert model.vision.channels == [128, 256, 512, 1024]
+        assert all(p.requires_grad for p in model.parameters()), "all of the encoders train"
+    batch = batch_of(model, 1, 2, image=96)
+    output = model(batch.to("meta"))
+    assert tuple(output.logits.shape) == (2, 1, 120, 120)
+
+
+def test_a_class_of_ones_own_gets_the_same_setting() -> None:
+    from riszoo.cli.request import Request
+
+    words = ["--model", "tests.support.toys.Early", "--data", "refcoco", "--scale", "controlled"]
+    base, usual = Request.read("fit", words).base[0], of("lts", "refcoco")
+    assert (base["data"], base["trainer"]) == (usual["data"], usual["trainer"])
+    assert {name: base["model"]["init_args"][name] for name in SHARED} == {
+        name: usual["model"]["init_args"][name] for name in SHARED
+    }
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", ["scenes", "refcoco"])
+def test_a_controlled_bench_says_who_is_in_it(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--controlled", "--data", data, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "left out, having no scale 'controlled' in their recipes: lts-swin, maris\n" in said
+    assert [
+        line.split()[0] for line in said.splitlines() if "scale controlled" in line and "on" in line.split()
+    ] == MODELS
+
+
+def test_a_model_without_it_is_told_so() -> None:
+    with pytest.raises(UserError, match="unknown scale of 'maris' 'controlled'"):
+        main(["--controlled", "--models", "maris", "--dry-run"])

@@ -1,0 +1,239 @@
+"""What every model passes by existing: the contract of riszoo/model.py, held against each recipe and both toys."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from riszoo.batch import Batch, Output, Tokens
+from riszoo.build import from_checkpoint
+from riszoo.data.dataset import RISDataset
+from riszoo.model import RISModule
+from riszoo.training.optim import make_optimizer
+from tests.support.zoo import Entry, batch_of, entries
+
+ENTRIES = entries()
+RECIPES = [entry for entry in ENTRIES if not entry.name.startswith("toy")]
+PADDED = {"image": (64, 96)}
+
+
+def named(some: list[Entry]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("entry", some, ids=[entry.name for entry in some])
+
+
+def same(one: Output, two: Output) -> None:
+    torch.testing.assert_close(one.logits, two.logits, rtol=1e-9, atol=1e-9)
+    if one.no_target is not None:
+        torch.testing.assert_close(one.no_target, two.no_target, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def ask(model: RISModule, batch: Batch) -> Output:
+    return model.eval()(batch)
+
+
+def train(model: RISModule, batch: Batch, steps: int) -> None:
+    optimizer, _ = make_optimizer(model, model.optim, 10 * steps)
+    model.train()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = model.optim.lr * (1 - step / steps)
+        optimizer.zero_grad()
+        torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
+        optimizer.step()
+
+
+@named(ENTRIES)
+@pytest.mark.parametrize("size", [64, (96, 128)])
+def test_shapes(entry: Entry, size: int | tuple[int, int]) -> None:
+    model = entry.build(size=size)
+    batch = batch_of(model, 2, 2, **PADDED)
+    output = ask(model, batch)
+    n, one, h, w = output.logits.shape
+    assert (n, one) == (4, 1)
+    assert model.size[0] % h == 0
+    assert model.size[0] // h == model.size[1] // w, "the logits must cover the whole frame"
+    terms = model.loss(output, batch)
+    assert terms
+    assert all(value.shape == (4,) for value in terms.values()), "a loss has one value a sentence"
+    for name, maps in output.evidence.items():
+        assert maps.ndim == 4, name
+        assert maps.shape[:2] in {(4, 1), (4, batch.tokens.ids.shape[1])}, name
+        assert torch.isfinite(maps).all(), name
+
+
+@named(ENTRIES)
+def test_everything_trainable_is_trained(entry: Entry) -> None:
+    model = entry.build()
+    batch = batch_of(model, 4, 2)
+    seen: set[str] = set()
+    optimizer, _ = make_optimizer(model, model.optim, 30)
+    for _ in range(3):
+        optimizer.zero_grad()
+        torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
+        seen |= {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        optimizer.step()
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == seen
+
+
+@named(ENTRIES)
+def test_sentences_that_mean_nothing_or_several_things_train(entry: Entry) -> None:
+    """An empty ground truth has a loss of every kind, and pulls its mask down."""
+    model = entry.build().train()
+    batch = batch_of(model, 3, 4, split="general-train")
+    nothing = batch.no_target
+    assert batch.masks is not None
+    assert torch.equal(nothing, ~batch.masks.flatten(1).any(1))
+    assert 0 < nothing.sum() < len(batch)
+    output = model(batch)
+    output.logits.retain_grad()
+    terms = model.loss(output, batch)
+    assert all(torch.isfinite(term).all() for term in terms.values())
+    torch.stack([term[nothing].sum() for term in terms.values()]).sum().backward()
+    assert output.logits.grad is not None
+    assert (output.logits.grad[nothing].flatten(1).sum(1) > 0).all()
+    assert not output.logits.grad[~nothing].any(), "no sentence has a share in another's loss"
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    train(model, batch, 1)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@named(RECIPES)
+def test_one_batch_can_be_learnt_by_heart(entry: Entry) -> None:
+    model = entry.build()
+    batch = batch_of(model, 3, 2, image=model.size)
+    train(model, batch, 250)
+    logits = F.interpolate(ask(model, batch).logits, size=model.size, mode="bilinear")[:, 0]
+    found, true = logits > 0, batch.masks
+    iou = (found & true).sum((1, 2)) / (found | true).sum((1, 2))
+    assert iou.mean() > 0.9, iou
+
+
+@named(ENTRIES)
+def test_evaluation_is_deterministic(entry: Entry) -> None:
+    model = entry.build()
+    batch = batch_of(model)
+    assert torch.equal(ask(model, batch).logits, ask(model, batch).logits)
+
+
+@named(ENTRIES)
+def test_noise_in_the_padding_changes_nothing(entry: Entry) -> None:
+    model = entry.build(geometry="letterbox").double()
+    batch = batch_of(model, 2, 2, **PADDED)
+    noisy = copy.deepcopy(batch)
+    top, _, bottom, _ = batch.valid[0].tolist()
+    assert top > 0
+    noisy.images[:, :, :top] = 255
+    noisy.images[:, :, bottom:] = 77
+    same(ask(model, batch), ask(model, noisy))
+
+
+@named(ENTRIES)
+def test_pad_words_change_nothing(entry: Entry) -> None:
+    model = entry.build().double()
+    batch = batch_of(model)
+    longer = copy.deepcopy(batch)
+    assert batch.tokens is not None
+    n = len(batch)
+    longer.tokens = Tokens(
+        torch.cat([batch.tokens.ids, torch.full((n, 3), 5)], 1).where(
+            F.pad(batch.tokens.mask, (0, 3)), torch.tensor(7)
+        ),
+        F.pad(batch.tokens.mask, (0, 3)),
+        batch.tokens.spans,
+    )
+    same(ask(model, batch), ask(model, longer))
+
+
+def one_sentence(batch: Batch, i: int) -> Batch:
+    p = int(batch.image_index[i])
+    assert batch.tokens is not None
+    keep = int(batch.tokens.mask[i].sum())
+    some = slice(i, i + 1)
+    tokens = Tokens(batch.tokens.ids[some, :keep], batch.tokens.mask[some, :keep], batch.tokens.spans[some])
+    return Batch(batch.images[p : p + 1], batch.valid[p : p + 1], [batch.image_ids[p]], [batch.geometry[p]],
+                 [batch.texts[i]], torch.zeros(1, dtype=torch.long), [batch.samples[i]], batch.no_target[i : i + 1],
+                 None if batch.masks is None else batch.masks[i : i + 1], tokens=tokens)  # fmt: skip
+
+
+def row(output: Output, i: int) -> Output:
+    return Output(output.logits[i : i + 1], no_target=None if output.no_target is None else output.no_target[i : i + 1])
+
+
+@named(ENTRIES)
+def test_neighbours_and_grouping_change_nothing(entry: Entry) -> None:
+    """A sentence asked alone answers as it does among others about the same and other images, its loss too."""
+    model = entry.build().double()
+    batch = batch_of(model, 2, 3)
+    together = ask(model, batch)
+    losses = model.loss(together, batch)
+    for i in range(len(batch)):
+        alone = one_sentence(batch, i)
+        output = ask(model, alone)
+        same(row(together, i), output)
+        for name, value in model.loss(output, alone).items():
+            torch.testing.assert_close(value, losses[name][i : i + 1], rtol=1e-9, atol=1e-9)
+
+
+@named(ENTRIES)
+def test_two_sentences_on_one_image_give_two_masks(entry: Entry) -> None:
+    model = entry.build()
+    output = ask(model, batch_of(model, 1, 2))
+    assert (output.logits[0] - output.logits[1]).abs().max() > 1e-6
+
+
+@named(ENTRIES)
+def test_the_image_is_encoded_once(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = entry.build()
+    seen: list[int] = []
+    stem = model.vision.stem
+
+    def counted(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return stem(x)
+
+    monkeypatch.setattr(model.vision, "stem", counted)
+    ask(model, batch_of(model, 2, 3))
+    assert seen == [2]
+
+
+@named(ENTRIES)
+def test_bf16_runs(entry: Entry) -> None:
+    model = entry.build()
+    batch = batch_of(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model.train()
+        output = model(batch)
+        torch.stack([term.mean() for term in model.loss(output, batch).values()]).sum().backward()
+    assert torch.isfinite(output.logits).all()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@named(ENTRIES)
+def test_channels_last_gives_equal_results(entry: Entry) -> None:
+    one, two = entry.build().double(), entry.build(channels_last=True).double()
+    batch = batch_of(one)
+    same(ask(one, batch), ask(two, batch))
+
+
+@named(ENTRIES)
+def test_save_and_load(entry: Entry, tmp_path: Path) -> None:
+    model = entry.build()
+    batch = batch_of(model)
+    train(model, batch, 2)
+    checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    model.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "it.ckpt")
+    again = from_checkpoint(tmp_path / "it.ckpt")
+    assert type(again) is type(model)
+    assert torch.equal(ask(model, batch).logits, ask(again, batch).logits)
+
+
+def test_the_zoo_is_not_empty() -> None:
+    assert {"lts", "toy-early", "toy-taps"} <= {entry.name for entry in ENTRIES}
+    assert issubclass(RISDataset, torch.utils.data.Dataset)

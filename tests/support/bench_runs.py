@@ -1,0 +1,82 @@
+"""A run folder with a test in it, made without training: a toy's checkpoint, and answers of a known quality."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from riszoo.batch import Batch, Output
+from riszoo.data.dataset import RISDataset, collate
+from riszoo.data.samplers import Item
+from riszoo.data.sets import Scenes
+from riszoo.files import file_hash, write_atomically
+from riszoo.metrics.protocols import get_protocols
+from riszoo.metrics.results import Evaluation, write_results
+from riszoo.metrics.suite import RISMetrics
+from riszoo.training import runs
+from tests.support.zoo import TOY, Entry
+
+IMAGES = 6
+
+
+def make_run(
+    root: Path,
+    model: str = "toy",
+    *,
+    shift: int = 0,
+    seen: int = 0,
+    steps: int = 10,
+    splits: tuple[str, ...] = ("val",),
+) -> Path:
+    """The test's folder. The answers are the ground truths, moved to the right by `shift` cells of the frame."""
+    run = root / f"{model}-scenes-20260101-000000"
+    network = Entry("toy", {"class_path": "tests.support.toys.Early", "init_args": TOY}).build()
+    checkpoint: dict[str, Any] = {"state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
+    network.on_save_checkpoint(checkpoint)
+    file = runs.checkpoint(run)
+    file.parent.mkdir(parents=True)
+    torch.save(checkpoint, file)
+    training = {"seconds": 5.0, "steps": steps, "sentences": 64 * steps}
+    card = {"model": model, "data": "scenes", "scale": "tiny", "command": "riszoo fit", "training": training}
+    write_atomically(run / runs.CARD, json.dumps(card))
+    section = {"class_path": "riszoo.data.sets.Scenes", "init_args": {"image": 64, "workers": 0}}
+    write_atomically(run / "config.yaml", yaml.safe_dump({"data": section}))
+    write_atomically(run / "metrics.csv", "step,loss,val/mIoU\n4,0.7,\n9,0.4,31.5\n")
+    circumstances = {
+        "command": f"riszoo test --model {model}",
+        "commit": "abc",
+        "versions": {"torch": "2"},
+        "device": "cpu",
+        "devices": 1,
+        "precision": "32-true",
+        "checkpoint": {"path": str(file), "sha256": file_hash(file)},
+        "images_trained_on": dict.fromkeys(splits, seen),
+    }
+    test = run / "test-scenes-20260101-000001"
+    results = {split: evaluated(split, shift) for split in splits}
+    results[f"{splits[0]}-shuffled"] = evaluated(splits[0], 30, "shuffled")
+    write_results(test, results, circumstances)
+    return test
+
+
+def evaluated(split: str, shift: int, control: str = "none") -> Evaluation:
+    protocols = get_protocols("original")
+    questions = RISDataset(
+        Scenes(image=64).split(split), (64, 64), "squeeze", masks=True, ground_truths=[protocols[0].ground_truth]
+    )
+    sentences = questions.split.sentence_image
+    places = [tuple(int(i) for i in (sentences == p).nonzero()[0]) for p in range(IMAGES)]
+    batch = collate([questions[Item(p, own)] for p, own in enumerate(places)])
+    suite = RISMetrics(protocols)
+    suite.update(moved(batch, shift), batch)
+    rows = suite.rows()
+    return Evaluation(rows, questions.samples(rows.index.tolist()), {"control": control})
+
+
+def moved(batch: Batch, shift: int) -> Output:
+    assert batch.masks is not None
+    return Output(torch.roll(batch.masks, shift, -1)[:, None].float() * 2 - 1)

@@ -1,0 +1,78 @@
+"""A small SAM encoder, segment_anything's own beside it, and how far apart two tensors are."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor, nn
+
+from riszoo.encoders.base import VisionConfig
+from riszoo.encoders.sam import SamEncoder, build_sam
+
+TOY: dict[str, Any] = {"embed_dim": 64, "depth": 4, "heads": 4, "window": 14, "global_blocks": [1, 3], "stem": "patch"}
+
+
+def toy(size: tuple[int, int] = (320, 320), weights: str = "none", frozen: bool = False, **options: Any) -> SamEncoder:
+    torch.manual_seed(0)
+    vision = VisionConfig("sam_vit_tiny", weights, frozen, options=TOY | {"peft": "full"} | options)
+    return build_sam(vision, size)
+
+
+def image(size: tuple[int, int], count: int = 1) -> Tensor:
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def randomise(module: nn.Module, seed: int = 2) -> None:
+    """Every parameter away from its start; position tables, norms' weights and zeroed parts included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
+def official(size: tuple[int, int], **changes: Any) -> ImageEncoderViT:
+    """segment_anything's encoder; for a rectangle its tables are exchanged, which its forward takes as they are."""
+    numbers = {
+        "embed_dim": TOY["embed_dim"],
+        "depth": TOY["depth"],
+        "num_heads": TOY["heads"],
+        "window_size": TOY["window"],
+        "global_attn_indexes": TOY["global_blocks"],
+    } | changes
+    norm = partial(nn.LayerNorm, eps=1e-6)
+    encoder = ImageEncoderViT(img_size=size[0], out_chans=256, norm_layer=norm, use_rel_pos=True, **numbers)
+    h, w = size[0] // 16, size[1] // 16
+    encoder.pos_embed = nn.Parameter(torch.zeros(1, h, w, numbers["embed_dim"]))
+    for i in numbers["global_attn_indexes"]:
+        attention = encoder.blocks[i].attn
+        attention.rel_pos_w = nn.Parameter(torch.zeros(2 * w - 1, attention.rel_pos_h.shape[1]))
+    randomise(encoder)
+    return encoder
+
+
+def official_maps(encoder: ImageEncoderViT, x: Tensor, taps: list[int]) -> list[Tensor]:
+    maps: list[Tensor] = []
+    hooks = [encoder.blocks[tap].register_forward_hook(lambda _m, _x, y: maps.append(y)) for tap in taps]
+    out = encoder(x)
+    for hook in hooks:
+        hook.remove()
+    return [*(y.permute(0, 3, 1, 2) for y in maps), out]
+
+
+def pair(size: tuple[int, int], dtype: torch.dtype) -> tuple[ImageEncoderViT, SamEncoder]:
+    reference, own = official(size).to(dtype), toy(size).to(dtype)
+    own.image_encoder.load_state_dict(reference.state_dict(), strict=True)
+    return reference, own
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """Relative: the largest difference over the largest value."""
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def weigh(maps: list[Tensor]) -> Tensor:
+    """A scalar that every element of every map has a say in, each its own."""
+    return sum((m * torch.linspace(-1, 1, m.numel(), dtype=m.dtype).view(m.shape)).sum() for m in maps)  # type: ignore

@@ -1,0 +1,72 @@
+"""Optimiser groups and schedules, as recipes name them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from riszoo.training.optim import Optim, factor, make_optimizer, moving_average, parameter_groups
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.vision = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.vision.relative_position_bias_table = nn.Parameter(nn.Linear(2, 2).weight.detach())
+        self.text = nn.ModuleDict({"query": nn.Linear(4, 4)})
+        self.head = nn.Linear(4, 4)
+        self.query = nn.Parameter(nn.Linear(2, 2).weight.detach())
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+
+
+def test_groups_by_rate_and_decay() -> None:
+    groups = {g["name"]: g for g in parameter_groups(Model(), Optim(lr=1.0, lr_vision=0.1, weight_decay=0.5))}
+    assert {name: (g["lr"], g["weight_decay"]) for name, g in groups.items()} == {
+        "vision": (0.1, 0.5),
+        "vision-plain": (0.1, 0.0),
+        "text": (1.0, 0.5),
+        "text-plain": (1.0, 0.0),
+        "new": (1.0, 0.5),
+        "new-plain": (1.0, 0.0),
+    }
+    sizes = {name: len(g["params"]) for name, g in groups.items()}
+    assert sizes == {"vision": 1, "vision-plain": 4, "text": 1, "text-plain": 1, "new": 1, "new-plain": 2}
+
+
+def test_poly() -> None:
+    optim = Optim(schedule="poly", power=0.9)
+    assert factor(optim, 0, 100) == 1
+    assert factor(optim, 50, 100) == pytest.approx(0.5**0.9)
+    assert factor(optim, 100, 100) == 0
+
+
+def test_multistep_counts_shares_of_the_training() -> None:
+    optim = Optim(schedule="multistep", milestones=[0.5, 0.75], gamma=0.1)
+    assert [factor(optim, step, 100) for step in (0, 49, 50, 74, 75)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize("warmup", [10, 0.1])
+def test_cosine_with_warm_up(warmup: float) -> None:
+    optim = Optim(schedule="cosine", warmup=warmup)
+    rising = [factor(optim, step, 100) for step in range(10)]
+    assert rising == pytest.approx([(s + 1) / 11 for s in range(10)])
+    assert factor(optim, 10, 100) == 1
+    assert factor(optim, 55, 100) == pytest.approx(0.5)
+    assert factor(optim, 100, 100) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_schedule_moves_every_group() -> None:
+    optimizer, schedule = make_optimizer(Model(), Optim(lr=1.0, lr_vision=0.1, schedule="poly", power=1.0), 10)
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    assert {round(g["lr"], 6) for g in optimizer.param_groups} == {0.5, 0.05}
+
+
+def test_the_average_starts_short_and_ends_long() -> None:
+    average = moving_average(0.99)
+    zero, one = torch.zeros(1), torch.ones(1)
+    assert average(zero, one, torch.tensor(0)).item() == pytest.approx(0.9)
+    assert average(zero, one, torch.tensor(80)).item() == pytest.approx(0.1)
+    assert average(zero, one, torch.tensor(10_000)).item() == pytest.approx(0.01)

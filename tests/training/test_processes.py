@@ -1,0 +1,70 @@
+"""Two processes (gloo) train and test through the real command line, with the metrics of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from riszoo import recipes
+
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+ONE = ["--trainer.devices", "1"]
+SMALL = [
+    "--model", "lts", "--trainer.accelerator", "cpu", "--data.workers", "0", "--trainer.enable_progress_bar", "false",
+    "--data.eval_images", "3", "--data.image", "64", "--model.size", "64",
+]  # fmt: skip
+
+
+def riszoo(*argv: str) -> str:
+    root = str(Path(recipes.__file__).parent.parent)
+    env = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "riszoo", *argv], capture_output=True, text=True, check=False, env=env, timeout=500
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained by two processes: three steps of eight sentences, four a process."""
+    root = tmp_path_factory.mktemp("two") / "runs"
+    said = riszoo(
+        "fit", *SMALL, *TWO, "--run.root", str(root), "--trainer.max_steps", "3", "--trainer.val_check_interval", "3",
+        "--data.val_images", "5", "--data.batch_size", "8", "--data.total_batch_size", "8",
+        "--data.sentences_per_image", "2", "--trainer.limit_val_batches", "3",
+    )  # fmt: skip
+    assert said.count("riszoo fit:") == 1, "one process speaks"
+    folders = list(root.iterdir())
+    assert len(folders) == 1, "rank 0 names the run's folder and hands it on"
+    return folders[0]
+
+
+def test_two_processes_train_one_run(run: Path) -> None:
+    card = json.loads((run / "run.json").read_text())
+    assert card["devices"] == 2
+    assert card["training"] == {**card["training"], "steps": 3, "sentences": 24, "total_batch_size": 8}
+    assert (run / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_two_processes_measure_what_one_does(run: Path) -> None:
+    """The same checkpoint, grouped and not, on one process and two: every file of numbers is equal to the byte."""
+    found = []
+    for argv in (
+        [*ONE, "--data.eval_images", "2"],
+        [*TWO, "--data.eval_images", "1"],
+        [*ONE, "--data.grouped", "false", "--data.eval_images", "7"],
+    ):
+        first = ["--data.test_images", "7", "--split", "general", "--protocol", "original,lavt480"]
+        riszoo("test", *SMALL, *argv, *first, "--ckpt_path", str(run / "checkpoints" / "best.ckpt"))
+        folder = max(run.glob("test-scenes-*"), key=lambda f: f.stat().st_mtime_ns)
+        files = ("metrics.json", "sentences-general.csv")
+        found.append([(folder / name).read_bytes() for name in files])
+    assert json.loads(found[0][0])["splits"]["general"]["sentences"] == 21
+    assert found[0] == found[1], "two processes"
+    assert found[0] == found[2], "one sentence at a time"

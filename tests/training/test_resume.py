@@ -1,0 +1,95 @@
+"""Training over several epochs, and from a checkpoint on: every epoch in an order of its own, no batch twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from riszoo.batch import Batch
+from riszoo.data.scenes import split as scenes
+from riszoo.data.sets import Scenes
+
+EPOCHS, BATCHES = 3, 5
+HOOKS = ("on_train_batch_end", "on_validation_end", "on_train_epoch_end")
+
+
+class Listener(LightningModule):
+    """Notes what it is asked, and learns next to nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.asked = nn.Parameter(torch.zeros(1)), []  # type: ignore[var-annotated]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.asked.append([sample.sentence_id for sample in batch.samples])
+        return self.weight.sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        return
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class Saver(Callback):
+    """A checkpoint at every hook that one may be saved at, named by the hook and the steps so far."""
+
+    def __init__(self, folder: Path) -> None:
+        for hook in HOOKS:
+            setattr(self, hook, lambda trainer, *_, name=hook: trainer.save_checkpoint(
+                folder / f"{name}-{trainer.global_step}.ckpt"))  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(scenes.PLANS, "train", scenes.Plan(4 * BATCHES, 2))
+    monkeypatch.setitem(scenes.PLANS, "val", scenes.Plan(2, 2))
+
+
+def fit(*callbacks: Callback, checkpoint: Path | None = None, workers: int = 0, **options: Any) -> list[list[str]]:
+    model = Listener()
+    data = Scenes(image=64, size=64, batch_size=8, sentences_per_image=2, workers=workers, seed=3)
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=EPOCHS, callbacks=list(callbacks), enable_checkpointing=False,
+        num_sanity_val_steps=0, use_distributed_sampler=False, **quiet, **options,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+    asked: list[list[str]] = model.asked
+    return asked
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_epoch_has_an_order_of_its_own(workers: int) -> None:
+    """Lightning tells an epoch to samplers alone: an order it did not find once stayed the first epoch's for ever."""
+    asked = fit(workers=workers)
+    epochs = [asked[start : start + BATCHES] for start in range(0, len(asked), BATCHES)]
+    assert len(epochs) == EPOCHS
+    everything = {sentence for batch in epochs[0] for sentence in batch}
+    for epoch in epochs:
+        assert {sentence for batch in epoch for sentence in batch} == everything
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+
+
+@pytest.mark.parametrize("often", [3, BATCHES, 1.0])
+def test_a_training_goes_on_with_the_batches_that_were_to_come(often: float, tmp_path: Path) -> None:
+    whole = fit(Saver(tmp_path), val_check_interval=often)
+    assert len(whole) == EPOCHS * BATCHES
+    saved = sorted(tmp_path.glob("*.ckpt"))
+    assert {path.name.partition("-")[0] for path in saved} == set(HOOKS)
+    for path in saved:
+        steps = int(path.stem.partition("-")[2])
+        if steps in (2, 3, BATCHES, BATCHES + 3, 2 * BATCHES):
+            assert fit(checkpoint=path, val_check_interval=often) == whole[steps:], path.name
+
+
+def test_loading_processes_change_nothing_of_that(tmp_path: Path) -> None:
+    whole = fit(Saver(tmp_path))
+    for steps in (BATCHES, BATCHES + 3):
+        again = fit(checkpoint=tmp_path / f"on_train_batch_end-{steps}.ckpt", workers=1)
+        assert again == whole[steps:]
