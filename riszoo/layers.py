@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 RARE = -3.0
-"""Initial bias of mask logits: one pixel in twenty belongs to a target, and learning the bias takes thousands of steps."""
+"""Initial bias of mask logits: one pixel in twenty is a target's, and learning that takes thousands of steps."""
 
 
 def to_tokens(grid: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def to_grid(tokens: Tensor, size: tuple[int, int]) -> Tensor:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(N, Q, C) -> (N, n, Q, C / n)"""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
