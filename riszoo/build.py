@@ -12,7 +12,7 @@ from riszoo import recipes
 from riszoo.encoders.base import TextConfig
 from riszoo.encoders.text import takes_vocabulary
 from riszoo.encoders.vocabulary import vocabulary_of
-from riszoo.errors import UserError, user_error_in
+from riszoo.errors import UserError, find_user_error
 from riszoo.recipes import Config
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def instantiate(base: type[T], section: Config) -> T:
     except ArgumentError as error:
         raise UserError(f"{section.get('class_path')}: {' '.join(str(error).split())}") from None
     except ValueError as error:  # a constructor's own sentence, buried under every type that was tried
-        raise user_error_in(error) or error from None
+        raise find_user_error(error) or error from None
     return built
 
 

@@ -1,12 +1,25 @@
-"""Mistakes that a user can mend."""
+"""Errors that the user can correct."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake a user can mend: one sentence, no traceback, exit code 2."""
+    """A wrong option, value or file. The command line prints its one sentence and exits with code 2."""
 
 
-def user_error_in(error: BaseException | None) -> UserError | None:
-    """The UserError that another library wrapped in an error of its own; None where there is none."""
+def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not one of `known`, with the nearest known name."""
+    known = list(known)
+    nearest = difflib.get_close_matches(name, known, 1, 0.5)
+    hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose from {', '.join(known) or 'none'}"
+    return UserError(f"unknown {what} '{name}': {hint}")
+
+
+def find_user_error(error: BaseException | None) -> UserError | None:
+    """The UserError in an error's chain of causes: libraries wrap it in errors of their own."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error

@@ -10,7 +10,6 @@ LightningCLI reads:
 from __future__ import annotations
 
 import copy
-import difflib
 import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from riszoo.errors import UserError
+from riszoo.errors import UserError, unknown_name
 
 Config = dict[str, Any]
 ENTRY_POINTS = "riszoo.recipes"
@@ -106,16 +105,8 @@ def get(kind: str, name: str) -> Recipe:
     recipe = find(kind, name)
     if recipe is None:
         what = {"models": "model", "data": "data set"}[kind]
-        raise UserError(unknown(what, name, names(kind)))
+        raise unknown_name(what, name, names(kind))
     return recipe
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """One sentence about a wrong name, with the nearest right one."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, 1, 0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"there is {', '.join(known) or 'none'}"
-    return f"unknown {what} '{name}': {hint}"
 
 
 def merge(base: Config, over: Config) -> Config:
@@ -145,7 +136,7 @@ def scales(model: str, data: str) -> dict[str, str]:
 def checked_scale(model: str, data: str, scale: str) -> str:
     known = scales(model, data)
     if scale not in known:
-        raise UserError(unknown(f"scale of '{model}'", scale, known))
+        raise unknown_name(f"scale of '{model}'", scale, known)
     return scale
 
 

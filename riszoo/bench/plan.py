@@ -11,7 +11,7 @@ from typing import Any
 
 from riszoo import recipes
 from riszoo.data.controls import parse_controls
-from riszoo.errors import UserError
+from riszoo.errors import UserError, unknown_name
 from riszoo.metrics.protocols import get_protocols
 from riszoo.recipes import Config
 
@@ -162,7 +162,7 @@ def ablations(name: str) -> dict[str, Any]:
     """
     recipe = recipes.find("ablations", name)
     if recipe is None:
-        raise UserError(recipes.unknown("ablation", name, recipes.names("ablations")))
+        raise unknown_name("ablation", name, recipes.names("ablations"))
     tables = {table: content for table, content in recipe.content.items() if isinstance(content, dict)}
     for table, content in tables.items():
         if not isinstance(content.get("rows"), dict):
@@ -174,7 +174,7 @@ def ablation_rows(name: str, only: str = "") -> Iterator[tuple[str, Config]]:
     """Every row, or those of one table."""
     tables = ablations(name)
     if only and only not in tables:
-        raise UserError(recipes.unknown(f"table of ablation '{name}'", only, tables))
+        raise unknown_name(f"table of ablation '{name}'", only, tables)
     for table, content in {only: tables[only]}.items() if only else tables.items():
         for row, change in content["rows"].items():
             change = change or {}

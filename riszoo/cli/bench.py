@@ -11,7 +11,7 @@ from pathlib import Path
 
 from riszoo.bench import plan
 from riszoo.bench.runner import Bench
-from riszoo.cli.request import CommandParser
+from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
 
 

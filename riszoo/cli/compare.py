@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from riszoo.cli.request import CommandParser
+from riszoo.cli.parser import CommandParser
 from riszoo.metrics.compare import compare
 
 

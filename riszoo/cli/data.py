@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riszoo import recipes
-from riszoo.cli.request import CommandParser
-from riszoo.errors import UserError
+from riszoo.cli.parser import CommandParser
+from riszoo.errors import unknown_name
 
 if TYPE_CHECKING:
     from riszoo.data.datamodule import RISData
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
         print("usage: riszoo data show|check|prepare SET [options]   (each with --help)")
         return 0 if argv else 2
     if argv[0] not in VERBS:
-        raise UserError(recipes.unknown("verb of 'riszoo data'", argv[0], VERBS))
+        raise unknown_name("verb of 'riszoo data'", argv[0], VERBS)
     module = VERBS[argv[0]]
     return show(argv[1:]) if module is None else int(importlib.import_module(module).run(argv[1:]))
 

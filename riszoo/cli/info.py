@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from riszoo import recipes
-from riszoo.cli.request import CommandParser
+from riszoo.cli.parser import CommandParser
 
 if TYPE_CHECKING:
     from riszoo.model import RISModule

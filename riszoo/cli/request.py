@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import json
 import shlex
 from dataclasses import dataclass, field
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from riszoo import recipes
-from riszoo.errors import UserError
+from riszoo.errors import UserError, unknown_name
 from riszoo.recipes import Config
 from riszoo.training import runs
 
@@ -29,20 +27,6 @@ ALIASES = {
 }
 FOLDER = {"model": "models", "data": "data"}
 LOGGERS = ("csv", "wandb", "tensorboard")
-
-
-class CommandParser(argparse.ArgumentParser):
-    """argparse whose complaint is a UserError, and which guesses no option from its beginning."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, **kwargs)
-
-    def error(self, message: str) -> Any:
-        wrong = next((word for word in message.split() if word.startswith("--")), "")
-        if message.startswith("unrecognized"):
-            near = difflib.get_close_matches(wrong, self._option_string_actions, 1, 0.6)
-            message += f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"{message} ('{self.prog} --help' lists what there is)")
 
 
 @dataclass
@@ -249,5 +233,5 @@ def _loggers(text: str) -> list[str]:
     chosen = [word.strip() for word in text.split(",")]
     for word in chosen:
         if word not in LOGGERS:
-            raise UserError(recipes.unknown("logger", word, LOGGERS))
+            raise unknown_name("logger", word, LOGGERS)
     return chosen

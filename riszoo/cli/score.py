@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from riszoo.cli.data import opened
-from riszoo.cli.request import CommandParser
+from riszoo.cli.parser import CommandParser
 from riszoo.data.record import Split
 from riszoo.errors import UserError
 from riszoo.metrics import score_boxes

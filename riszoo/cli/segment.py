@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riszoo import recipes
-from riszoo.cli.request import CommandParser
+from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
 from riszoo.training import runs
 

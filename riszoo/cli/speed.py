@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from riszoo import recipes
-from riszoo.cli.request import CommandParser
+from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from riszoo.bench.tables import render_pages
-from riszoo.cli.request import CommandParser
+from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
 
 

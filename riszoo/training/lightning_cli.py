@@ -27,7 +27,7 @@ from riszoo import recipes
 from riszoo.build import instantiate, model_section, read_checkpoint, vocabulary_for
 from riszoo.cli.request import Request
 from riszoo.data.datamodule import RISData
-from riszoo.errors import UserError, user_error_in
+from riszoo.errors import UserError, find_user_error
 from riszoo.model import RISModule
 from riszoo.training import runs
 from riszoo.training.callbacks import PredictionWriter, Progress, Recorder
@@ -303,7 +303,7 @@ def main(request: Request) -> int:
     try:
         RISCLI(request)
     except ValueError as error:
-        raise user_error_in(error) or error from None
+        raise find_user_error(error) or error from None
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from riszoo.cli.request import CommandParser
+from riszoo.cli.parser import CommandParser
 from riszoo.data.images import ImageError, decode
 from riszoo.data.index import Index
 from riszoo.data.readers.base import Reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from riszoo.cli.request import CommandParser
+from riszoo.cli.parser import CommandParser
 from riszoo.data.readers.base import Reader
 from riszoo.data.readers.catalogue import source
 from riszoo.data.readers.opening import Options, build_index, load_prepared, stamp
