@@ -108,7 +108,7 @@ class Rles(Segmentation):
     parts: tuple[Runs, ...]
 
     def draw(self, ground_truth: GroundTruth) -> Mask:
-        mask = _together([_unrolled(runs, self.size) for runs in self.parts], ground_truth.overlap, self.size)
+        mask = _together([decode_rle(runs, self.size) for runs in self.parts], ground_truth.overlap, self.size)
         return mask if ground_truth.frame is None else shrink(mask, ground_truth.frame)
 
 
@@ -212,9 +212,17 @@ def _outlined(parts: tuple[Points, ...], overlap: str, size: Size) -> Mask:
     return _together(drawn or [np.array(canvas, dtype=np.bool_)], overlap, size)
 
 
-def _unrolled(runs: Runs, size: Size) -> Mask:
-    inside = np.arange(len(runs)) % 2 == 1
-    mask: Mask = np.repeat(inside, runs).reshape(size[1], size[0]).T
+def decode_rle(runs: Runs, size: Size) -> Mask:
+    """The mask of run lengths, decoded by the COCO mask API.
+
+    The API trusts its input: runs that do not add up to the image would read or write outside its memory, so their
+    sum is checked here, whatever file they came from.
+    """
+    from pycocotools import _mask as coco
+
+    if int(runs.sum(dtype=np.uint64)) != size[0] * size[1]:
+        raise ValueError(f"the runs of an RLE do not add up to the {size[0]} x {size[1]} pixels of its image")
+    mask: Mask = coco.decode(coco.frUncompressedRLE([{"size": size, "counts": runs}], *size))[:, :, 0].view(np.bool_)
     return mask
 
 

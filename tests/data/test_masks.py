@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
-from riszoo.data.masks import GroundTruth, Nothing, Polygons, Rles, Union, Unknown, shrink
+from riszoo.data.masks import GroundTruth, Nothing, Polygons, Rles, Union, Unknown, decode_rle, shrink
 from riszoo.errors import UserError
 from tests.support import data_trees as trees
 
@@ -130,3 +130,9 @@ def test_drawn_masks_are_writable_booleans():
             assert mask.dtype == np.bool_
             assert torch.from_numpy(mask).dtype == torch.bool
             assert mask.flags.writeable
+
+
+@pytest.mark.parametrize("runs", [[], [599], [601], [0, 600, 1], [2**32 - 1, 601]])
+def test_runs_that_do_not_add_up_to_the_image_never_reach_the_mask_api(runs):
+    with pytest.raises(ValueError, match="do not add up"):
+        decode_rle(np.array(runs, np.uint32), SIZE)

@@ -101,11 +101,11 @@ class RefClef(Refer):
 def pieces_of(segmentation: Any, size: Size) -> Piece:
     """COCO's ways to file one annotation: flat outlines, an RLE, or a list of RLEs."""
     if isinstance(segmentation, dict):
-        return Piece(runs=[validation.runs(segmentation, size)])
+        return Piece(runs=[validation.read_rle(segmentation, size)])
     if not isinstance(segmentation, list) or not segmentation:
         raise RecordError("its annotation has no segmentation")
     if isinstance(segmentation[0], dict):
-        return Piece(runs=[validation.runs(rle, size) for rle in segmentation])
+        return Piece(runs=[validation.read_rle(rle, size) for rle in segmentation])
     return Piece(outlines=[validation.outline(part, size) for part in segmentation])
 
 

@@ -139,44 +139,58 @@ def _numbers(values: Any) -> Points:
     return flat.astype(np.float64)
 
 
-def runs(rle: Any, within: Size) -> Runs:
-    """The runs of one RLE, compressed or not; they fill the image exactly."""
-    if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
+# -- run lengths ------------------------------------------------------------------------------------------------------
+
+
+def read_rle(value: Any, size: Size | None = None) -> Runs:
+    """The run lengths of a COCO RLE, compressed or not: down the columns, background first, filling the image exactly.
+
+    `size` is the (h, w) of the image; left out, the size filed in the RLE is taken. `masks.decode_rle` draws the runs.
+    """
+    if not isinstance(value, dict) or "counts" not in value or "size" not in value:
         raise RecordError("an RLE lacks 'size' or 'counts'")
-    filed = rle["size"]
-    if not isinstance(filed, (list, tuple)) or len(filed) != 2 or size(*filed) != within:
-        raise RecordError(f"an RLE of size {filed!r:.40} lies over an image of (h, w) = {within}")
-    counts = rle["counts"]
-    lengths = _plain_counts(counts) if isinstance(counts, (list, tuple)) else _packed_counts(counts)
-    if len(lengths) == 0 or lengths.min() < 0 or lengths.max() > PIXELS or lengths.sum() != within[0] * within[1]:
-        raise RecordError(f"the runs of an RLE do not fill its {within[0] * within[1]} pixels")
-    return lengths.astype(np.uint32)
+    height, width = _rle_size(value["size"], size)
+    counts = value["counts"]
+    runs = _listed_runs(counts) if isinstance(counts, (list, tuple)) else _compressed_runs(counts)
+    if len(runs) == 0 or runs.min() < 0 or runs.max() > PIXELS or runs.sum() != height * width:
+        raise RecordError(f"the runs of an RLE do not add up to the {height} x {width} pixels of its image")
+    return runs.astype(np.uint32)
 
 
-def _plain_counts(counts: Any) -> NDArray[np.int64]:
-    lengths = np.asarray(counts)
-    if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
-        raise RecordError("the counts of an RLE are no whole numbers")
-    return lengths.astype(np.int64)
+def _rle_size(value: Any, expected: Size | None) -> Size:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise RecordError(f"the size of an RLE is {value!r:.40}, not [height, width]")
+    found = size(*value)
+    if expected is not None and found != expected:
+        raise RecordError(f"an RLE of size {value!r:.40} belongs to an image of (h, w) = {expected}")
+    return found
 
 
-def _packed_counts(counts: Any) -> NDArray[np.int64]:
-    """COCO's text: five bits a sign and a bit for more; from the fourth on, differences to the last but one."""
+def _listed_runs(counts: Any) -> NDArray[np.int64]:
+    runs = np.asarray(counts)
+    if runs.ndim != 1 or runs.dtype.kind not in "iu":
+        raise RecordError("the counts of an RLE are not a list of whole numbers")
+    return runs.astype(np.int64)
+
+
+def _compressed_runs(counts: Any) -> NDArray[np.int64]:
+    """COCO's text: five bits a character, the sixth says that the number goes on; from the fourth number on, the
+    difference to the last but one. The mask API has no function that returns the runs for checking."""
     if isinstance(counts, str):
         counts = counts.encode("ascii", "replace")
     if not isinstance(counts, bytes) or not counts:
-        raise RecordError("the counts of an RLE are neither text nor numbers")
-    signs = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    last = (signs & 32) == 0
-    if signs.min() < 0 or signs.max() > 63 or not last[-1]:
-        raise RecordError("the counts of an RLE hold signs that are none of its alphabet")
-    ends = np.flatnonzero(last)
+        raise RecordError("the counts of an RLE are neither COCO's compressed text nor a list of whole numbers")
+    characters = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    is_last = (characters & 32) == 0
+    if characters.min() < 0 or characters.max() > 63 or not is_last[-1]:
+        raise RecordError("the counts of an RLE contain characters outside COCO's alphabet or are cut short")
+    ends = np.flatnonzero(is_last)
     starts = np.concatenate(([0], ends[:-1] + 1))
     if (ends - starts).max() > 6:
         raise RecordError("a run of an RLE is longer than any image")
-    shift = 5 * (np.arange(len(signs)) - np.repeat(starts, ends - starts + 1))
-    values = np.add.reduceat((signs & 31) << shift, starts)
-    values -= np.where(signs[ends] & 16, np.int64(1) << (5 * (ends - starts + 1)), 0)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+    shift = 5 * (np.arange(len(characters)) - np.repeat(starts, ends - starts + 1))
+    runs = np.add.reduceat((characters & 31) << shift, starts)
+    runs -= np.where(characters[ends] & 16, np.int64(1) << (5 * (ends - starts + 1)), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs

@@ -116,13 +116,13 @@ def test_an_outline_may_leave_its_image_a_little():
 )  # fmt: skip
 def test_runs_that_do_not_fill_the_image(counts):
     with pytest.raises(validation.RecordError):
-        validation.runs({"size": list(SIZE), "counts": counts}, SIZE)
+        validation.read_rle({"size": list(SIZE), "counts": counts}, SIZE)
 
 
 @pytest.mark.parametrize("size", [[30, 20], [20], "ab", None, [20, float("nan")], [2**40, 2**40], [0, 0]])
 def test_runs_of_another_size(size):
     with pytest.raises(validation.RecordError):
-        validation.runs({"size": size, "counts": [600]}, SIZE)
+        validation.read_rle({"size": size, "counts": [600]}, SIZE)
 
 
 def test_huge_images_are_refused_before_memory_is_asked_for():
@@ -139,7 +139,7 @@ def test_runs_equal_the_coco_api_on_random_masks():
         for _ in range(20):
             mask = (random.random(random.integers(1, 300, 2)) < share).astype(np.uint8)
             packed = coco.encode(np.asfortranarray(mask))
-            runs = validation.runs({"size": packed["size"], "counts": packed["counts"].decode()}, mask.shape)
+            runs = validation.read_rle({"size": packed["size"], "counts": packed["counts"].decode()}, mask.shape)
             assert np.array_equal(Rles(mask.shape, (runs,)).draw(GroundTruth()), mask)
 
 
