@@ -119,8 +119,7 @@ def _encode(data: RISData, trainer: Trainer, model: RISModule, own: dict[str, Pl
 
 def refuse_training(model: RISModule) -> None:
     """Features of a backbone that moves while a run lasts would be another backbone's."""
-    way = "options.peft none" if vision_options(model).get("name", "").startswith("sam_") else "frozen true"
-    way = f"set --model.vision.{way}, or leave --data.cache_features out"
+    way = f"set {model.vision.freeze_option}, or leave --data.cache_features out"
     for name, parameter in model.vision.named_parameters():
         if parameter.requires_grad:
             raise UserError(

@@ -1,17 +1,13 @@
-"""Small trained parts inside a frozen encoder, and the part of a state that training changes.
+"""Small trainable modules inside a frozen encoder.
 
-Every part here is zero at the start, so an adapted encoder begins equal to the plain one, bit for bit.
+Each returns zero at initialisation, so an adapted encoder starts exactly equal to the original one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from riszoo.errors import UserError
 
 
 class Adapter(nn.Module):
@@ -26,12 +22,12 @@ class Adapter(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        risen: Tensor = self.up(F.gelu(self.down(x)))
-        return self.scale * risen
+        update: Tensor = self.up(F.gelu(self.down(x)))
+        return self.scale * update
 
 
 class QueryValueLoRA(nn.Module):
-    """A low-rank update of the query and the value of a joint qkv projection; the key's stays zero."""
+    """A low-rank update of the queries and values of a joint qkv projection (LoRA); zero for the keys."""
 
     def __init__(self, width: int, rank: int) -> None:
         super().__init__()
@@ -49,29 +45,11 @@ class QueryValueLoRA(nn.Module):
 
 
 def added_names(module: nn.Module) -> set[str]:
-    """The names of the parameters that adaptation put in; a file of plain weights lacks them."""
+    """Names of the adapters' parameters, which an official weight file lacks."""
     parts = [(name, part) for name, part in module.named_modules() if isinstance(part, Adapter | QueryValueLoRA)]
     return {f"{name}.{inner}" for name, part in parts for inner, _ in part.named_parameters()}
 
 
 def trained_names(module: nn.Module) -> set[str]:
-    """The names of the parameters that training changes."""
+    """Names of the parameters that train."""
     return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-
-
-def trained_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state without frozen parameters: what a checkpoint must hold. Buffers stay, since training moves them."""
-    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
-    return {name: value for name, value in module.state_dict().items() if name not in frozen}
-
-
-def load_trained_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put a `trained_state` back: frozen parameters may be absent, anything else absent or foreign is an error."""
-    expected = trained_state(module).keys()
-    missing, foreign = sorted(expected - state.keys()), sorted(state.keys() - module.state_dict().keys())
-    if missing or foreign:
-        raise UserError(
-            f"the trained part of the state does not fit the model (missing: {missing[:3]}, unknown: {foreign[:3]}); "
-            "build the model with the options it was trained with"
-        )
-    module.load_state_dict(state, strict=False)

@@ -1,10 +1,11 @@
-"""What a model may ask of an encoder."""
+"""The interface of vision and text encoders, and the options that choose one."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -15,13 +16,13 @@ from riszoo.errors import UserError
 
 @dataclass
 class VisionConfig:
-    """Which vision encoder, as plain values.
+    """Options of the vision encoder.
 
     name      a timm model, `sam_vit_b|l|h|tiny`, or a dotted class of your own
     weights   `none` (random), `pretrained` (by name, from the local cache), or a file
-    frozen    no gradients, and BatchNorm statistics and dropout stay as in evaluation
-    stages    how many stages are kept, from the finest; left out, all
-    options   keyword arguments of the encoder's constructor (timm's, or the class's)
+    frozen    no gradients, BatchNorm and dropout in evaluation mode
+    stages    number of stages kept, counted from the finest; default all
+    options   keyword arguments of the encoder's constructor (timm's, or your class's)
     """
 
     name: str = "resnet18"
@@ -33,13 +34,13 @@ class VisionConfig:
 
 @dataclass
 class TextConfig:
-    """Which text encoder, as plain values.
+    """Options of the text encoder.
 
-    name        `bigru`, or any transformers encoder: a type (`bert`: built from `options`), a hub name or a folder
+    name        `bigru`, or a transformers encoder: a model type (`bert`, built from `options`), a hub name or a folder
     weights     `none` (random), `pretrained` (by name, from the local cache, or from the folder `name`)
-    length      tokens a sentence is cut to, special ones included
-    vocabulary  the words of a word-level encoder; left out, it is made of the training split before the model is built
-    frozen      no gradients, dropout off
+    length      tokens a sentence is truncated to, special tokens included
+    vocabulary  words of a word-level encoder; default those of the training split
+    frozen      no gradients, no dropout
     options     keyword arguments of the encoder
     """
 
@@ -52,9 +53,13 @@ class TextConfig:
 
 
 class Encoder(nn.Module):
-    """A module that can be frozen for good: no gradients, and evaluation mode however often `train` is called."""
+    """A module that can be frozen: no gradients, and evaluation mode even when its parent is set to training.
+
+    weight_file  the file its weights were loaded from; None where they were drawn at random
+    """
 
     frozen: bool = False
+    weight_file: Path | None = None
 
     def freeze(self) -> Self:
         self.frozen = True
@@ -66,13 +71,17 @@ class Encoder(nn.Module):
 
 
 class VisionEncoder(Encoder, ABC):
-    """An image as maps, in steps that language can enter between.
+    """An image encoder in stages, so that a model can add language between them.
 
-    `forward` is the loop of `stem` and, per stage, `down` and `blocks`. Every step takes and gives NCHW.
+    `forward` runs `stem` and then, for each stage, `down` and `blocks`. Every step takes and returns NCHW.
+
+    channels, strides  of the map that each stage returns
+    freeze_option      the command-line option that stops its training, for error messages
     """
 
     channels: list[int]
     strides: list[int]
+    freeze_option: ClassVar[str] = "--model.vision.frozen true"
 
     @abstractmethod
     def stem(self, x: Tensor) -> Tensor:
@@ -80,15 +89,15 @@ class VisionEncoder(Encoder, ABC):
 
     @abstractmethod
     def down(self, stage: int, x: Tensor) -> Tensor:
-        """The step from the last grid to this stage's; the identity where the stage's blocks do it."""
+        """The downsampling before a stage; the identity where the stage's blocks downsample."""
 
     @abstractmethod
     def blocks(self, stage: int, x: Tensor) -> Tensor:
-        """The stage itself; its output is map `stage`, (I, channels[stage], H / strides[stage], W / strides[stage])."""
+        """The stage; returns map `stage`, (I, channels[stage], H / strides[stage], W / strides[stage])."""
 
     def keep(self, stages: int) -> None:
-        """Leave out what comes after the first so many stages."""
-        raise UserError(f"{type(self).__name__} cannot be cut after {stages} stages: leave vision.stages out")
+        """Remove all but the first `stages` stages."""
+        raise UserError(f"{type(self).__name__} cannot be cut after {stages} stages; remove vision.stages")
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -100,7 +109,7 @@ class VisionEncoder(Encoder, ABC):
 
 
 class TextEncoder(Encoder, ABC):
-    """Sentences as word states. `tokenize` runs on the CPU; a pad token never changes a valid state."""
+    """A text encoder. `tokenize` runs on the CPU; padding never changes the state of a real token."""
 
     width: int
     length: int
@@ -108,7 +117,7 @@ class TextEncoder(Encoder, ABC):
 
     @abstractmethod
     def tokenize(self, texts: list[str]) -> Tokens:
-        """Always `length` tokens wide when `fixed_length` is set, otherwise as wide as the longest sentence."""
+        """Token ids, `length` wide when `fixed_length` is set, otherwise as wide as the longest sentence."""
 
     @abstractmethod
     def forward(self, tokens: Tokens) -> Words: ...

@@ -230,6 +230,8 @@ class SamEncoder(VisionEncoder):
     checkpoint     training keeps only each block's input and computes the rest again
     """
 
+    freeze_option = "--model.vision.options.peft none"
+
     def __init__(
         self,
         *,
@@ -368,5 +370,6 @@ def build_sam(vision: VisionConfig, size: Grid) -> SamEncoder:
         raise UserError(f"{vision.name} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
     encoder = SamEncoder(size=size, **(SIZES[vision.name] | vision.options))
     if vision.weights != "none":
-        load_official(encoder, find_weights(vision))
+        encoder.weight_file = find_weights(vision)
+        load_official(encoder, encoder.weight_file)
     return encoder.freeze() if vision.frozen else encoder

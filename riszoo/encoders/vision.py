@@ -213,6 +213,7 @@ def _build_timm(vision: VisionConfig, size: Size) -> VisionEncoder:
     encoder = _divided(model, vision.name, options)
     if loaded:
         loaded.check(encoder)
+        encoder.weight_file = loaded.path
     if checkpointed:
         _checkpoint(model, encoder, vision.name)
     if sized:
@@ -297,6 +298,7 @@ def _build_own(vision: VisionConfig) -> VisionEncoder:
     if vision.weights != "none":
         path = existing(vision.weights)
         fill(encoder, read_state(path), path).check(encoder)
+        encoder.weight_file = path
     return encoder
 
 

@@ -12,20 +12,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from riszoo.encoders.adapters import trained_names
-from riszoo.encoders.base import TextConfig, VisionConfig
-from riszoo.encoders.sam_weights import find_weights
-from riszoo.encoders.weights import existing, may_download, timm_file
+from riszoo.encoders.base import Encoder, TextConfig
+from riszoo.encoders.weights import may_download
 from riszoo.errors import UserError
 from riszoo.files import file_hash
 
 STATES = ("state_dict", "current_model_state")
 """Where a checkpoint keeps weights; the second beside averaged ones."""
-
-
-def vision_file(vision: VisionConfig) -> Path:
-    if vision.name.startswith("sam_"):
-        return find_weights(vision)
-    return timm_file(vision.name) if vision.weights == "pretrained" else existing(vision.weights)
 
 
 def text_file(text: TextConfig) -> Path:
@@ -41,11 +34,12 @@ def text_file(text: TextConfig) -> Path:
     raise UserError(f"no weights file of {text.name}: it needs model.safetensors in its folder or the local cache")
 
 
-def frozen_sources(model: nn.Module, vision: VisionConfig, text: TextConfig) -> dict[str, Path]:
+def frozen_sources(model: nn.Module, text: TextConfig) -> dict[str, Path]:
     """The weight files of the encoders (children `vision` and `text`) that are frozen in part or in whole."""
     sources = {}
-    if vision.weights != "none" and has_frozen(model.get_submodule("vision")):
-        sources["vision"] = vision_file(vision)
+    vision = model.get_submodule("vision")
+    if isinstance(vision, Encoder) and vision.weight_file and has_frozen(vision):
+        sources["vision"] = vision.weight_file
     if text.weights != "none" and has_frozen(model.get_submodule("text")):
         sources["text"] = text_file(text)
     return sources

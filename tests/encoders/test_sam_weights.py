@@ -12,14 +12,7 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from riszoo.encoders.adapters import (
-    Adapter,
-    QueryValueLoRA,
-    added_names,
-    load_trained_state,
-    trained_names,
-    trained_state,
-)
+from riszoo.encoders.adapters import Adapter, added_names, trained_names
 from riszoo.encoders.base import VisionConfig
 from riszoo.encoders.sam import build_sam
 from riszoo.errors import UserError
@@ -221,23 +214,3 @@ def test_neck_counts_as_published() -> None:
     with torch.device("meta"):
         own = build_sam(VisionConfig("sam_vit_b"), (1024, 1024))
     assert sum(p.numel() for p in own.image_encoder.neck.parameters()) == 787_456
-
-
-def test_a_checkpoint_holds_only_what_was_trained(tmp_path: Path) -> None:
-    weights = save_official(tmp_path / "sam.pth", official((320, 320)))
-    trained, fresh = (nn.Sequential(toy(weights=weights, peft="adapter"), nn.BatchNorm2d(256)) for _ in range(2))
-    randomise(nn.ModuleList(m for m in trained.modules() if isinstance(m, Adapter | QueryValueLoRA | nn.BatchNorm2d)))
-    trained[1](torch.randn(2, 256, 4, 4))
-    state = trained_state(trained)
-    assert {name for name in state if name.startswith("0.")} == {f"0.{name}" for name in added_names(trained[0])}
-    assert {"1.weight", "1.running_mean"} <= state.keys()
-    load_trained_state(fresh, state)
-    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in fresh.state_dict().items())
-
-
-def test_a_trained_state_that_does_not_fit_is_refused() -> None:
-    state = trained_state(toy(peft="adapter"))
-    with pytest.raises(UserError, match=r"missing: .*lora"):
-        load_trained_state(toy(peft="lora"), state)
-    with pytest.raises(UserError, match=r"unknown: .*adapter"):
-        load_trained_state(toy(peft="none"), state)

@@ -17,10 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Span, Words, valid_cells
-from riszoo.encoders.base import TextConfig, VisionConfig
-from riszoo.encoders.sam import LayerNorm2d
+from riszoo.encoders.base import TextConfig
+from riszoo.encoders.sam import LayerNorm2d, SamEncoder
 from riszoo.encoders.sam_decoder import FourierPositions, MaskDecoder, load_decoder, load_positions
-from riszoo.encoders.sam_weights import find_weights
 from riszoo.errors import UserError
 from riszoo.layers import sine
 from riszoo.losses import dice, focal, majority, mean_within, shrink_mask
@@ -274,7 +273,7 @@ class RISAM(RISModule):
     ) -> None:
         super().__init__(**kwargs)
         check(width, ma, decoder, nt)
-        vision, text = VisionConfig(**self.hparams.get("vision", {})), TextConfig(**self.hparams.get("text", {}))
+        text = TextConfig(**self.hparams.get("text", {}))
         self.objective, self.align, self.nt, self.save = objective, align, nt, save
         self.levels, self.stride = [self._level(tap) for tap in fe.taps], fe.stride
         self.enhance = FeatureEnhancement(fe, [self.vision.channels[level] for level in self.levels], width)
@@ -286,10 +285,10 @@ class RISAM(RISModule):
         self.decoder = MutualAwareMaskDecoder(decoder, width)
         self.nothing = nn.Linear(width, 1) if nt.kind == "head" else None
         self.aligned = nn.ModuleList([nn.Linear(width, width), nn.Linear(width, width)]) if align.weight else None
-        self.sources = frozen_sources(self, vision, text)
-        if decoder.weights == "sam" and vision.weights != "none" and vision.name.startswith("sam_"):
-            load_decoder(self.decoder, find_weights(vision))
-            load_positions(self.positions, find_weights(vision))
+        self.sources = frozen_sources(self, text)
+        if decoder.weights == "sam" and isinstance(self.vision, SamEncoder) and self.vision.weight_file:
+            load_decoder(self.decoder, self.vision.weight_file)
+            load_positions(self.positions, self.vision.weight_file)
 
     def _level(self, tap: int) -> int:
         """The encoder's map that a tap means; counted from the deepest, an encoder of fewer maps repeats its finest."""
