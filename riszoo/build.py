@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from riszoo import recipes
@@ -62,38 +60,3 @@ def from_recipe(
     module = instantiate(RISData, recipes.merge(config["data"], {"init_args": linked}))  # type: ignore[type-abstract]
     config["model"] = with_vocabulary(config["model"], module)
     return instantiate(RISModule, config["model"]), module, config  # type: ignore[type-abstract]
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A riszoo checkpoint, opened with weights_only."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is no checkpoint that can be read safely: {reason}") from None
-    if not isinstance(content, dict) or "state_dict" not in content or "riszoo" not in content:
-        raise UserError(f"{path} is not a riszoo checkpoint: it lacks the model's class and weights")
-    return content
-
-
-def model_section(checkpoint: dict[str, Any]) -> Config:
-    """The configuration a checkpoint's model is rebuilt from."""
-    kept = checkpoint.get("hyper_parameters", {})
-    init = {key: value for key, value in kept.items() if not key.startswith("_")}
-    return {"class_path": checkpoint["riszoo"]["class_path"], "init_args": init}
-
-
-def from_checkpoint(path: Path) -> RISModule:
-    """The model of a checkpoint, with its weights, ready to be asked."""
-    from riszoo.model import RISModule
-
-    content = read_checkpoint(path)
-    section = model_section(content)
-    elsewhere = content["riszoo"].get("sources", {})
-    for encoder in ("vision", "text"):  # the checkpoint holds their weights, unless it names the file that does
-        if encoder not in elsewhere and isinstance(section["init_args"].get(encoder), dict):
-            section["init_args"][encoder]["weights"] = "none"
-    model = instantiate(RISModule, section)  # type: ignore[type-abstract]
-    model.on_load_checkpoint(content)
-    model.load_state_dict(content["state_dict"])
-    return model.eval()

@@ -170,7 +170,7 @@ def resolve(model: str, data: str, scale: str | None = None) -> Config:
     sets = recipe.content.get("sets", {}).get(data, {}) if scale == "paper" else {}
     config = laid([*setting(data, under, section, scale), *own, sets], same)
     return {
-        "run": {"model": model, "data": data, "scale": scale},
+        "run": config.get("run", {}) | {"model": model, "data": data, "scale": scale},
         "model": {"class_path": recipe.content["class_path"], "init_args": config.get("model", {})},
         "data": {"class_path": source.content["class_path"], "init_args": config.get("data", {})},
         "trainer": _with_budget(config),

@@ -17,7 +17,7 @@ from PIL import Image
 from riszoo import recipes
 from riszoo.batch import Sample
 from riszoo.bench.rows import circumstances
-from riszoo.build import from_checkpoint, instantiate
+from riszoo.build import instantiate
 from riszoo.data.datamodule import RISData
 from riszoo.data.dataset import RISDataset, collate
 from riszoo.data.masks import GroundTruth, Mask, shrink
@@ -29,6 +29,7 @@ from riszoo.metrics.results import Evaluation, read_evaluation, read_metrics
 from riszoo.metrics.summary import sentence_value
 from riszoo.model import RISModule
 from riszoo.training import runs
+from riszoo.training.checkpoints import from_checkpoint
 
 SIDE = 240  # pixels of the longer side in the page
 MOST_MAPS = 4  # evidence maps of one answer

@@ -104,7 +104,8 @@ class Request:
         own_class = "." in self.model
         recipe = recipes.find("models", self.model) if not own_class else None
         base = recipes.resolve(self.model, self.data, self.scale) if recipe else _data_only(self.data, self.scale)
-        base["run"] = {"model": self.model.rsplit(".", 1)[-1].lower(), "data": self.data, "scale": self.scale}
+        names = {"model": self.model.rsplit(".", 1)[-1].lower(), "data": self.data, "scale": self.scale}
+        base["run"] = base.get("run", {}) | names
         if own_class:
             base["model"] = {
                 "class_path": self.model,

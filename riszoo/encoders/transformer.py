@@ -128,7 +128,21 @@ def build_transformer(text: TextConfig) -> TransformerText:
     places = getattr(model.config, "max_position_embeddings", text.length)
     if text.length > places:
         raise UserError(f"text.length is {text.length}, {text.name} has {places} places; shorten it to that")
-    return TransformerText(model, tokenizer, length=at_least(text, 3), **own)
+    encoder = TransformerText(model, tokenizer, length=at_least(text, 3), **own)
+    if text.weights == "pretrained":
+        encoder.weight_file = weight_file(text.name)
+    return encoder
+
+
+def weight_file(name: str) -> Path:
+    """The weight file of a folder or of a hub model in the local cache."""
+    from transformers.utils import cached_file
+
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        path = cached_file(name, file, local_files_only=not may_download(), _raise_exceptions_for_missing_entries=False)
+        if path is not None:
+            return Path(path)
+    raise UserError(f"{name} has no weight file: it needs model.safetensors in its folder or in the local cache")
 
 
 def _from_numbers(text: TextConfig, options: dict[str, Any]) -> tuple[Any, Tokenizer]:

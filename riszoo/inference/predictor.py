@@ -13,7 +13,6 @@ from PIL import Image
 
 from riszoo import recipes
 from riszoo.batch import Batch, Geometry, Sample
-from riszoo.build import from_checkpoint
 from riszoo.data.dataset import place_image
 from riszoo.data.images import as_rgb, decode
 from riszoo.data.record import Pixels
@@ -23,6 +22,7 @@ from riszoo.inference.predictions import Prediction, evidence_of, predictions
 from riszoo.metrics.protocols import Protocol, get_protocols
 from riszoo.model import RISModule
 from riszoo.training import runs
+from riszoo.training.checkpoints import from_checkpoint
 
 ImageLike = str | Path | Image.Image | np.ndarray[Any, Any]
 

@@ -12,11 +12,11 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import torch
 from jsonargparse import ArgumentError, Namespace
-from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
@@ -24,13 +24,14 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from riszoo import recipes
-from riszoo.build import instantiate, model_section, read_checkpoint, vocabulary_for
+from riszoo.build import instantiate, vocabulary_for
 from riszoo.cli.request import Request
 from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError, find_user_error
 from riszoo.model import RISModule
 from riszoo.training import runs
 from riszoo.training.callbacks import PredictionWriter, Progress, Recorder
+from riszoo.training.checkpoints import RISCheckpointIO, model_section, read_checkpoint
 
 FOLDER = "RISZOO_RUN_FOLDER"
 NOT_THE_USERS = (
@@ -54,7 +55,8 @@ class RunOptions:
     model, data, scale  the recipe's names, kept so that a saved configuration knows what it was
     root                where run folders are made
     loggers             curves besides the CSV file: wandb, tensorboard
-    images            overlay images drawn at the end of a run
+    images              overlay images drawn at the end of a run
+    checkpoint          `trained` leaves out of checkpoints the frozen weights that a weight file provides
     """
 
     model: str = "model"
@@ -63,15 +65,7 @@ class RunOptions:
     root: str = "runs"
     loggers: list[str] = field(default_factory=list)
     images: int = 8
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Written beside its place and renamed: a killed run leaves the last whole checkpoint."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        partial = Path(f"{path}.partial")
-        super().save_checkpoint(checkpoint, partial, storage_options)
-        partial.replace(path)
+    checkpoint: Literal["full", "trained"] = "full"
 
 
 class RISCLI(LightningCLI):
@@ -154,8 +148,10 @@ class RISCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         if config.get("logger") in (None, True):
             kwargs["logger"] = self._loggers() if self.request.verb == "fit" else False
-        if config.get("plugins") is None:
-            kwargs["plugins"] = [AtomicCheckpointIO()]
+        plugins = config.get("plugins") or []
+        plugins = [*plugins] if isinstance(plugins, list | tuple) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, RISCheckpointIO(self.model, self.run.checkpoint == "trained")]
         if config.get("enable_model_summary") is None:
             kwargs["enable_model_summary"] = False
         kwargs.setdefault("use_distributed_sampler", False)

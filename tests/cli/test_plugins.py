@@ -74,7 +74,7 @@ def test_a_plugin_trains_and_answers(site: Path) -> None:
              "--data.eval_images", "2", "--trainer.enable_progress_bar", "false", "--run.images", "0"]  # fmt: skip
     assert main(["fit", "--model", "shy", *quick]) == 0
     made = runs.newest(Path("runs"), "shy", "scenes", "best")
-    from riszoo.build import from_checkpoint
+    from riszoo.training.checkpoints import from_checkpoint
 
     model = from_checkpoint(made)
     assert type(model).__module__ == "riszoo_shy.model"

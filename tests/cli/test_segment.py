@@ -17,13 +17,13 @@ from pycocotools import mask as coco
 
 import riszoo
 from riszoo import recipes
-from riszoo.build import from_checkpoint
 from riszoo.cli.main import main
 from riszoo.data.images import as_rgb, decode
 from riszoo.data.scenes import ScenesSplit
 from riszoo.errors import UserError
 from riszoo.inference.predictor import Predictor
 from riszoo.training import runs
+from riszoo.training.checkpoints import from_checkpoint
 from tests.support.zoo import TOY, Entry, batch_of
 
 COLOURS = np.array([[200, 30, 40], [20, 180, 60], [0, 0, 0], [255, 255, 255]], np.uint8)

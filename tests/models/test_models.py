@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from riszoo.batch import Batch, Output, Tokens
-from riszoo.build import from_checkpoint
 from riszoo.data.dataset import RISDataset
 from riszoo.model import RISModule
+from riszoo.training.checkpoints import from_checkpoint
 from riszoo.training.optim import make_optimizer
 from tests.support.zoo import Entry, batch_of, entries
 

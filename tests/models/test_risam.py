@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from riszoo.batch import Batch, Features, Geometry, Output, Words
-from riszoo.build import from_checkpoint
 from riszoo.encoders.adapters import added_names
 from riszoo.encoders.base import TextConfig, VisionConfig
 from riszoo.encoders.sam import SamEncoder
@@ -28,6 +27,7 @@ from riszoo.metrics.protocols import PROTOCOLS
 from riszoo.metrics.resample import foreground
 from riszoo.models.risam.model import RISAM, MutualAwareBlock, informative_words, over_cells, over_words
 from riszoo.models.risam.options import Align, Decoder, Enhancement, MutualAware, NoTarget, Objective
+from riszoo.training.checkpoints import RISCheckpointIO, from_checkpoint, read_checkpoint
 from riszoo.training.optim import Optim, make_optimizer
 from tests.metrics.test_rules import table
 from tests.support.sam_reference import TOY, official, randomise
@@ -503,18 +503,18 @@ def test_evidence_is_the_last_blocks_attention() -> None:
 # ---- checkpoints of the trained part
 
 
-def saved(model: RISAM, path: Path) -> dict[str, Any]:
+def save(model: RISAM, path: Path, trained_only: bool) -> None:
     checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     model.on_save_checkpoint(checkpoint)
-    torch.save(checkpoint, path)
-    return checkpoint
+    RISCheckpointIO(model, trained_only).save_checkpoint(checkpoint, path)
 
 
 def test_a_checkpoint_can_hold_the_trained_part_alone(tmp_path: Path) -> None:
     path, _, _ = save_sam(tmp_path / "sam.pth")
-    model = over_sam(path, save="trained")
+    model = over_sam(path)
     train(model, 2)
-    kept = saved(model, tmp_path / "it.ckpt")["state_dict"]
+    save(model, tmp_path / "it.ckpt", trained_only=True)
+    kept = read_checkpoint(tmp_path / "it.ckpt")["state_dict"]
     names = {name for name in kept if name.startswith("vision.")}
     assert names == {f"vision.{name}" for name in added_names(model.vision)}
     assert any(name.startswith("text.") for name in kept), "a text encoder that came from no file is kept"
@@ -524,22 +524,21 @@ def test_a_checkpoint_can_hold_the_trained_part_alone(tmp_path: Path) -> None:
 
 def test_another_weight_file_is_refused(tmp_path: Path) -> None:
     path, _, _ = save_sam(tmp_path / "sam.pth")
-    saved(over_sam(path, save="trained"), tmp_path / "it.ckpt")
+    save(over_sam(path), tmp_path / "it.ckpt", trained_only=True)
     save_sam(tmp_path / "sam.pth", seed=5)
-    with pytest.raises(UserError, match=r"sam\.pth is not the file this checkpoint was trained over"):
+    with pytest.raises(UserError, match=r"sam\.pth is not the file this checkpoint was trained with"):
         from_checkpoint(tmp_path / "it.ckpt")
     (tmp_path / "sam.pth").unlink()
     with pytest.raises(UserError, match=r"sam\.pth are not a file"):
         from_checkpoint(tmp_path / "it.ckpt")
-    content = torch.load(tmp_path / "it.ckpt", weights_only=True)
     with pytest.raises(UserError, match=r"give that file as --model\.vision\.weights"):
-        toy().on_load_checkpoint(content)
+        RISCheckpointIO(toy()).load_checkpoint(tmp_path / "it.ckpt", weights_only=True)
 
 
 def test_a_whole_checkpoint_needs_no_weight_file(tmp_path: Path) -> None:
     path, _, _ = save_sam(tmp_path / "sam.pth")
     model = over_sam(path)
-    saved(model, tmp_path / "it.ckpt")
+    save(model, tmp_path / "it.ckpt", trained_only=False)
     (tmp_path / "sam.pth").unlink()
     again = from_checkpoint(tmp_path / "it.ckpt")
     assert isinstance(again.vision, SamEncoder)
@@ -550,21 +549,21 @@ def test_a_whole_checkpoint_needs_no_weight_file(tmp_path: Path) -> None:
 def test_training_resumes_from_the_trained_part(tmp_path: Path, ema: float) -> None:
     """Through Lightning, strictly, with averaged weights beside the current ones."""
     path, _, _ = save_sam(tmp_path / "sam.pth")
-    model = over_sam(path, save="trained", optim=Optim(ema=ema))
+    model = over_sam(path, optim=Optim(ema=ema))
     loader: DataLoader[Batch] = DataLoader([batch_of(model, 2, 1)], batch_size=None)
     quiet: dict[str, Any] = {
         "accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
         "enable_checkpointing": False, "default_root_dir": tmp_path,
     }  # fmt: skip
-    trainer = Trainer(max_steps=2, **quiet)
+    trainer = Trainer(max_steps=2, plugins=[RISCheckpointIO(model, trained_only=True)], **quiet)
     trainer.fit(model, loader)
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     content = torch.load(tmp_path / "half.ckpt", weights_only=True)
     frozen = "vision.image_encoder.pos_embed"
     assert frozen not in content["state_dict"]
     assert frozen not in content.get("current_model_state", {})
-    resumed = over_sam(path, save="trained", optim=Optim(ema=ema))
-    trainer = Trainer(max_steps=3, **quiet)
+    resumed = over_sam(path, optim=Optim(ema=ema))
+    trainer = Trainer(max_steps=3, plugins=[RISCheckpointIO(resumed)], **quiet)
     trainer.fit(resumed, loader, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert trainer.global_step == 3
     assert torch.equal(resumed.state_dict()[frozen], model.state_dict()[frozen])

@@ -78,7 +78,7 @@ def test_a_checkpoint_of_the_trained_part_is_put_back_over_its_file(run: Path) -
     added = {f"vision.{name}" for name in added_names(build_sam(VisionConfig(**VISION), (128, 128)))}
     for states in ("state_dict", "current_model_state"):
         assert {name for name in content[states] if name.startswith("vision.")} == added
-    assert content["riszoo"]["sources"]["vision"]["file"] == "sam.pth"
+    assert content["riszoo"]["weight_files"]["vision"]["file"] == "sam.pth"
     assert measure(run) == 0
     assert counts(run, "test") == counts(run, "validate")
     (folder,) = run.glob("test-scenes-*")
@@ -107,7 +107,7 @@ def test_another_file_is_refused_in_one_sentence(run: Path, verb: str, capsys: p
     last = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
     assert (measure(run) if verb == "test" else main(["fit", *FIT, *FEW, *last])) == 2
     said = capsys.readouterr().err
-    assert "sam.pth is not the file this checkpoint was trained over: sam.pth has sha256" in said
+    assert "sam.pth is not the file this checkpoint was trained with: sam.pth has sha256" in said
     assert len(said.strip().splitlines()) == 1
 
 

@@ -10,14 +10,13 @@ which says of each choice whether it is the paper's or assumed.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Span, Words, valid_cells
-from riszoo.encoders.base import TextConfig
 from riszoo.encoders.sam import LayerNorm2d, SamEncoder
 from riszoo.encoders.sam_decoder import FourierPositions, MaskDecoder, load_decoder, load_positions
 from riszoo.errors import UserError
@@ -25,7 +24,6 @@ from riszoo.layers import sine
 from riszoo.losses import dice, focal, majority, mean_within, shrink_mask
 from riszoo.model import RISModule
 from riszoo.models.risam.options import Align, Decoder, Enhancement, MutualAware, NoTarget, Objective, check
-from riszoo.training.checkpoints import frozen_sources, keep_trained, restore_frozen
 
 
 def conv_norm(inside: int, outside: int, kernel: int, norm: str) -> list[nn.Module]:
@@ -253,7 +251,6 @@ class RISAM(RISModule):
         fe, ma, decoder: sections 4 to 6
         objective, align: section 7
         nt: how it says that nothing is meant (section 9)
-        save: `trained` leaves out of checkpoints what the encoders' weight files give back
     """
 
     published: ClassVar[str] = "original"
@@ -268,13 +265,11 @@ class RISAM(RISModule):
         objective: Objective = Objective(),  # noqa: B008
         align: Align = Align(),  # noqa: B008
         nt: NoTarget = NoTarget(),  # noqa: B008
-        save: Literal["full", "trained"] = "full",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check(width, ma, decoder, nt)
-        text = TextConfig(**self.hparams.get("text", {}))
-        self.objective, self.align, self.nt, self.save = objective, align, nt, save
+        self.objective, self.align, self.nt = objective, align, nt
         self.levels, self.stride = [self._level(tap) for tap in fe.taps], fe.stride
         self.enhance = FeatureEnhancement(fe, [self.vision.channels[level] for level in self.levels], width)
         self.language = nn.Sequential(nn.Linear(self.text.width, width), nn.LayerNorm(width))
@@ -285,7 +280,6 @@ class RISAM(RISModule):
         self.decoder = MutualAwareMaskDecoder(decoder, width)
         self.nothing = nn.Linear(width, 1) if nt.kind == "head" else None
         self.aligned = nn.ModuleList([nn.Linear(width, width), nn.Linear(width, width)]) if align.weight else None
-        self.sources = frozen_sources(self, text)
         if decoder.weights == "sam" and isinstance(self.vision, SamEncoder) and self.vision.weight_file:
             load_decoder(self.decoder, self.vision.weight_file)
             load_positions(self.positions, self.vision.weight_file)
@@ -360,14 +354,6 @@ class RISAM(RISModule):
         target = no_target.to(says.dtype)
         cross = F.binary_cross_entropy_with_logits(says, target, reduction="none")
         return self.nt.weight * cross * torch.where(no_target, self.nt.absent, self.nt.present)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        if self.save == "trained":
-            keep_trained(checkpoint, self, self.sources)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        restore_frozen(checkpoint, self, self.sources)
 
 
 def evidence(found: dict[str, Tensor], grid: tuple[int, int]) -> dict[str, Tensor]:
