@@ -1,9 +1,12 @@
-"""Metrics for masks, or boxes, that any other code produced: a folder of PNG files, or a JSON file."""
+"""Masks that any other code predicted: read from a folder of PNG files or a JSON file of RLEs, and evaluated."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,96 +18,159 @@ from riszoo.data.masks import GroundTruth, Mask, shrink
 from riszoo.data.record import Record, Split
 from riszoo.errors import UserError
 from riszoo.metrics.counts import count
-from riszoo.metrics.external_files import MaskPrediction, trouble
 from riszoo.metrics.protocols import Protocol
 from riszoo.metrics.results import Evaluation
 from riszoo.metrics.rle import RunLengths, decode
 from riszoo.metrics.rows import NO_ANSWER, NO_HEAD, Ints, Rows
 
+NAMED_IDS = 3
+"""Sentence ids that a warning lists."""
+
+
+@dataclass(frozen=True)
+class MaskPrediction:
+    """A mask that is not decoded yet. `no_target` is the prediction of a no-target head, None without one."""
+
+    source: Path | RunLengths
+    no_target: bool | None = None
+
+
+def read_predictions(path: Path) -> dict[str, MaskPrediction]:
+    """The predictions by sentence id, from a folder of `<id>.png` files or a JSON list or dict of RLEs."""
+    if path.is_dir():
+        found = {file.stem: MaskPrediction(file) for file in sorted(path.glob("*.png"))}
+        if not found:
+            raise UserError(f"{path} holds no predictions: a mask is a file named <sentence id>.png")
+        return found
+    try:
+        content = json.loads(path.read_text())
+    except OSError:
+        raise UserError(f"{path} cannot be read: give a folder of PNG masks or a JSON file of RLEs") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is not valid JSON: give a list of {{id, segmentation}}, or a folder of PNGs") from None
+    return _from_json(content, path)
+
+
+def _from_json(content: Any, path: Path) -> dict[str, MaskPrediction]:
+    if isinstance(content, dict):
+        content = [{"id": sentence_id, "segmentation": rle} for sentence_id, rle in content.items()]
+    if not isinstance(content, list):
+        raise UserError(f"{path} is neither a list nor a dict of predictions")
+    found: dict[str, MaskPrediction] = {}
+    for i, entry in enumerate(content):
+        where = f"prediction {i} of {path}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("id"), str | int):
+            raise UserError(f"{where} has no 'id' of a sentence")
+        sentence_id = str(entry["id"])
+        if sentence_id in found:
+            raise UserError(f"{path} has two predictions for sentence '{sentence_id}'")
+        found[sentence_id] = _prediction(entry, where)
+    return found
+
+
+def _prediction(entry: Mapping[str, Any], where: str) -> MaskPrediction:
+    no_target = entry.get("no_target")
+    if no_target is not None and not isinstance(no_target, bool):
+        raise UserError(f"{where}: 'no_target' is {no_target!r}, which is neither true nor false")
+    return MaskPrediction(RunLengths.read(entry.get("segmentation"), where), no_target)
+
 
 @dataclass
-class Scored:
-    """The evaluation, and the ids of predictions that were not as expected. Missing and misfit ones count as IoU 0."""
+class ScoredPredictions:
+    """The evaluation, and the ids of sentences whose predictions have a problem."""
 
     evaluation: Evaluation
-    missing: list[str] = field(default_factory=list)
-    misfit: list[str] = field(default_factory=list)  # of another size than the image, or unreadable
-    extra: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # no prediction: IoU 0
+    unusable: list[str] = field(default_factory=list)  # another size than the image, or not readable: IoU 0
+    unexpected: list[str] = field(default_factory=list)  # no such sentence in the split: ignored
+
+    def problem_counts(self) -> dict[str, int]:
+        return {name: len(getattr(self, name)) for name in ("missing", "unusable", "unexpected")}
 
     def warnings(self) -> list[str]:
-        return trouble(
-            {
-                "have no prediction and count as IoU 0": self.missing,
-                "have a prediction that cannot be used and count as IoU 0": self.misfit,
-                "are not in the split; their predictions are ignored": self.extra,
-            }
-        )
+        """One sentence for each problem that occurs, with the first few ids."""
+        problems = {
+            "have no prediction and count as IoU 0": self.missing,
+            "have a prediction that cannot be used and count as IoU 0": self.unusable,
+            "are not in the split; their predictions are ignored": self.unexpected,
+        }
+        return [f"{len(ids)} sentences {problem}: {_first(ids)}" for problem, ids in problems.items() if ids]
 
 
-def score(found: Mapping[str, MaskPrediction], split: Split, protocols: Sequence[Protocol]) -> Scored:
-    """Every sentence of the split against the mask filed under its id.
+def _first(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:NAMED_IDS]) + (", ..." if len(ids) > NAMED_IDS else "")
 
-    The masks are ready, at the image's own size: no threshold is applied, and a protocol that compares elsewhere
-    shrinks them by nearest neighbour.
+
+def score(predictions: Mapping[str, MaskPrediction], split: Split, protocols: Sequence[Protocol]) -> ScoredPredictions:
+    """Every sentence of the split evaluated against the predicted mask with its id.
+
+    The masks are binary and at the image's own size: no threshold is applied, and a protocol that compares in
+    another frame shrinks them by nearest neighbour.
     """
-    scored = Scored(Evaluation(Rows(tuple(protocols), np.zeros((0, 0), np.int64)), []))
     samples: list[Sample] = []
-    blocks = []
-    for record, asked, places in RISDataset(split, (1, 1), "squeeze").by_image():
-        answers = [found.get(sample.sentence_id) for sample in asked]
-        masks = [_mask(answer, record.size) for answer in answers]
-        scored.missing += [sample.sentence_id for sample, answer in zip(asked, answers, strict=True) if answer is None]
-        lost = [answer is not None and mask is None for answer, mask in zip(answers, masks, strict=True)]
-        scored.misfit += [sample.sentence_id for sample, gone in zip(asked, lost, strict=True) if gone]
-        blocks.append(np.concatenate([_shared(asked, answers, masks), _counts(masks, record, places, protocols)], -1))
-        samples += asked
+    blocks: list[Ints] = []
+    missing: list[str] = []
+    unusable: list[str] = []
+    for record, group, target_indices in RISDataset(split, (1, 1), "squeeze").by_image():
+        predicted = [predictions.get(sample.sentence_id) for sample in group]
+        masks = [None if prediction is None else _decode(prediction, record.size) for prediction in predicted]
+        for sample, prediction, mask in zip(group, predicted, masks, strict=True):
+            if prediction is None:
+                missing.append(sample.sentence_id)
+            elif mask is None:
+                unusable.append(sample.sentence_id)
+        shared = _shared_columns(group, predicted, masks)
+        blocks.append(np.concatenate([shared, _counts(masks, record, target_indices, protocols)], -1))
+        samples += group
     if not samples:
         raise UserError(f"split '{split.name}' of {split.dataset} has no sentences to score")
-    scored.extra += sorted(found.keys() - {sample.sentence_id for sample in samples})
-    scored.evaluation = Evaluation(Rows.sort(protocols, np.concatenate(blocks)), samples, split.describe())
-    return scored
+    evaluation = Evaluation(Rows.sort(protocols, np.concatenate(blocks)), samples, split.describe())
+    unexpected = sorted(predictions.keys() - {sample.sentence_id for sample in samples})
+    return ScoredPredictions(evaluation, missing, unusable, unexpected)
 
 
-def _shared(samples: Sequence[Sample], answers: Sequence[MaskPrediction | None], masks: Sequence[Mask | None]) -> Ints:
-    """(n, 3): place in the split, whether nothing is meant, what a head said."""
+def _shared_columns(
+    samples: Sequence[Sample], predictions: Sequence[MaskPrediction | None], masks: Sequence[Mask | None]
+) -> Ints:
+    """(n, 3): index in the split, whether the sentence has no target, what a no-target head predicted."""
     lines = []
-    for sample, answer, mask in zip(samples, answers, masks, strict=True):
-        said = NO_HEAD if answer is None or answer.no_target is None else int(answer.no_target)
-        lines.append([sample.index, int(sample.no_target), NO_ANSWER if mask is None else said])
+    for sample, prediction, mask in zip(samples, predictions, masks, strict=True):
+        head = NO_HEAD if prediction is None or prediction.no_target is None else int(prediction.no_target)
+        lines.append([sample.index, int(sample.no_target), NO_ANSWER if mask is None else head])
     return np.array(lines, np.int64)
 
 
-def _counts(masks: Sequence[Mask | None], record: Record, places: Sequence[int], protocols: Sequence[Protocol]) -> Ints:
-    """(n, 13 a protocol): every sentence of one image at once, each target drawn once a variant."""
+def _counts(
+    masks: Sequence[Mask | None], record: Record, target_indices: Sequence[int], protocols: Sequence[Protocol]
+) -> Ints:
+    """(n, 13 a protocol): all sentences of one image together; each ground truth is drawn once."""
     empty = np.zeros(record.size, np.bool_)
     predicted = np.stack([empty if mask is None else mask for mask in masks])
-    true = {protocol.ground_truth.key: _drawn(record, places, protocol.ground_truth) for protocol in protocols}
+    true = {p.ground_truth.key: _draw(record, target_indices, p.ground_truth) for p in protocols}
     blocks = []
     for protocol in protocols:
-        frame, known = protocol.ground_truth.frame, true[protocol.ground_truth.key]
-        ready = predicted if frame is None else np.stack([shrink(mask, frame) for mask in predicted])
-        sizes = [frame or record.size] * len(masks)
-        blocks.append(count(torch.from_numpy(ready), torch.from_numpy(known), sizes, protocol.band).numpy())
+        frame = protocol.ground_truth.frame
+        resized = predicted if frame is None else np.stack([shrink(mask, frame) for mask in predicted])
+        pair = torch.from_numpy(resized), torch.from_numpy(true[protocol.ground_truth.key])
+        blocks.append(count(*pair, [frame or record.size] * len(masks), protocol.band).numpy())
     return np.concatenate(blocks, -1)
 
 
-def _drawn(record: Record, places: Sequence[int], ground_truth: GroundTruth) -> Mask:
+def _draw(record: Record, target_indices: Sequence[int], ground_truth: GroundTruth) -> Mask:
     """(n, h, w): the ground truth of each sentence."""
-    masks = {place: record.targets[place].segmentation.draw(ground_truth) for place in sorted(set(places))}
-    return np.stack([masks[place] for place in places])
+    masks = {i: record.targets[i].segmentation.draw(ground_truth) for i in sorted(set(target_indices))}
+    return np.stack([masks[i] for i in target_indices])
 
 
-def _mask(prediction: MaskPrediction | None, size: tuple[int, int]) -> Mask | None:
-    """None where there is none, it does not fit the image, or cannot be read."""
-    if prediction is None:
-        return None
+def _decode(prediction: MaskPrediction, size: tuple[int, int]) -> Mask | None:
+    """The predicted mask; None if it has another size than the image or is not readable."""
     if isinstance(prediction.source, RunLengths):
         return decode(prediction.source, size)
     try:
         with Image.open(prediction.source) as image:
             if (image.height, image.width) != size or len(image.getbands()) != 1:
                 return None
-            filled: Mask = np.asarray(image) != 0
-            return filled
+            mask: Mask = np.asarray(image) != 0
+            return mask
     except (UnidentifiedImageError, OSError, SyntaxError):
         return None

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from riszoo.data.masks import GroundTruth
 from riszoo.errors import UserError
-from riszoo.metrics.boxes import BOX_RULES, BoxRule
 
 Kernel = Literal["nearest", "bilinear", "bicubic"]
 Border = Literal["edge", "image", "zero"]
@@ -55,7 +54,7 @@ class Protocol:
     no_target    whose rules give gIoU, cIoU, N-acc, T-acc (Ref-ZOM: acc)
     ruled        oIoU, mIoU and Pr follow those rules too: a target called empty has I = 0
     nt_pixels    a model without a no-target head says "nothing" with a mask of fewer pixels
-    box          when the box around the mask counts as found
+    box_tie      how the IoU of the boxes around both masks is compared with 0.5; `>= float32`: I/(U+1e-6), in 32 bit
     inconsistent how many sentences have exactly one of mask and box right at 0.5 (IE) is reported
     full         the name under which the sentences of all splits of a run are taken together, too
     band         width of the boundary band as a share of the image's diagonal; 0: not measured
@@ -79,7 +78,7 @@ class Protocol:
     no_target: Literal["none", "rela", "gsva", "lisa", "refzom"] = "none"
     ruled: bool = False
     nt_pixels: int = 1
-    box: BoxRule = BOX_RULES["transvg"]
+    box_tie: Literal[">=", ">", ">= float32"] = ">="
     inconsistent: bool = False
     full: str | None = None
     band: float = 0.0
@@ -133,7 +132,7 @@ _MCN = Protocol(
     empty="1",
     tie=">",
     precision=_TO_95,
-    box=BOX_RULES["mcn"],
+    box_tie=">",
     inconsistent=True,
 )
 _RELA = Protocol(
@@ -165,7 +164,7 @@ PROTOCOLS = _table(
         name="polyformer",
         mirrors="PolyFormer",
         ground_truth=replace(_ONCE_480, frame=(512, 512)),
-        box=BOX_RULES["polyformer"],
+        box_tie=">= float32",
     ),
     replace(_LAVT, name="maskris", mirrors="MaskRIS with --eval_ori_size", ground_truth=_ONCE, empty="nan"),
     replace(_LAVT, name="mmdet", mirrors="mmdetection's RefSegMetric", ground_truth=_UNION),
@@ -216,7 +215,7 @@ PROTOCOLS = _table(
         mirrors="the PhraseCut evaluator",
         ground_truth=GroundTruth(engine="pillow"),
         tie=">",
-        box=BOX_RULES["mcn"],
+        box_tie=">",
         subsets="tags",
     ),
 )

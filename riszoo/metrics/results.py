@@ -21,7 +21,6 @@ from riszoo.data.masks import GroundTruth
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from riszoo.metrics.bootstrap import FIXED, fixed_point, ratio_interval
-from riszoo.metrics.boxes import BoxRule
 from riszoo.metrics.protocols import Protocol, Resampling
 from riszoo.metrics.rows import COUNTS, SHARED, Ints, Rows
 from riszoo.metrics.summary import Values, chosen_sentences, pair_iou, pooled, sentence_value, summarise
@@ -257,8 +256,6 @@ def _protocol(definition: Mapping[str, Any]) -> Protocol:
     ground_truth["frame"] = tuple(ground_truth["frame"]) if ground_truth["frame"] else None
     known["ground_truth"] = GroundTruth(**ground_truth)
     known["precision"] = tuple(known["precision"])
-    if box := known.get("box"):
-        known["box"] = BoxRule(**{**box, "first": tuple(box["first"])})
     known["resampling"] = Resampling(**known["resampling"])
     known["via"] = Resampling(**known["via"]) if known["via"] else None
     return Protocol(**known)

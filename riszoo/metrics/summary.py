@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 
-from riszoo.metrics.boxes import at_least, found
 from riszoo.metrics.protocols import Protocol
-from riszoo.metrics.rows import Bools, Floats, Ints, Rows
+from riszoo.metrics.rows import Bools, Counts, Floats, Ints, Rows
 
 Values = dict[str, float]
 
@@ -28,7 +27,7 @@ def summarise(rows: Rows, protocol: Protocol) -> Values:
     values = {"oIoU": _ratio(inside[chosen].sum(), either[chosen].sum()), "mIoU": _mean(iou)}
     passed = {t: passes(rows, t, protocol)[chosen] for t in protocol.precision}
     values |= {protocol.pass_name(t): _share(hits) for t, hits in passed.items()}
-    boxed = found(counts.predicted_box, counts.true_box, protocol.box)
+    boxed = box_passes(counts, protocol.box_tie)
     values["box@0.5"] = _share(boxed[chosen])
     if protocol.inconsistent:
         values["IE"] = _share((boxed != passes(rows, 50, protocol))[chosen])
@@ -78,6 +77,28 @@ def passes(rows: Rows, percent: int, protocol: Protocol) -> Bools:
         return iou >= threshold if protocol.tie == ">=" else iou > threshold
     inside, either = pooled(rows, protocol)
     return at_least(100 * inside, percent * either, protocol.tie)
+
+
+def at_least(part: Ints, whole: Ints, tie: str) -> Bools:
+    """An empty union never passes."""
+    reached: Bools = (part >= whole) & (whole > 0) if tie == ">=" else part > whole
+    return reached
+
+
+def box_passes(counts: Counts, tie: str) -> Bools:
+    """Whether the boxes around both masks have an IoU of 0.5. Boxes are half-open, so areas are exact."""
+    predicted, true = counts.predicted_box, counts.true_box
+    inside = _area(np.maximum(predicted[:, :2], true[:, :2]), np.minimum(predicted[:, 2:], true[:, 2:]))
+    union = _area(predicted[:, :2], predicted[:, 2:]) + _area(true[:, :2], true[:, 2:]) - inside
+    if tie == ">= float32":  # the added term is lost beside a union of 32 and more
+        reached: Bools = inside.astype(np.float32) / (union.astype(np.float32) + np.float32(1e-6)) >= np.float32(0.5)
+        return reached
+    return at_least(2 * inside, union, tie)
+
+
+def _area(low: Ints, high: Ints) -> Ints:
+    area: Ints = np.maximum(high - low, 0).prod(-1)
+    return area
 
 
 def _rejects(rows: Rows, protocol: Protocol) -> Bools:

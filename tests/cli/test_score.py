@@ -104,7 +104,7 @@ def test_missing_extra_and_wrongly_sized_masks_are_counted_and_named(
     )
     assert "1 sentences are not in the split; their predictions are ignored: stranger" in said
     stated = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert (stated["missing"], stated["misfit"], stated["extra"]) == (1, 1, 1)
+    assert (stated["missing"], stated["unusable"], stated["unexpected"]) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(

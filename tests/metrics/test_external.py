@@ -13,8 +13,7 @@ from pycocotools import mask as coco
 from riszoo.cli.score import main as score_verb
 from riszoo.data.record import Split
 from riszoo.errors import UserError
-from riszoo.metrics.external import score
-from riszoo.metrics.external_files import read_predictions
+from riszoo.metrics.external import read_predictions, score
 from riszoo.metrics.protocols import get_protocols
 from riszoo.metrics.resample import foreground
 from riszoo.metrics.results import Evaluation, read_evaluation, report
@@ -110,7 +109,7 @@ def test_missing_misfit_and_extra_predictions_are_counted_and_named(blobs: Blobs
     folder = as_pngs(masks, tmp_path)
     (folder / "s3.png").write_bytes(b"not an image")
     scored = score(read_predictions(folder), BlobSplit(blobs), get_protocols("original,refzom,lisa"))
-    assert (scored.missing, scored.misfit, scored.extra) == (["s0", nothing_meant], ["s1", "s3"], ["stranger"])
+    assert (scored.missing, scored.unusable, scored.unexpected) == (["s0", nothing_meant], ["s1", "s3"], ["stranger"])
     assert scored.warnings()[0] == f"2 sentences have no prediction and count as IoU 0: s0, {nothing_meant}"
     assert report(scored.evaluation)["unanswered_sentences"] == 4
     rows = scored.evaluation.rows
