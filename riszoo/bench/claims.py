@@ -1,44 +1,39 @@
-"""What papers say of themselves, read from benchmarks/paper.csv: numbers with their source and its caveats."""
+"""Published numbers from benchmarks/paper.csv, one claim for each method, setting and source."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from riszoo.bench.rows import read
 
-NAMES = {"P@": "Pr@", "Prec@": "Pr@"}
-LEFT_OUT = ("ablation", "OLDER", "LABEL WRONG")
-"""Notes of rows that are no headline number: parts of ablations, outdated pages, labels known to be wrong."""
-LEAST_TRUSTED = ("benchmark aggregator", "survey", "UniRef++", "Prompt-RIS")
-"""Second-hand tables, the least reliable first; what a project's own page says comes before all of them."""
+OMIT = "omit"
+"""In the column `trust`: the row is no headline number (an ablation, an outdated page, a wrong label)."""
+ABOUT = ("method", "backbone", "data", "mixed", "trust", "notes", "source")
 
 
 @dataclass
 class Claim:
-    """One line of one source: a method in one setting on one data set."""
+    """One line of one source: a method in one setting on one data set.
+
+    mixed   `yes` if trained on several data sets together
+    trust   1 (a benchmark aggregator) to 5 (the method's own paper, page or repository)
+    """
 
     method: str
     backbone: str
     data: str
+    mixed: str
+    trust: str
     notes: str
     source: str
-    values: dict[tuple[str, str], str]  # (metric, split) -> as printed
+    values: dict[tuple[str, str], str] = field(default_factory=dict)  # (metric, split) -> as printed
 
     @property
     def about(self) -> str:
         return f"{self.notes}; {self.source}"
-
-    @property
-    def mixed(self) -> bool:
-        return any(word in self.notes for word in ("mixed", "combined", "several training sets"))
-
-    @property
-    def trust(self) -> int:
-        """Greater is better."""
-        ranks = [rank for rank, word in enumerate(LEAST_TRUSTED) if word in self.about]
-        return ranks[0] if ranks else len(LEAST_TRUSTED)
 
     def value(self, metric: str, split: str) -> str:
         return self.values.get((metric, split), "-")
@@ -48,40 +43,31 @@ class Claim:
 
 
 def claims(path: Path) -> list[Claim]:
-    """Headline claims in the file's order; of several sources for the same numbers, the most trusted one."""
+    """The claims in the file's order; where sources report the same numbers, only the most trusted one."""
     found: dict[tuple[str, ...], Claim] = {}
     for row in read(path):
-        if not any(word in row["notes"] for word in LEFT_OUT):
-            about = {name: row[name] for name in ("method", "backbone", "data", "notes", "source")}
-            claim = found.setdefault(tuple(about.values()), Claim(**about, values={}))
-            claim.values[_metric(row["metric"]), row["split"]] = row["value"]
+        if row["trust"] != OMIT:
+            about: tuple[Any, ...] = tuple(row[name] for name in ABOUT)
+            claim = found.setdefault(about, Claim(*about))
+            claim.values[row["metric"], row["split"]] = row["value"]
     return _most_trusted(list(found.values()))
 
 
-def _metric(name: str) -> str:
-    for theirs, ours in NAMES.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return name
-
-
 def _most_trusted(everything: list[Claim]) -> list[Claim]:
-    """A less trusted claim keeps only what no more trusted one says of the same method, setting and metric.
-
-    A source that names no backbone speaks of the same method as one that does.
-    """
+    """Drops from each claim the metrics that a more trusted claim reports for the same method and setting."""
     kept: list[Claim] = []
-    for claim in sorted(everything, key=lambda claim: (-claim.trust, claim.backbone == "")):
-        rivals = [other for other in kept if _same(claim, other)]
-        said = {key[0] for other in rivals for key in other.values}
-        claim.values = {key: value for key, value in claim.values.items() if key[0] not in said}
+    for claim in sorted(everything, key=lambda claim: (-int(claim.trust), claim.backbone == "")):
+        covered = {metric for other in kept if _same_setting(claim, other) for metric, _ in other.values}
+        claim.values = {key: value for key, value in claim.values.items() if key[0] not in covered}
         if claim.values:
             kept.append(claim)
     return sorted(kept, key=everything.index)
 
 
-def _same(one: Claim, other: Claim) -> bool:
-    where = (one.method, one.data, one.mixed) == (other.method, other.data, other.mixed)
-    if one.trust == other.trust:  # one page that lists a method twice means two models
-        return where and one.backbone == ""
-    return where and (one.backbone in ("", other.backbone) or not other.backbone)
+def _same_setting(claim: Claim, other: Claim) -> bool:
+    """A source that names no backbone matches every backbone; a page that lists a method twice means two models."""
+    if (claim.method, claim.data, claim.mixed) != (other.method, other.data, other.mixed):
+        return False
+    if claim.trust == other.trust:
+        return claim.backbone == ""
+    return "" in (claim.backbone, other.backbone) or claim.backbone == other.backbone

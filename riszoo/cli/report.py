@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from riszoo.bench.report import write_report
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
 
@@ -12,15 +11,19 @@ from riszoo.errors import UserError
 def main(argv: list[str]) -> int:
     parser = CommandParser(prog="riszoo report", description=__doc__)
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="a test's folder, or a run's: its newest test"
+        "runs", nargs="+", type=Path, metavar="RUN", help="a test's folder, or a run's folder: its newest test"
     )
     parser.add_argument("--out", type=Path, default=Path("report.html"))
-    parser.add_argument("--split", help="with commas; every split that all runs measured when left out")
-    parser.add_argument("--count", type=int, default=36, help="sentences shown, about, over all splits")
-    parser.add_argument("--benchmarks", type=Path, default=Path("benchmarks"), help="CSV files, for plots of cost")
+    parser.add_argument("--split", help="with commas; default: every split that all runs measured")
+    parser.add_argument("--count", type=int, default=36, help="about how many sentences to show, over all splits")
+    parser.add_argument(
+        "--benchmarks", type=Path, default=Path("benchmarks"), help="folder of the CSV files, for the plots of cost"
+    )
     args = parser.parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count {args.count}: show at least 1 sentence")
+    from riszoo.bench.report import write_report
+
     splits = args.split.split(",") if args.split else None
     write_report(args.runs, args.out, splits, args.count, args.benchmarks)
     return 0

@@ -1,4 +1,4 @@
-"""The report: which sentences it shows, and the page as a browser without network shows it."""
+"""The report: which sentences it selects, and how the page behaves in a real browser without network."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import pytest
 from PIL import Image
 
 from riszoo.bench import gallery, report
+from riszoo.bench.evaluated import find_runs
 from riszoo.cli.report import main as report_verb
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from tests.support.bench_runs import make_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed: the page is not opened")
+browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
 
 @pytest.fixture(scope="module")
@@ -46,50 +47,49 @@ def content(page: Path) -> dict[str, Any]:
     return data
 
 
-# -- the choice -------------------------------------------------------------------------------------------------------
+# -- the selection ----------------------------------------------------------------------------------------------------
 
 
-def test_the_worst_the_best_and_the_disputed_are_chosen(tests: list[Path]) -> None:
-    found = gallery.find_runs(tests)
-    everything = gallery.shared_sentences(found, "val")
-    mean = {one.sample.sentence_id: np.mean(list(one.ious.values())) for one in everything}
-    apart = {one.sample.sentence_id: max(one.ious.values()) - min(one.ious.values()) for one in everything}
-    chosen = gallery.choose(found, "val", 12)
-    by_reason = {reason: [one for one in chosen if reason in one.reasons] for reason in gallery.REASONS}
-    assert max(mean[one.sample.sentence_id] for one in by_reason["worst"]) <= sorted(mean.values())[2]
-    assert min(mean[one.sample.sentence_id] for one in by_reason["best"]) >= sorted(mean.values())[-3]
-    assert min(apart[one.sample.sentence_id] for one in by_reason["disagreement"]) >= sorted(apart.values())[-3]
-    shown = {tag for one in chosen for tag in one.sample.tags}
-    assert shown == {tag for one in everything for tag in one.sample.tags}, "every kind of sentence is shown"
+def test_the_worst_the_best_and_the_most_disputed_sentences_are_selected(tests: list[Path]) -> None:
+    found = find_runs(tests)
+    everything = gallery.shared_examples(found, "val")
+    means, spreads = sorted(example.mean for example in everything), sorted(example.spread for example in everything)
+    selected = gallery.select(found, "val", 12)
+    by_reason = {reason: [example for example in selected if reason in example.reasons] for reason in gallery.REASONS}
+    assert sorted(example.mean for example in by_reason["worst"]) == means[:3]
+    assert sorted(example.mean for example in by_reason["best"]) == means[-3:]
+    assert sorted(example.spread for example in by_reason["disagreement"]) == spreads[-3:]
+    kinds = {tag for example in everything for tag in example.sample.tags}
+    assert {tag for example in selected for tag in example.sample.tags} == kinds, "every kind of sentence is shown"
 
 
 def test_runs_of_one_model_get_different_names(tests: list[Path]) -> None:
-    assert [run.name for run in gallery.find_runs([tests[0], tests[0].parent])] == ["near 1", "near 2"]
+    assert [run.name for run in find_runs([tests[0], tests[0].parent])] == ["near 1", "near 2"]
 
 
-def test_a_wrong_folder_and_a_split_not_shared_are_told(tests: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no test"):
+def test_a_folder_without_a_test_and_an_unshared_split_are_errors(tests: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="contains no test"):
         report_verb([str(tmp_path)])
     with pytest.raises(UserError, match="not every run measured split 'testB'; common are general, val"):
         report_verb([str(tests[0]), "--split", "testB"])
 
 
-def test_a_lost_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
     test = make_run(tmp_path)
     (test.parent / "checkpoints" / "best.ckpt").unlink()
-    with pytest.raises(UserError, match=r"checkpoint of .* is gone"):
+    with pytest.raises(UserError, match=r"checkpoint of .* is missing"):
         report_verb([str(test), "--out", str(tmp_path / "report.html")])
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_stands_alone_and_is_small(page: Path) -> None:
+def test_the_page_needs_no_other_file_and_is_small(page: Path) -> None:
     text = page.read_text()
     assert len(text) < 10e6
     assert not re.findall(r'(?:src|href)="(?!data:)', text)
     assert "http" not in re.sub(r"http://www.w3.org/\S+|data:[^\"]*", "", text)
-    assert "[[" not in text.partition('id="data"')[0]
+    assert "{{" not in text
 
 
 def test_each_sentence_has_image_ground_truth_and_every_models_mask_and_evidence(page: Path) -> None:
@@ -102,18 +102,18 @@ def test_each_sentence_has_image_ground_truth_and_every_models_mask_and_evidence
         assert item["evidence"]["near"][0][0] == "salience"
 
 
-def test_a_sentence_cannot_break_out_of_the_page(tests: list[Path], tmp_path: Path) -> None:
+def test_a_sentence_cannot_inject_html(tests: list[Path], tmp_path: Path) -> None:
     copy = tmp_path / tests[0].parent.name
     shutil.copytree(tests[0].parent, copy)
     table = copy / tests[0].name / "sentences-val.csv"
     lines = table.read_text().splitlines()
     cells = lines[1].split(",")
-    cells[5] = "</script><script>alert(1)</script>[[TITLE]]"
+    cells[5] = "</script><script>alert(1)</script>{{ models }}"
     write_atomically(table, "\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
     out = tmp_path / "report.html"
     report.write_report([copy / tests[0].name], out, ["val"], count=200, benchmarks=tmp_path)
     assert "<script>alert" not in out.read_text()
-    assert any(item["text"] == "</script><script>alert(1)</script>[[TITLE]]" for item in content(out)["items"])
+    assert any(item["text"] == "</script><script>alert(1)</script>{{ models }}" for item in content(out)["items"])
 
 
 # -- in a browser -----------------------------------------------------------------------------------------------------
@@ -135,14 +135,14 @@ def shown(document: str, id: str) -> str:
 
 
 @browser
-@pytest.mark.parametrize("why", ["worst", "disagreement"])
-def test_a_filter_shows_its_sentences_in_order(page: Path, why: str) -> None:
+@pytest.mark.parametrize("reason", ["worst", "disagreement"])
+def test_a_filter_shows_its_sentences_in_order(page: Path, reason: str) -> None:
     def rank(item: dict[str, Any]) -> float:
         ious = list(item["iou"].values())
-        return sum(ious) if why == "worst" else min(ious) - max(ious)
+        return sum(ious) if reason == "worst" else min(ious) - max(ious)
 
-    wanted = sorted((item for item in content(page)["items"] if why in item["why"]), key=rank)
-    document = open_page(page, {"why": why, "i": 1}, "--dump-dom")
+    wanted = sorted((item for item in content(page)["items"] if reason in item["reasons"]), key=rank)
+    document = open_page(page, {"reason": reason, "i": 1}, "--dump-dom")
     assert shown(document, "sentence") == wanted[1]["text"]
     assert shown(document, "count") == f"2 of {len(wanted)}"
     for name, iou in wanted[1]["iou"].items():
@@ -150,7 +150,7 @@ def test_a_filter_shows_its_sentences_in_order(page: Path, why: str) -> None:
 
 
 @browser
-def test_kind_and_split_narrow_the_choice(page: Path) -> None:
+def test_kind_and_split_filter_the_sentences(page: Path) -> None:
     items = [i for i in content(page)["items"] if "place" in i["types"] and i["split"] == "val"]
     document = open_page(page, {"type": "place", "split": "val"}, "--dump-dom")
     assert shown(document, "count") == f"1 of {len(items)}"
@@ -159,31 +159,31 @@ def test_kind_and_split_narrow_the_choice(page: Path) -> None:
 
 @browser
 @pytest.mark.parametrize(
-    ("keys", "reason", "split", "place"),
+    ("keys", "reason", "split", "position"),
     [
         (["ArrowRight", "j", "k"], None, None, 2),
         (["ArrowLeft", "2", "j"], "worst", None, 2),
         (["j", "s", "s"], None, 1, 1),
     ],
-    ids=["two on and one back", "the worst, one on", "the second split"],
+    ids=["two forward and one back", "the worst, one forward", "the second split"],
 )
-def test_keys_walk_through_the_gallery(
-    page: Path, keys: list[str], reason: str | None, split: int | None, place: int
+def test_keys_move_through_the_gallery(
+    page: Path, keys: list[str], reason: str | None, split: int | None, position: int
 ) -> None:
     data = content(page)
     pressed = page.with_name("keys.html")
     script = f"for (const key of {keys}) dispatchEvent(new KeyboardEvent('keydown', {{ key }}));"
     pressed.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
-    items = [item for item in data["items"] if reason is None or reason in item["why"]]
+    items = [item for item in data["items"] if reason is None or reason in item["reasons"]]
     if split is not None:
         items = [item for item in items if item["split"] == data["splits"][split]]
-    assert shown(open_page(pressed, {}, "--dump-dom"), "count") == f"{place} of {len(items)}"
+    assert shown(open_page(pressed, {}, "--dump-dom"), "count") == f"{position} of {len(items)}"
 
 
 @browser
 @pytest.mark.parametrize(("width", "scheme"), [(500, 1), (500, 0), (1280, 1), (1280, 0)])
-def test_it_fits_phone_and_desk_in_light_and_dark(page: Path, tmp_path: Path, width: int, scheme: int) -> None:
-    """Nothing is wider than the window, and the page follows the reader's setting."""
+def test_the_page_fits_phone_and_desktop_in_light_and_dark(page: Path, tmp_path: Path, width: int, scheme: int) -> None:
+    """No element is wider than the window, and the colours follow the reader's setting."""
     probe = page.with_name("probe.html")
     script = "<script>document.title = `${document.documentElement.scrollWidth} of ${innerWidth}`</script></body>"
     probe.write_text(page.read_text().replace("</body>", script))
@@ -192,6 +192,6 @@ def test_it_fits_phone_and_desk_in_light_and_dark(page: Path, tmp_path: Path, wi
     assert found
     assert int(found[1]) <= int(found[2])
     image = tmp_path / "page.png"
-    open_page(page, {"why": "best"}, *flags, f"--screenshot={image}")
+    open_page(page, {"reason": "best"}, *flags, f"--screenshot={image}")
     corner = np.asarray(Image.open(image).convert("L"))[2, 2]
     assert (corner > 200) == (scheme == 1)

@@ -1,0 +1,91 @@
+"""Run folders with a test in them, as the report compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from riszoo import recipes
+from riszoo.bench.rows import circumstances, read
+from riszoo.build import instantiate
+from riszoo.data.datamodule import RISData
+from riszoo.errors import UserError
+from riszoo.metrics.results import Evaluation, read_evaluation, read_metrics
+from riszoo.metrics.summary import sentence_value
+from riszoo.training import runs
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """A test's folder and the name that the report shows."""
+
+    name: str
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that the test names, or the best checkpoint of the run that contains the test."""
+        named = (circumstances(self.folder)["checkpoint"] or {}).get("path")
+        candidates = [Path(str(named))] * bool(named) + [runs.checkpoint(self.folder.parent)]
+        found = next((path for path in candidates if path.is_file()), None)
+        if found is None:
+            raise UserError(f"the checkpoint of {self.folder} is missing: restore {named} to draw its masks")
+        return found
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits measured with their own sentences, without a control."""
+        splits = read_metrics(self.folder)["splits"]
+        return [name for name, entry in splits.items() if entry["chosen"].get("control", "none") == "none"]
+
+    def metrics(self, split: str) -> dict[str, Any]:
+        """The split's entry of metrics.json."""
+        entry: dict[str, Any] = read_metrics(self.folder)["splits"][split]
+        return entry
+
+    def evaluation(self, split: str) -> Evaluation:
+        return read_evaluation(self.folder, split)
+
+    def data(self) -> RISData:
+        """The data module with the run's own configuration."""
+        config = self.folder.parent / "config.yaml"
+        if config.is_file():
+            section = recipes.read_yaml(config)["data"]
+        else:
+            card = runs.card(self.folder.parent) or {}
+            section = recipes.resolve(str(card.get("model")), str(card.get("data")), str(card.get("scale")))["data"]
+        return instantiate(RISData, section)  # type: ignore[type-abstract]
+
+    def curve(self, column: str) -> list[tuple[float, float]]:
+        """(step, value) logged during training, without the final validation, which uses other images."""
+        steps = (runs.card(self.folder.parent) or {}).get("training", {}).get("steps", float("inf"))
+        points = [(float(row["step"]), row.get(column)) for row in read(self.folder.parent / "metrics.csv")]
+        return [(step, float(value)) for step, value in points if value and step < steps]
+
+
+def find_runs(paths: Sequence[Path]) -> list[EvaluatedRun]:
+    """One run for each path; runs of the same model get numbers."""
+    found = [find_run(path) for path in paths]
+    names = [run.name for run in found]
+    return [
+        EvaluatedRun(name if names.count(name) == 1 else f"{name} {names[: index + 1].count(name)}", run.folder)
+        for index, (name, run) in enumerate(zip(names, found, strict=True))
+    ]
+
+
+def find_run(path: Path) -> EvaluatedRun:
+    """A test's folder, or the newest test of a run's folder; named by its model."""
+    tests = [path / "metrics.json"] if (path / "metrics.json").is_file() else sorted(path.glob("test-*/metrics.json"))
+    if not tests:
+        raise UserError(f"{path} contains no test: name a folder with metrics.json, or test the run first")
+    folder = tests[-1].parent
+    return EvaluatedRun(str((runs.card(folder.parent) or {}).get("model", folder.parent.name)), folder)
+
+
+def sentence_ious(result: Evaluation) -> list[float]:
+    """Each sentence's IoU under the first protocol; 1 or 0 for sentences without a target."""
+    return [float(value) for value in np.nan_to_num(sentence_value(result.rows, result.rows.protocols[0]))]

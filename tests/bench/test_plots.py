@@ -1,0 +1,75 @@
+"""Plots: which ones the rows allow, and that a drawn file keeps the data it shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from riszoo.bench import plots, rows
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROW = {
+    **{"data": "scenes", "model": "lts", "scale": "tiny", "trained": "scenes", "split": "val"},
+    **{"protocol": "original", "control": "none"},
+}
+
+
+def test_the_committed_plots_show_the_committed_rows() -> None:
+    assert plots.write_plots(BENCHMARKS, write=False) == [], "run `riszoo tables`"
+
+
+def test_plots_are_drawn_for_measured_rows(tmp_path: Path) -> None:
+    rows.upsert(tmp_path, rows.ACCURACY, [ROW | {"seed": seed, "mIoU": 40.0 + seed} for seed in range(3)])
+    rows.upsert(tmp_path, rows.TYPES, [ROW | {"seed": 0, "type": kind, "mIoU": 40.0} for kind in ("place", "ordinal")])
+    assert set(plots.all_plots(tmp_path)) == {"scenes-types"}, "without a speed, cost is not plotted"
+    rows.upsert(tmp_path, rows.SPEED, [ROW | {"device": "cpu", "gflop_1_sentence": 0.3, "ms_1_sentence": 12.0}])
+    found = plots.all_plots(tmp_path)
+    assert set(found) == {"scenes-types", "scenes-gflop", "scenes-ms"}
+    assert isinstance(found["scenes-ms"], plots.Scatter)
+    assert found["scenes-ms"].points == {"lts (tiny)": (12.0, 41.0)}, "the mean over seeds"
+    written = plots.write_plots(tmp_path)
+    assert {path.stem for path in written} == set(found)
+    assert plots.write_plots(tmp_path) == [], "unchanged data is not drawn again"
+    rows.upsert(tmp_path, rows.SPEED, [ROW | {"device": "cpu", "gflop_1_sentence": 0.3, "ms_1_sentence": 13.0}])
+    assert [path.stem for path in plots.write_plots(tmp_path, write=False)] == ["scenes-ms"]
+
+
+ALL = [
+    plots.Scatter("a scatter <b>", "x", "y", {"a<b&": (1.0, 2.0), "near": (1.1, 2.0)}),
+    plots.Curves("a curve", "step", "loss", {"a": [(0.0, 1.0), (1.0, 0.5)]}),
+    plots.Bars("bars", "", "mIoU", {"one": {"a": 3.0, "b": 4.0}, "two": {"b": 5.0}}),
+]
+
+
+@pytest.mark.parametrize("plot", ALL, ids=lambda plot: type(plot).__name__)
+def test_a_drawn_plot_keeps_its_data_and_its_names(plot: plots.Plot, tmp_path: Path) -> None:
+    file = tmp_path / "plot.svg"
+    file.write_text(plot.svg())
+    assert plots.stored_data(file) == plot.data()
+    texts = {element.text for element in ElementTree.parse(file).iter() if element.tag.endswith("}text")}
+    assert plot.title in texts
+    assert {"a<b&", "near"} <= texts or not isinstance(plot, plots.Scatter)
+    assert "prefers-color-scheme:dark" in file.read_text()
+    assert plot.svg() == file.read_text(), "equal data gives equal files"
+
+
+def test_a_missing_or_foreign_file_has_no_data(tmp_path: Path) -> None:
+    assert plots.stored_data(tmp_path / "missing.svg") is None
+    for text in ("", "<svg/>", "no XML"):
+        (tmp_path / "foreign.svg").write_text(text)
+        assert plots.stored_data(tmp_path / "foreign.svg") is None
+
+
+def test_a_histogram_counts_every_sentence_once() -> None:
+    plot = plots.histogram("h", {"a": [0.0, 0.05, 0.5, 1.0]})
+    heights = {group: values["a"] for group, values in plot.groups.items() if values["a"]}
+    assert heights == {"0": 50.0, "50": 25.0, "90": 25.0}
+
+
+def test_matplotlib_is_imported_only_to_draw() -> None:
+    code = "import sys, riszoo.bench.plots, riszoo.bench.tables; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
