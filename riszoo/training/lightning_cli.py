@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 from jsonargparse import ArgumentError, Namespace
@@ -242,8 +242,8 @@ def options_of(section: str, class_path: str) -> Iterator[str]:
         if issubclass(base, RISModule | RISData) and "__init__" in vars(base):
             for option, kind in get_type_hints(base.__init__).items():
                 yield f"--{section}.{option}"
-                if is_dataclass(kind):
-                    yield from (f"--{section}.{option}.{inner.name}" for inner in fields(kind))
+                for group in filter(is_dataclass, (kind, *get_args(kind))):
+                    yield from (f"--{section}.{option}.{inner.name}" for inner in fields(group))
 
 
 ONE_KIND = r"Expected (.*?)\. Got value: (\S+)"

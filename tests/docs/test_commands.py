@@ -1,0 +1,173 @@
+"""Every command and option that README and docs show is accepted by the real command line."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import textwrap
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch.cli import LightningArgumentParser
+
+from riszoo import recipes
+from riszoo.cli import data
+from riszoo.cli.main import LIGHTNING, VERBS, dispatch, help_text, main
+from riszoo.cli.parser import CommandParser
+from riszoo.cli.request import ALIASES, Request
+from riszoo.training.lightning_cli import RISCLI, options_of
+from tests.support import pages
+from tests.support.pages import Command
+
+RUN_VERBS = [name for name, verb in VERBS.items() if verb.module == LIGHTNING]
+SHOWN = [command for page in pages.PAGES for command in pages.commands(page)]
+INVENTED = {"NAME": "lts", "MODEL": "lts", "SEED": "0", "N": "1", "mine": "lts", "shy": "lts"}
+"""Words that stand for a reader's own, each with one that riszoo accepts."""
+OTHER_PROGRAMS = {"--eval_ori_size"}
+"""Options of other projects that a page names."""
+
+
+class Parsed(BaseException):
+    """Raised in place of running a command whose options were accepted; carries the parser."""
+
+
+class OnlyParser(RISCLI):
+    """The command line of fit, validate, test and predict, which stops before anything is built."""
+
+    def before_instantiate_classes(self) -> None:
+        raise Parsed(self.parser)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of every model on every data set, as far as the command line reads one."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    for model, dataset in product(recipes.names("models"), recipes.names("data")):
+        folder = root / "runs" / f"{model}-{dataset}"
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints" / "best.ckpt").touch()
+        (folder / "run.json").write_text(json.dumps({"model": model, "data": dataset}))
+    return root
+
+
+@cache
+def run_parser() -> LightningArgumentParser:
+    """The parser of fit, validate, test and predict."""
+    with pytest.raises(Parsed) as stopped:
+        OnlyParser(Request.read("fit", ["--model", "lts"]))
+    parser: LightningArgumentParser = stopped.value.args[0]
+    return parser
+
+
+def parser_of(words: list[str]) -> CommandParser:
+    """The argument parser of a verb that is not a run."""
+
+    def stop(parser: CommandParser, *_: Any) -> None:
+        raise Parsed(parser)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CommandParser, "parse_args", stop)
+        with pytest.raises(Parsed) as stopped:
+            dispatch(words)
+    parser: CommandParser = stopped.value.args[0]
+    return parser
+
+
+def accept(verb: str, words: list[str], *, whole: bool) -> None:
+    """Parse a command with the parser that its verb uses, and go no further."""
+    if verb in RUN_VERBS:
+        request = Request.read(verb, words if "--model" in words else ["--model", "lts", *words])
+        run_parser().parse_args(request.argv)
+        return
+    parser = parser_of([verb, *words])
+    for action in parser._actions:
+        action.required = action.required and whole
+    parser.parse_args(words[1:] if verb == "data" else words)
+
+
+@cache
+def known_options() -> set[str]:
+    """Every option of every verb, and those of every model and data set."""
+    parsers = [parser_of([verb]) for verb in VERBS if verb not in [*RUN_VERBS, "data", "list"]]
+    parsers += [parser_of(["data", verb]) for verb in data.VERBS]
+    parsers += run_parser()._subcommands_action._name_parser_map.values()
+    known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
+    for kind, recipe in recipes.listing():
+        known |= set(options_of({"models": "model"}.get(kind, kind), recipe.content["class_path"]))
+    return known | set(ALIASES) | {"--help-all", "--version"}
+
+
+@pytest.mark.parametrize("command", SHOWN, ids=str)
+def test_a_command_is_accepted(command: Command, checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkpoints)
+    verb, *words = [INVENTED.get(word, word) for word in command.words]
+    assert verb in VERBS
+    if words:
+        accept(verb, words, whole=command.whole)
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name_of)
+def test_an_option_in_running_text_exists(page: Path) -> None:
+    missing = [f"{where} {option}" for where, option in pages.options(page) if not exists(option)]
+    assert not missing
+
+
+def exists(option: str) -> bool:
+    """Whether a verb has the option; encoders take any name below `options`."""
+    return option in known_options() | OTHER_PROGRAMS or ".options." in option
+
+
+def test_the_help_shows_options_and_commands_that_exist(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkpoints)
+    assert [option for option in pages.option_names(help_text()) if not exists(option)] == []
+    for known in VERBS.values():
+        verb, *words = pages.command_words(known.example)
+        if words:
+            accept(verb, words, whole=True)
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name_of)
+def test_a_make_target_exists(page: Path) -> None:
+    targets = set(re.findall(r"^(\w+):", (pages.ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^(?:make |.*`make )(\w+)", page.read_text(), re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name_of)
+def test_a_link_leads_to_a_file(page: Path) -> None:
+    assert [link for link in pages.links(page) if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name_of)
+def test_python_examples_import_what_exists(page: Path) -> None:
+    for block in pages.blocks(page.read_text()):
+        if block.language != "python":
+            continue
+        for node in ast.walk(ast.parse(textwrap.dedent(block.text))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("riszoo."):
+                module = importlib.import_module(str(node.module))
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list"],
+        ["--help"],
+        ["fit", "--help"],
+        ["--version"],
+        ["info", "lts"],
+        ["data", "show", "scenes", "--split", "val", "--count", "2"],
+        ["bench", "--dry-run"],
+        ["bench", "--controlled", "--dry-run"],
+        ["tables", "--check", "--out", str(pages.ROOT / "benchmarks")],
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_needs_nothing_runs(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    assert "Traceback" not in capsys.readouterr().err
