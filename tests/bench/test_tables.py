@@ -88,7 +88,7 @@ def test_a_measured_number_stands_with_its_interval_and_the_language_gap(folder:
     text = tables.Results.read(folder).table("scenes")
     assert re.fullmatch(rf"{value:.2f} \[[\d.]+, [\d.]+\]", line(text, "mIoU", "lts")[1])
     assert line(text, "mIoU", "lts")[2] == tables.DASH
-    gap = line(text, "Does it read the sentence?", "lts")
+    gap = line(text, "Language gap", "lts")
     assert float(gap[4]) == pytest.approx(float(gap[1]) - float(gap[2]), abs=0.011)
     assert gap[3] == tables.DASH
     assert "claimed" not in text
@@ -100,7 +100,7 @@ def test_the_training_of_each_model_is_told(folder: Path) -> None:
         minutes = 7 + 2 * int(row["seed"])
         told = {"training_sentences": "96000", "training_seconds": str(60 * minutes), "weights": row["seed"]}
         rows.upsert(folder, rows.ACCURACY, [row | told])
-    assert line(tables.Results.read(folder).table("scenes"), "What the training took", "lts")[1:4] == [
+    assert line(tables.Results.read(folder).table("scenes"), "Training cost", "lts")[1:4] == [
         "96,000",
         "8.0",
         "2",
@@ -116,7 +116,7 @@ def test_seeds_give_mean_and_spread(folder: Path) -> None:
 def test_images_seen_in_training_are_marked(folder: Path) -> None:
     measure(folder, seen=2)
     text = tables.Results.read(folder).table("scenes")
-    assert line(text, "mIoU", "lts")[1].endswith(tables.SEEN)
+    assert line(text, "mIoU", "lts")[1].endswith(tables.LEAKED)
     assert "trained on images of this split" in text
 
 
@@ -152,12 +152,12 @@ def test_other_scales_and_protocols_have_lines_of_their_own(folder: Path) -> Non
 
 def test_the_language_gap_of_another_scale_is_its_own(folder: Path) -> None:
     measure(folder)
-    before = line(tables.Results.read(folder).table("scenes"), "Does it read the sentence?", "lts")
+    before = line(tables.Results.read(folder).table("scenes"), "Language gap", "lts")
     accuracy = rows.read(folder / "accuracy.csv")
     rows.upsert(folder, rows.ACCURACY, [row | {"scale": "controlled", "mIoU": "10.0"} for row in accuracy])
     text = tables.Results.read(folder).table("scenes")
-    assert line(text, "Does it read the sentence?", "lts") == before
-    other = text.partition("**Does it read the sentence?**")[2]
+    assert line(text, "Language gap", "lts") == before
+    other = text.partition("**Language gap**")[2]
     assert "| **lts** (scale controlled) | 10.00 | 10.00 | - | 0.00 |" in other
 
 
