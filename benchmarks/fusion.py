@@ -23,7 +23,8 @@ from riszoo import recipes
 from riszoo.batch import Features, Tokens, Words
 from riszoo.build import instantiate
 from riszoo.model import RISModule
-from riszoo.models.vipa.model import VIPA, Veg, VisualExpressionGenerator
+from riszoo.models.vipa.expression import Veg, VisualExpressionGenerator
+from riszoo.models.vipa.model import VIPA
 
 BERT = 30522
 SENTENCES = 7
@@ -51,10 +52,10 @@ class Bare(nn.Module):
 
     def forward(self, images: Tensor, valid: Tensor, index: Tensor, tokens: Tokens) -> Tensor:
         model = self.model
-        seen = model.encode_image(images, valid).per_sentence(index)
+        visual = model.encode_image(images, valid).per_sentence(index)
         words = model.encode_text(tokens).states.mean()
         cells = torch.ones(len(index), 1, dtype=torch.bool, device=images.device)
-        logits: Tensor = model.decoder(seen.maps, cells, words, cells)
+        logits: Tensor = model.decoder(visual.maps, cells, words, cells)
         return logits + words
 
 
@@ -92,7 +93,7 @@ def seconds(model: nn.Module, sentences: int) -> float:
 
 def generator(ratio: float | Literal["adaptive"]) -> VisualExpressionGenerator:
     """The paper's, on Swin-B's coarsest map and BERT-base's words."""
-    return VisualExpressionGenerator(Veg(ratio=ratio), 1024, 768, 21, 512, 8).train()
+    return VisualExpressionGenerator(Veg(ratio=ratio), channels=1024, words=768, length=21, width=512, heads=8).train()
 
 
 def express(veg: VisualExpressionGenerator, whole: bool) -> float:
@@ -103,9 +104,9 @@ def express(veg: VisualExpressionGenerator, whole: bool) -> float:
     cues, tokens = torch.randn(8, 21, 512, requires_grad=True), torch.randn(8, 225, 512, requires_grad=True)
     start = time.process_time()
     if whole:
-        veg(grid, words, cells).states.sum().backward()
+        veg(grid, words, words, cells).states.sum().backward()
     else:
-        veg.aggregate(veg.retrieve(cues, tokens, cells, words), tokens).sum().backward()
+        veg.step1.retrieve(cues, tokens, words, cells).states.sum().backward()
     return time.process_time() - start
 
 

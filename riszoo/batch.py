@@ -19,6 +19,8 @@ from typing_extensions import Self
 GeometryKind = Literal["squeeze", "letterbox", "pad"]
 Span = tuple[str, int, int]
 """A word of the sentence and the half-open range of its tokens."""
+TokenRow = tuple[list[int], list[Span]]
+"""The token ids of one sentence, without padding, and its words."""
 
 
 class Movable:
@@ -109,6 +111,17 @@ class Tokens(Movable):
     mask: Tensor  # (N, L) bool
     spans: list[list[Span]]
 
+    @classmethod
+    def from_rows(cls, rows: list[TokenRow], width: int | None, pad: int) -> Tokens:
+        """Rows padded to `width` tokens, or to the longest row."""
+        lengths = torch.tensor([len(ids) for ids, _ in rows])
+        width = width or int(lengths.max())
+        ids = torch.full((len(rows), width), pad, dtype=torch.int64)
+        for index, (row, _) in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+        mask = torch.arange(width) < lengths[:, None]  # (N, L)
+        return cls(ids, mask, [spans for _, spans in rows])
+
 
 @dataclass
 class Words(Movable):
@@ -118,6 +131,17 @@ class Words(Movable):
     mask: Tensor  # (N, L) bool
     global_index: Tensor | None  # (N,) int64
     spans: list[list[Span]]
+
+    @classmethod
+    def from_states(cls, states: Tensor, tokens: Tokens, global_index: Tensor | None) -> Words:
+        """The states of `tokens`, zero at pad tokens."""
+        states = states.masked_fill(~tokens.mask[..., None], 0)
+        return cls(states, tokens.mask, global_index, tokens.spans)
+
+    def with_states(self, states: Tensor) -> Words:
+        """The same words with other states, zero at pad tokens."""
+        states = states.masked_fill(~self.mask[..., None], 0)
+        return Words(states, self.mask, self.global_index, self.spans)
 
 
 @dataclass

@@ -20,8 +20,8 @@ def to_tokens(grid: Tensor) -> Tensor:
     return grid.flatten(2).transpose(1, 2)
 
 
-def to_grid(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, hw, C) -> (N, C, h, w)"""
+def to_grid(tokens: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(N, hw, C) -> (N, C, h, w), where `size` is (h, w)"""
     return tokens.transpose(1, 2).reshape(len(tokens), -1, *size)
 
 

@@ -109,11 +109,15 @@ class VisionEncoder(Encoder, ABC):
 
 
 class TextEncoder(Encoder, ABC):
-    """A text encoder. `tokenize` runs on the CPU; padding never changes the state of a real token."""
+    """A text encoder. `tokenize` runs on the CPU; padding never changes the state of a real token.
+
+    num_layers  how many layers `run_layer` can run one by one; 0 where the encoder has none
+    """
 
     width: int
     length: int
     fixed_length: bool
+    num_layers: int = 0
 
     @abstractmethod
     def tokenize(self, texts: list[str]) -> Tokens:
@@ -121,3 +125,15 @@ class TextEncoder(Encoder, ABC):
 
     @abstractmethod
     def forward(self, tokens: Tokens) -> Words: ...
+
+    def freeze_embeddings(self) -> None:
+        """Exclude the embeddings from training."""
+        raise UserError(f"{type(self).__name__} has no embeddings that can be frozen: leave frozen_embeddings out")
+
+    def split_layers(self, first: int, later: int) -> None:
+        """End `forward` after the `first` layers, keep the `later` ones that follow for `run_layer`, drop the rest."""
+        raise NotImplementedError
+
+    def run_layer(self, index: int, states: Tensor, mask: Tensor) -> Tensor:
+        """Run one of the later layers on states (N, L, C) with the valid tokens `mask` (N, L)."""
+        raise NotImplementedError

@@ -1,4 +1,7 @@
-"""Any transformers encoder of text: of the hub or a folder with its own tokenizer, or built from numbers over words."""
+"""Any text encoder of transformers: from the hub or a folder with its own tokenizer, or built from numbers over words.
+
+N sentences   L tokens   C width of a state
+"""
 
 from __future__ import annotations
 
@@ -7,29 +10,29 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from riszoo.batch import Span, Tokens, Words
+from riszoo.batch import Span, TokenRow, Tokens, Words
 from riszoo.encoders.base import TextConfig, TextEncoder
-from riszoo.encoders.text import PAD, UNKNOWN, Row, at_least, check_options, padded, valid_only, words_of
-from riszoo.encoders.vocabulary import Vocabulary, located, split
+from riszoo.encoders.options import check_options, checked_length, required_vocabulary
+from riszoo.encoders.vocabulary import PAD, UNKNOWN, Vocabulary, split, split_with_ranges
 from riszoo.encoders.weights import first_line, may_download
 from riszoo.errors import UserError
 
-READY = frozenset(
+TAKES_FULL_MASK = frozenset(
     {"albert", "bert", "clip_text_model", "distilbert", "electra", "mobilebert", "roberta", "t5", "xlm-roberta"}
 )
-"""Types that take the mask of who sees whom ready made. Given the padding alone, transformers first asks the device
-whether there is any, so as to leave the mask out, and every step waits for the answer."""
+"""Model types that accept a full attention mask. Given the padding mask alone, transformers first reads from the device
+whether anything is padded, in order to drop the mask, and every step waits for that value."""
 
 
 class Tokenizer(Protocol):
-    """Sentences as rows of ids with special tokens, and which tokens each word became."""
+    """Sentences as rows of ids with special tokens, and the tokens of each word."""
 
     pad: int
     global_first: bool
 
-    def rows(self, texts: list[str], length: int, keep_sep: bool) -> list[Row]: ...
+    def rows(self, texts: list[str], length: int, keep_sep: bool) -> list[TokenRow]: ...
 
 
 class WordTokenizer:
@@ -42,23 +45,23 @@ class WordTokenizer:
     def __init__(self, words: list[str]) -> None:
         self.vocabulary = Vocabulary(self.RESERVED, words)
 
-    def rows(self, texts: list[str], length: int, keep_sep: bool) -> list[Row]:
+    def rows(self, texts: list[str], length: int, keep_sep: bool) -> list[TokenRow]:
         return [self._row(split(text)[: length - 1 - keep_sep], length) for text in texts]
 
-    def _row(self, words: list[str], length: int) -> Row:
+    def _row(self, words: list[str], length: int) -> TokenRow:
         ids = [self.vocabulary[word] for word in ("[CLS]", *words, "[SEP]")][:length]
-        return ids, [(word, place, place + 1) for place, word in enumerate(words, 1)]
+        return ids, [(word, index, index + 1) for index, word in enumerate(words, 1)]
 
 
-class OwnTokenizer:
-    """A hub model's own tokenizer; the words are found again by where they stand in the sentence."""
+class HubTokenizer:
+    """The tokenizer that belongs to a hub model; words are matched to its tokens by their character ranges."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.pad: int = tokenizer.pad_token_id or 0
         self.global_first = tokenizer.cls_token_id is not None
 
-    def rows(self, texts: list[str], length: int, keep_sep: bool) -> list[Row]:
+    def rows(self, texts: list[str], length: int, keep_sep: bool) -> list[TokenRow]:
         encoded = self.tokenizer(
             texts,
             truncation=keep_sep,
@@ -66,25 +69,25 @@ class OwnTokenizer:
             return_offsets_mapping=True,
             verbose=False,
         )
-        pairs = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        return [(ids[:length], _spans(text, places[:length])) for text, ids, places in pairs]
+        triples = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return [(ids[:length], word_spans(text, offsets[:length])) for text, ids, offsets in triples]
 
 
-def _spans(text: str, places: list[tuple[int, int]]) -> list[Span]:
+def word_spans(text: str, offsets: list[tuple[int, int]]) -> list[Span]:
     """Each word with the half-open range of the tokens that cover any of its characters."""
     spans = []
-    for word, start, end in located(text):
-        covering = [token for token, (low, high) in enumerate(places) if low < end and start < high]
+    for word, start, end in split_with_ranges(text):
+        covering = [token for token, (low, high) in enumerate(offsets) if low < end and start < high]
         if covering:
             spans.append((word, covering[0], covering[-1] + 1))
     return spans
 
 
 class TransformerText(TextEncoder):
-    """The last states of a transformers text encoder without pooler.
+    """The last hidden states of a transformers text encoder, without its pooler.
 
-    The global token is the first ([CLS]) of a model that reads both ways, and the last valid one (end of text) of
-    CLIP, which reads forward only. `keep_sep=False` cuts long sentences as LAVT did, at the right, [SEP] included.
+    The global token is the first ([CLS]) of a bidirectional model, and the last valid one (end of text) of CLIP, whose
+    attention is causal. `keep_sep=False` cuts long sentences on the right, [SEP] included, as LAVT did.
     """
 
     def __init__(
@@ -94,73 +97,82 @@ class TransformerText(TextEncoder):
         self.model, self.tokenizer = model, tokenizer
         self.length, self.fixed_length, self.keep_sep = length, fixed_length, keep_sep
         self.width = model.config.hidden_size
-        self.reads_forward = model.config.model_type == "clip_text_model"
-        self.ready = model.config.model_type in READY and model.config._attn_implementation == "sdpa"
+        self.causal = model.config.model_type == "clip_text_model"
+        self.full_mask = model.config.model_type in TAKES_FULL_MASK and model.config._attn_implementation == "sdpa"
+        layers = getattr(getattr(model, "encoder", None), "layer", None)  # BERT and models built like it
+        self.num_layers = len(layers) if isinstance(layers, nn.ModuleList) else 0
+        self.later_layers = nn.ModuleList()
 
     def tokenize(self, texts: list[str]) -> Tokens:
         rows = self.tokenizer.rows(texts, self.length, self.keep_sep)
-        return padded(rows, self.length if self.fixed_length else None, self.tokenizer.pad)
+        return Tokens.from_rows(rows, self.length if self.fixed_length else None, self.tokenizer.pad)
 
     def forward(self, tokens: Tokens) -> Words:
-        mask = self.sight(tokens.mask) if self.ready else tokens.mask.long()
+        mask = self.attention_mask(tokens.mask) if self.full_mask else tokens.mask.long()
         states = self.model(input_ids=tokens.ids, attention_mask=mask).last_hidden_state
-        return Words(valid_only(states, tokens.mask), tokens.mask, self.global_index(tokens.mask), tokens.spans)
+        return Words.from_states(states, tokens, self.global_index(tokens.mask))
 
-    def sight(self, mask: Tensor) -> Tensor:
-        """(N, L) -> (N, 1, L, L) bool: which tokens each token sees."""
-        seen = mask[:, None, None].expand(-1, -1, mask.shape[1], -1)
-        return seen.tril() if self.reads_forward else seen
+    def attention_mask(self, mask: Tensor) -> Tensor:
+        """(N, L) valid tokens -> (N, 1, L, L) bool: the tokens that each token attends to."""
+        full = mask[:, None, None].expand(-1, -1, mask.shape[1], -1)
+        return full.tril() if self.causal else full
 
     def global_index(self, mask: Tensor) -> Tensor | None:
         lengths = mask.sum(1)
-        if self.reads_forward:
+        if self.causal:
             return lengths - 1
         return torch.zeros_like(lengths) if self.tokenizer.global_first else None
 
+    def freeze_embeddings(self) -> None:
+        if not isinstance(getattr(self.model, "embeddings", None), nn.Module):
+            super().freeze_embeddings()
+        self.model.embeddings.requires_grad_(False)
+
+    def split_layers(self, first: int, later: int) -> None:
+        layers = self.model.encoder.layer
+        self.model.encoder.layer, self.later_layers = layers[:first], layers[first : first + later]
+
+    def run_layer(self, index: int, states: Tensor, mask: Tensor) -> Tensor:
+        added = torch.zeros_like(mask, dtype=states.dtype).masked_fill(~mask, torch.finfo(states.dtype).min)
+        updated: Tensor = self.later_layers[index](states, added[:, None, None])  # (N, L, C)
+        return updated
+
 
 def build_transformer(text: TextConfig) -> TransformerText:
+    """The encoder that `text.name` names: a model type (built from numbers), a hub model or a folder."""
     from transformers import CONFIG_MAPPING
 
     options = dict(text.options)
     own = {name: options.pop(name) for name in ("fixed_length", "keep_sep") if name in options}
-    of_type = text.name in CONFIG_MAPPING and not Path(text.name).is_dir()
-    model, tokenizer = _from_numbers(text, options) if of_type else _from_hub(text, options)
-    places = getattr(model.config, "max_position_embeddings", text.length)
-    if text.length > places:
-        raise UserError(f"text.length is {text.length}, {text.name} has {places} places; shorten it to that")
-    encoder = TransformerText(model, tokenizer, length=at_least(text, 3), **own)
-    if text.weights == "pretrained":
-        encoder.weight_file = weight_file(text.name)
+    is_type = text.name in CONFIG_MAPPING and not Path(text.name).is_dir()
+    model, tokenizer = _from_numbers(text, options) if is_type else _from_hub(text, options)
+    positions = getattr(model.config, "max_position_embeddings", text.length)
+    if text.length > positions:
+        raise UserError(f"text.length is {text.length}, but {text.name} has {positions} positions; reduce text.length")
+    encoder = TransformerText(model, tokenizer, length=checked_length(text, 3), **own)
+    encoder.weight_file = weight_file(text.name) if text.weights == "pretrained" else None
     return encoder
 
 
-def weight_file(name: str) -> Path:
-    """The weight file of a folder or of a hub model in the local cache."""
-    from transformers.utils import cached_file
-
-    for file in ("model.safetensors", "pytorch_model.bin"):
-        path = cached_file(name, file, local_files_only=not may_download(), _raise_exceptions_for_missing_entries=False)
-        if path is not None:
-            return Path(path)
-    raise UserError(f"{name} has no weight file: it needs model.safetensors in its folder or in the local cache")
-
-
 def _from_numbers(text: TextConfig, options: dict[str, Any]) -> tuple[Any, Tokenizer]:
-    """A small encoder of a known type over a vocabulary of words, its weights random."""
+    """A small encoder of a known type over a vocabulary of words, with random weights."""
     from transformers import AutoConfig
 
     if text.weights != "none":
-        raise UserError(f"{text.name} built from text.options has no pretrained weights; name a hub model or a folder")
-    tokenizer = WordTokenizer(words_of(text))
+        raise UserError(
+            f"{text.name} is built from text.options and has no pretrained weights; "
+            "give a hub model or a folder as text.name"
+        )
+    tokenizer = WordTokenizer(required_vocabulary(text))
     check_options(options, AutoConfig.for_model(text.name).to_dict().keys() - {"vocab_size"}, text.name)
     ids = {"vocab_size": len(tokenizer.vocabulary), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
     config = AutoConfig.for_model(text.name, **ids, **options)
-    model_class = _model_class(config, text.name)
+    model_class = text_model_class(config, text.name)
     return model_class._from_config(config, **_without_pooler(model_class)), tokenizer
 
 
 def _from_hub(text: TextConfig, options: dict[str, Any]) -> tuple[Any, Tokenizer]:
-    """A model from the local cache or a folder: its own tokenizer, and its weights where they are wanted."""
+    """A model from the local cache or a folder with its tokenizer, and with its weights if they are asked for."""
     from transformers import AutoConfig, AutoTokenizer
 
     source = {"pretrained_model_name_or_path": text.name, "local_files_only": not may_download()}
@@ -168,54 +180,68 @@ def _from_hub(text: TextConfig, options: dict[str, Any]) -> tuple[Any, Tokenizer
         config = AutoConfig.from_pretrained(**source)
         tokenizer = AutoTokenizer.from_pretrained(**source)
     except (OSError, ValueError) as error:
-        raise _absent(text.name) from error
+        raise _not_found(text.name) from error
     if not tokenizer.is_fast:
         raise UserError(f"{text.name} has no tokenizer.json; save its tokenizer there with a current transformers")
     config = getattr(config, "text_config", config)
     check_options(options, config.to_dict().keys(), text.name)
     config.update(options)
-    model_class = _model_class(config, text.name)
+    model_class = text_model_class(config, text.name)
     if text.weights == "none":
-        return model_class._from_config(config, **_without_pooler(model_class)), OwnTokenizer(tokenizer)
-    return _pretrained(model_class, config, source), OwnTokenizer(tokenizer)
+        return model_class._from_config(config, **_without_pooler(model_class)), HubTokenizer(tokenizer)
+    return _pretrained(model_class, config, source), HubTokenizer(tokenizer)
 
 
 def _pretrained(model_class: Any, config: Any, source: dict[str, Any]) -> Any:
-    """Weights as filed, complete: transformers itself only warns of what it had to draw at random."""
+    """The model with its stored weights; missing tensors, of which transformers only warns, are an error."""
     name = source["pretrained_model_name_or_path"]
     pooler = _without_pooler(model_class)
     try:
         model, report = model_class.from_pretrained(**source, config=config, output_loading_info=True, **pooler)
     except OSError as error:
-        raise _absent(name) from error
+        raise _not_found(name) from error
     except RuntimeError as error:
         raise UserError(
             f"the weights of {name} do not fit its config.json and text.options: {first_line(error)}"
         ) from error
     if report["missing_keys"]:
-        lacking = sorted(report["missing_keys"])
+        missing = sorted(report["missing_keys"])
         raise UserError(
-            f"the weights of {name} lack {len(lacking)} tensors of the encoder ({lacking[0]}); give complete ones"
+            f"the weights of {name} lack {len(missing)} tensors of the encoder ({missing[0]}); give complete weights"
         )
     return model
 
 
-def _model_class(config: Any, name: str) -> Any:
+def weight_file(name: str) -> Path | None:
+    """The file that a folder's or a hub model's weights are read from; None where they are split over several."""
+    from transformers.utils import cached_file
+
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        path = cached_file(name, file, local_files_only=not may_download(), _raise_exceptions_for_missing_entries=False)
+        if path is not None:
+            return Path(path)
+    return None
+
+
+def text_model_class(config: Any, name: str) -> Any:
+    """The transformers class of a text encoder with this configuration."""
     from transformers import AutoModelForTextEncoding
 
     mapping = AutoModelForTextEncoding._model_mapping
     if type(config) not in mapping:
-        raise UserError(f"{name} ({config.model_type}) is no text encoder of transformers; take a BERT, CLIP or T5")
+        raise UserError(
+            f"{name} ({config.model_type}) is not a text encoder of transformers; use a BERT, CLIP or T5, for example"
+        )
     return mapping[type(config)]
 
 
 def _without_pooler(model_class: Any) -> dict[str, bool]:
-    """A pooler nobody reads gets no gradient, which breaks data-parallel training."""
+    """An unused pooler gets no gradient, which breaks data-parallel training."""
     has_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return {"add_pooling_layer": False} if has_pooler else {}
 
 
-def _absent(name: str) -> UserError:
+def _not_found(name: str) -> UserError:
     return UserError(
         f"{name} is neither a complete folder nor in the local cache: download config.json, tokenizer.json and "
         f"model.safetensors of the Hugging Face repository {name} and give --model.text.name FOLDER, "

@@ -1,4 +1,4 @@
-"""Text encoders: words, the bi-GRU against torch's packed one, and transformers encoders from numbers and folders."""
+"""Text encoders: words, the bi-GRU against torch's packed one, transformers encoders from numbers and folders."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from riszoo.build import instantiate
 from riszoo.encoders.base import TextConfig, TextEncoder
-from riszoo.encoders.text import BiGRU, build_text
-from riszoo.encoders.vocabulary import located, split, vocabulary_of
+from riszoo.encoders.bigru import BiGRU
+from riszoo.encoders.text import build_text
+from riszoo.encoders.vocabulary import split, split_with_ranges, vocabulary_of
 from riszoo.errors import UserError
 
 WORDS = ["the", "red", "shirt", "man", "in", "left", "of", "2nd", ","]
@@ -42,9 +43,9 @@ def bert(length: int = 8, **options: Any) -> TextEncoder:
 # words
 
 
-def test_words_are_lower_case_keep_digits_and_split_punctuation_off() -> None:
+def test_words_are_lower_case_with_digits_kept_and_punctuation_split_off() -> None:
     assert split("The 2nd man's T-shirt, #12!") == ["the", "2nd", "man", "'", "s", *"t-", "shirt", *",#", "12", "!"]
-    assert located("A Čat") == [("a", 0, 1), ("čat", 2, 5)]
+    assert split_with_ranges("A Čat") == [("a", 0, 1), ("čat", 2, 5)]
 
 
 def test_vocabulary_is_sorted_by_count_then_alphabet() -> None:
@@ -70,7 +71,7 @@ def test_bigru_and_words_import_no_transformers_or_timm() -> None:
 # the bi-GRU
 
 
-def test_bigru_ids_and_spans() -> None:
+def test_the_bigru_gives_ids_and_spans() -> None:
     tokens = bigru().tokenize(TEXTS)
     assert tokens.ids[0].tolist() == [2, 5, 6, 2, 3, 4]
     assert tokens.ids[2].tolist() == [7, 10, 8, 2, 9, 5]
@@ -81,7 +82,7 @@ def test_bigru_ids_and_spans() -> None:
     assert tokens.spans[3] == []
 
 
-def test_bigru_is_cut_at_length_and_as_wide_as_asked() -> None:
+def test_the_bigru_cuts_long_sentences_and_pads_to_a_fixed_length() -> None:
     assert bigru().tokenize(["man"]).ids.shape == (1, 1)
     assert bigru(fixed_length=True).tokenize(["man"]).ids.shape == (1, 6)
     cut = bigru().tokenize(["man " * 9])
@@ -91,10 +92,13 @@ def test_bigru_is_cut_at_length_and_as_wide_as_asked() -> None:
 
 def packed(encoder: BiGRU, ids: Tensor, lengths: Tensor) -> Tensor:
     """The states that torch's own packed bidirectional GRU gives."""
-    size = encoder.ahead.hidden_size
-    gru = nn.GRU(encoder.ahead.input_size, size, batch_first=True, bidirectional=True).double()
+    size = encoder.forward_gru.hidden_size
+    gru = nn.GRU(encoder.forward_gru.input_size, size, batch_first=True, bidirectional=True).double()
     gru.load_state_dict(
-        {**encoder.ahead.state_dict(), **{f"{name}_reverse": v for name, v in encoder.back.state_dict().items()}}
+        {
+            **encoder.forward_gru.state_dict(),
+            **{f"{name}_reverse": v for name, v in encoder.backward_gru.state_dict().items()},
+        }
     )
     sequence = nn.utils.rnn.pack_padded_sequence(encoder.embedding(ids), lengths, True, enforce_sorted=False)
     return nn.utils.rnn.pad_packed_sequence(gru(sequence)[0], batch_first=True, total_length=ids.shape[1])[0]
@@ -114,8 +118,8 @@ def test_bigru_equals_the_packed_one(combine: str) -> None:
     assert words.states[~tokens.mask].abs().max() == 0
 
 
-def test_bigru_traces_whole_without_a_host_sync() -> None:
-    encoder = bigru(fixed_length=True).eval()
+def test_the_bigru_exports_as_one_graph() -> None:
+    encoder = bigru(fixed_length=True).eval()  # float64
     tokens = encoder.tokenize(TEXTS)
 
     class Plain(nn.Module):
@@ -130,13 +134,13 @@ def test_bigru_traces_whole_without_a_host_sync() -> None:
 
     program = torch.export.export(Plain(), (tokens.ids, tokens.mask), strict=False)
     states = program.module()(tokens.ids, tokens.mask)
-    torch.testing.assert_close(states, encoder(tokens).states)
+    torch.testing.assert_close(states, encoder(tokens).states, rtol=1e-9, atol=1e-9)
 
 
 def test_bigru_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
         encoder = BiGRU([], 1024, embedding=300)
-    assert sum(p.numel() for gru in (encoder.ahead, encoder.back) for p in gru.parameters()) == 8_146_944
+    assert sum(p.numel() for gru in (encoder.forward_gru, encoder.backward_gru) for p in gru.parameters()) == 8_146_944
 
 
 def test_word_vectors_come_from_a_file_and_can_be_frozen(tmp_path: Path) -> None:
@@ -146,18 +150,18 @@ def test_word_vectors_come_from_a_file_and_can_be_frozen(tmp_path: Path) -> None
     assert isinstance(encoder, BiGRU)
     assert encoder.embedding.weight[3].tolist() == [1, 2, 3, 4, 5]
     assert not encoder.embedding.weight.requires_grad
-    assert all(p.requires_grad for p in encoder.ahead.parameters())
+    assert all(p.requires_grad for p in encoder.forward_gru.parameters())
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("red 1 2\n", "txt:1 has 2 numbers"),
-        ("red a b c d e\n", "not a word and its numbers"),
-        ("x 1\ny 1\n", "no word"),
+        ("red a b c d e\n", "not a word followed by numbers"),
+        ("x 1\ny 1\n", "contains no word"),
     ],
 )
-def test_a_wrong_vector_file_says_what_is_wrong(tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_vector_file_is_a_user_error(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "vectors.txt"
     file.write_text(content)
     with pytest.raises(UserError, match=message):
@@ -167,7 +171,7 @@ def test_a_wrong_vector_file_says_what_is_wrong(tmp_path: Path, content: str, me
 # transformers, from numbers
 
 
-def test_bert_from_numbers_reads_words_between_its_marks() -> None:
+def test_bert_from_numbers_puts_words_between_its_special_tokens() -> None:
     encoder = bert(length=6)
     tokens = encoder.tokenize(TEXTS)
     assert tokens.ids[1].tolist() == [2, 7, 3, 0, 0, 0]
@@ -214,6 +218,26 @@ def test_frozen_text_stays_frozen_under_train() -> None:
     assert not any(p.requires_grad for p in model.parameters())
     tokens = encoder.tokenize(TEXTS)
     assert torch.equal(encoder(tokens).states, encoder(tokens).states)
+
+
+def test_layers_run_one_by_one_give_the_states_of_the_whole_encoder() -> None:
+    encoder = bert().double()
+    tokens = encoder.tokenize(TEXTS)
+    whole = encoder(tokens).states
+    assert encoder.num_layers == 2
+    encoder.split_layers(1, 1)
+    states = encoder.run_layer(0, encoder(tokens).states, tokens.mask)
+    torch.testing.assert_close(states[tokens.mask], whole[tokens.mask], rtol=1e-9, atol=1e-9)
+
+
+def test_frozen_embeddings_do_not_train() -> None:
+    for encoder in (bert(), bigru()):
+        encoder.freeze_embeddings()
+        frozen = {name for name, p in encoder.named_parameters() if not p.requires_grad}
+        assert frozen == {name for name, _ in encoder.named_parameters() if "embedding" in name}
+    t5 = {"d_model": 32, "num_layers": 1, "num_heads": 2, "d_kv": 16, "d_ff": 32}
+    with pytest.raises(UserError, match="no embeddings that can be frozen"):
+        build_text(TextConfig("t5", vocabulary=WORDS, options=t5)).freeze_embeddings()
 
 
 # transformers, from a folder
@@ -292,23 +316,25 @@ def test_a_bert_folder_gives_its_ids_and_words_of_several_pieces(folders: dict[s
     assert right.tokenize(["man " * 20]).ids[0].tolist() == [2, 5, 5, 5, 5, 5, 5, 5]
 
 
-def test_a_bert_folder_gives_transformers_own_states(folders: dict[str, Path]) -> None:
+def test_a_bert_folder_gives_the_states_of_transformers(folders: dict[str, Path]) -> None:
     from transformers import BertModel
 
-    encoder = build_text(TextConfig(str(folders["bert"]), "pretrained", length=8)).eval()
+    encoder = build_text(TextConfig(str(folders["bert"]), "pretrained", length=8)).double().eval()
     tokens = encoder.tokenize(TEXTS)
-    model = BertModel.from_pretrained(folders["bert"]).eval()
+    model = BertModel.from_pretrained(folders["bert"]).double().eval()
     expected = model(input_ids=tokens.ids, attention_mask=tokens.mask.long()).last_hidden_state
-    assert torch.equal(encoder(tokens).states[tokens.mask], expected[tokens.mask])
-    random = build_text(TextConfig(str(folders["bert"]), "none", length=8)).eval()
+    torch.testing.assert_close(encoder(tokens).states[tokens.mask], expected[tokens.mask], rtol=1e-9, atol=1e-9)
+    assert encoder.weight_file == folders["bert"] / "model.safetensors"
+    random = build_text(TextConfig(str(folders["bert"]), "none", length=8)).double().eval()
+    assert random.weight_file is None
     assert not torch.allclose(random(tokens).states[tokens.mask], expected[tokens.mask])
     assert_pads_change_nothing(encoder)
 
 
-def test_clip_reads_to_its_end_of_text_though_its_pad_is_the_same_id(folders: dict[str, Path]) -> None:
+def test_clip_finds_its_end_of_text_although_its_pad_token_has_the_same_id(folders: dict[str, Path]) -> None:
     from transformers import CLIPModel
 
-    encoder = build_text(TextConfig(str(folders["clip"]), "pretrained", length=8)).eval()
+    encoder = build_text(TextConfig(str(folders["clip"]), "pretrained", length=8)).double().eval()
     tokens = encoder.tokenize(["the man", "", "the man in the red shirt"])
     start, end = tokens.ids[1, 0].item(), tokens.ids[1, 1].item()
     assert tokens.ids[0].tolist() == [start, 25, 27, end, end, end, end, end]
@@ -318,10 +344,10 @@ def test_clip_reads_to_its_end_of_text_though_its_pad_is_the_same_id(folders: di
     assert words.global_index is not None
     assert words.global_index.tolist() == [3, 1, 7]
     assert tokens.ids[2, 7] == end
-    model = CLIPModel.from_pretrained(folders["clip"]).eval()
+    model = CLIPModel.from_pretrained(folders["clip"]).double().eval()
     text = model.text_model(input_ids=tokens.ids, attention_mask=tokens.mask.long())
     expected = text.last_hidden_state
-    assert torch.equal(words.states[tokens.mask], expected[tokens.mask])
+    torch.testing.assert_close(words.states[tokens.mask], expected[tokens.mask], rtol=1e-9, atol=1e-9)
     assert_pads_change_nothing(encoder)
 
 
@@ -372,19 +398,19 @@ def test_incomplete_weights_are_an_error_not_a_warning(folders: dict[str, Path],
         (TextConfig("bert", vocabulary=[], options={"hiden_size": 8}), "did you mean hidden_size"),
         (
             TextConfig("bert", vocabulary=[], length=40, options={**SMALL_BERT, "max_position_embeddings": 20}),
-            "20 places",
+            "20 positions",
         ),
-        (TextConfig("vit", vocabulary=[]), "no text encoder"),
+        (TextConfig("vit", vocabulary=[]), "not a text encoder"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(text: TextConfig, message: str) -> None:
+def test_an_invalid_configuration_is_one_sentence(text: TextConfig, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         build_text(text)
     assert "\n" not in str(caught.value)
 
 
-def test_a_long_vocabulary_is_no_trouble_to_the_parser() -> None:
-    """As a list, twenty thousand words would keep it for many minutes; as a tuple they are read at once."""
+def test_a_long_vocabulary_is_parsed_quickly() -> None:
+    """The parser needs many minutes for a list of twenty thousand words, and no time for a tuple."""
     words = tuple(f"word{i}" for i in range(20_000))
     section = {"class_path": "tests.encoders.test_text.Holder", "init_args": {"text": {"vocabulary": words}}}
     assert instantiate(Holder, section).text.vocabulary == words

@@ -13,44 +13,48 @@ from riszoo.batch import Words
 from riszoo.encoders.base import TextConfig, VisionConfig
 from riszoo.encoders.text import build_text
 from riszoo.encoders.vision import build_vision
-from riszoo.models.vipa.fusion import Fusion, build_fusion
-from riszoo.models.vipa.model import (
+from riszoo.models.vipa.expression import (
     Expression,
+    Pooled,
     Veg,
     VisualExpressionGenerator,
-    holding,
-    most_relevant,
+    select_by_ratio,
+    select_by_share,
 )
+from riszoo.models.vipa.fusion import Fusion, build_fusion
 from tests.support.vipa_small import SMALL, small
 from tests.support.zoo import Entry, batch_of
 
-T, L, C, E, D = 36, 7, 24, 20, 32
+T, L, C, W, D = 36, 7, 24, 20, 32  # tokens, cues, and channels of the map, the words and the expression
 GRID = (6, 6)
+ALL_CELLS = torch.ones(2, T, dtype=torch.bool)
 KV = ("ve", "advanced_le", "vanilla_le")
 
 
-def words(n: int = 2, valid: int = 5) -> Words:
+def random_words(n: int = 2, valid: int = 5) -> Words:
     torch.manual_seed(1)
     mask = (torch.arange(L) < valid).expand(n, L)
-    states = torch.randn(n, L, E, dtype=torch.float64) * mask[..., None]
+    states = torch.randn(n, L, W, dtype=torch.float64) * mask[..., None]
     return Words(states, mask, torch.zeros(n, dtype=torch.long), [[]] * n)
 
 
 def generator(**options: Any) -> VisualExpressionGenerator:
     torch.manual_seed(0)
-    return VisualExpressionGenerator(Veg(**options), C, E, L, D, 4).double().eval()
+    options = Veg(**options)
+    return VisualExpressionGenerator(options, channels=C, words=W, length=L, width=D, heads=4).double().eval()
 
 
-def express(veg: VisualExpressionGenerator, said: Words) -> Expression:
+def express(veg: VisualExpressionGenerator, words: Words) -> Expression:
+    """The expression of a seeded random map."""
     torch.manual_seed(2)
-    return veg(torch.randn(2, C, *GRID, dtype=torch.float64), said, torch.ones(2, T, dtype=torch.bool))
+    return veg(torch.randn(2, C, *GRID, dtype=torch.float64), words, words, ALL_CELLS)
 
 
-def found_by(veg: VisualExpressionGenerator, said: Words) -> tuple[Tensor, Any]:
-    """The projected tokens, and what step 1 retrieves of them."""
+def run_step1(veg: VisualExpressionGenerator, words: Words) -> tuple[Tensor, Pooled]:
+    """The projected tokens of a seeded random map, and the output of step 1."""
     torch.manual_seed(2)
-    tokens = veg.token(torch.randn(2, T, C, dtype=torch.float64))
-    return tokens, veg.retrieve(veg.cue(said.states), tokens, torch.ones(2, T, dtype=torch.bool), said)
+    tokens = veg.project(torch.randn(2, T, C, dtype=torch.float64))
+    return tokens, veg.step1(tokens, words, ALL_CELLS)
 
 
 # -- section 11 -------------------------------------------------------------------------------------------------------
@@ -58,87 +62,88 @@ def found_by(veg: VisualExpressionGenerator, said: Words) -> tuple[Tensor, Any]:
 
 @pytest.mark.parametrize("cues", ["both", "local", "global", "broadcast", "none"])
 def test_pad_words_change_no_valid_row(cues: str) -> None:
-    veg, said = generator(cues=cues), words()
-    other = Words(torch.where(said.mask[..., None], said.states, 9.0), said.mask, said.global_index, said.spans)
-    one, two = express(veg, said), express(veg, other)
+    veg, plain = generator(cues=cues), random_words()
+    noisy = Words(torch.where(plain.mask[..., None], plain.states, 9.0), plain.mask, plain.global_index, plain.spans)
+    one, two = express(veg, plain), express(veg, noisy)
     assert one.mask.any(-1).all()
-    assert torch.equal(one.states[one.mask], two.states[one.mask])
+    torch.testing.assert_close(one.states[one.mask], two.states[one.mask], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("tokens", "ratio", "wanted"), [(225, 0.3, 68), (225, 0.2, 45), (225, 1.0, 225), (9, 0.01, 1)])
-def test_a_cue_retrieves_its_share(tokens: int, ratio: float, wanted: int) -> None:
+def test_every_cue_retrieves_its_share_of_the_tokens(tokens: int, ratio: float, wanted: int) -> None:
     scores = torch.randn(2, 4, tokens)
-    mask = most_relevant(scores, torch.ones(2, tokens, dtype=torch.bool), ratio)
+    mask = select_by_ratio(scores, ratio)
     assert (mask.sum(-1) == wanted).all()
     assert (scores.masked_fill(~mask, math.inf).amin(-1) >= scores.masked_fill(mask, -math.inf).amax(-1)).all()
 
 
-def test_of_a_padded_image_the_share_of_what_is_image() -> None:
+def test_padded_cells_are_not_retrieved_and_do_not_count_in_the_ratio() -> None:
     cells = torch.arange(225) < torch.tensor([[100], [3]])
     scores = torch.randn(2, 4, 225).masked_fill(~cells[:, None], -math.inf)
-    mask = most_relevant(scores, cells, 0.3)
+    mask = select_by_ratio(scores, 0.3)
     assert mask.sum(-1).tolist() == [[30] * 4, [1] * 4]
     assert not (mask & ~cells[:, None]).any()
 
 
-def test_refinement_sees_nothing_but_what_was_retrieved() -> None:
+def test_refinement_attends_to_retrieved_tokens_only() -> None:
     veg = generator(ratio=0.3)
-    tokens, found = found_by(veg, words())
-    weights = veg.look.attention.weights(veg.look.norm(tokens[:, :L]), tokens, found.mask)
-    assert (weights[~found.mask] == 0).all()
-    assert (weights[found.mask] > 0).all()
-    pooled = veg.aggregate(found, tokens)
-    row = 3
-    edited = torch.where(found.mask[:, row, :, None], tokens, torch.randn_like(tokens))
-    before, after = (veg.look(pooled, found.mask, t)[:, row] for t in (tokens, edited))
-    torch.testing.assert_close(before, after, rtol=0, atol=0)
+    tokens, pooled = run_step1(veg, random_words())
+    expression = express(veg, random_words())
+    assert (expression.attention[~expression.retrieved] == 0).all()
+    assert (expression.attention[expression.retrieved] > 0).all()
+    row, block = 3, veg.step2.cross_block
+    edited = torch.where(pooled.mask[:, row, :, None], tokens, torch.randn_like(tokens))
+    before, after = (block(pooled.states, pooled.mask, t)[:, row] for t in (tokens, edited))
+    torch.testing.assert_close(before, after, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("sampling", "reached"), [("gumbel_st", True), ("softmax_st", True), ("hard", False)])
 @pytest.mark.parametrize("aggregate", ["mean", "max"])
-def test_the_mask_alone_teaches_the_relevance(sampling: str, reached: bool, aggregate: str) -> None:
+def test_the_mask_loss_trains_the_relevance_unless_sampling_is_hard(
+    sampling: str, reached: bool, aggregate: str
+) -> None:
     model = small(veg={"sampling": sampling, "aggregate": aggregate}, contrast={"weight": 0.0}).train()
     batch = batch_of(model, 2, 2)
     terms = model.loss(model(batch), batch)
     assert set(terms) == {"mask"}
     terms["mask"].mean().backward()
-    for layer in (model.expression.relevance.cue, model.expression.relevance.token):
+    for layer in model.expression.step1.relevance.children():
         assert (layer.weight.grad is not None and bool(layer.weight.grad.abs().sum() > 0)) is reached
 
 
-def test_noise_in_training_only() -> None:
-    veg, said = generator(), words()
-    assert torch.equal(express(veg, said).states, express(veg, said).states)
+def test_sampling_adds_noise_in_training_only() -> None:
+    veg, words = generator(), random_words()
+    tokens, pooled = run_step1(veg, words)
+    assert torch.equal(veg.step1(tokens, words, ALL_CELLS).mask, pooled.mask)
     veg.train()
-    (_, one), (_, two) = found_by(veg, said), found_by(veg, said)
+    (_, one), (_, two) = run_step1(veg, words), run_step1(veg, words)
     assert torch.equal(one.mask, two.mask), "the noise comes from torch's generator"
-    grid, cells = torch.randn(2, C, *GRID, dtype=torch.float64), torch.ones(2, T, dtype=torch.bool)
-    assert not torch.equal(veg(grid, said, cells).retrieval.mask, veg(grid, said, cells).retrieval.mask)
+    assert not torch.equal(veg.step1(tokens, words, ALL_CELLS).mask, veg.step1(tokens, words, ALL_CELLS).mask)
 
 
-def test_all_tokens_retrieved_is_plain_cross_attention() -> None:
+def test_with_all_tokens_retrieved_refinement_is_plain_cross_attention() -> None:
     veg = generator(ratio=1.0)
-    tokens, found = found_by(veg, words())
-    assert found.mask.all()
-    pooled = veg.aggregate(found, tokens)
-    plain, masked = veg.look(pooled, None, tokens), veg.look(pooled, found.mask, tokens)
+    tokens, pooled = run_step1(veg, random_words())
+    assert pooled.mask.all()
+    block = veg.step2.cross_block
+    plain, masked = block(pooled.states, None, tokens), block(pooled.states, pooled.mask, tokens)
     torch.testing.assert_close(plain, masked, rtol=1e-12, atol=1e-12)
 
 
-def test_keys_and_values_change_nothing_else() -> None:
+def test_the_kind_of_expression_does_not_change_the_decoder() -> None:
     models = {kv: small(kv=kv) for kv in KV}
     sizes = {kv: [tuple(p.shape) for p in model.decoder.parameters()] for kv, model in models.items()}
     assert sizes["ve"] == sizes["advanced_le"] == sizes["vanilla_le"]
     batch = batch_of(models["ve"], 2, 2)
     vanilla, advanced = models["vanilla_le"].eval(), models["advanced_le"].eval()
     vanilla.load_state_dict(advanced.state_dict())
-    assert (vanilla(batch).logits - advanced(batch).logits).abs().max() > 1e-6, "words that met the image differ"
+    assert (vanilla(batch).logits - advanced(batch).logits).abs().max() > 1e-6, "fused words differ from plain ones"
     assert set(vanilla.loss(vanilla(batch), batch)) == {"mask"}, "no retrieval, nothing to supervise"
 
 
 @pytest.mark.parametrize("fusion", ["none", "late", "early"])
 @pytest.mark.parametrize("vision", ["cnn", "vit", "swin"])
-def test_any_encoder_will_do(fusion: str, vision: str) -> None:
+def test_every_fusion_works_with_any_vision_encoder(fusion: str, vision: str) -> None:
     encoders = {
         "cnn": {"name": "tests.support.vipa_small.ToyCNN", "options": {}},
         "vit": {
@@ -163,15 +168,16 @@ def test_any_encoder_will_do(fusion: str, vision: str) -> None:
     assert all(p.grad is not None for name, p in model.named_parameters() if not name.startswith("vision"))
 
 
-def test_the_expression_moves_with_its_cues() -> None:
-    veg, said = generator(), words(valid=L)
+def test_permuting_the_cues_permutes_the_expression() -> None:
+    veg, words = generator(), random_words(valid=L)
     order = torch.tensor([0, 3, 1, 2, 6, 5, 4])
-    moved = Words(said.states[:, order], said.mask, said.global_index, said.spans)
-    torch.testing.assert_close(express(veg, moved).states, express(veg, said).states[:, order], rtol=1e-9, atol=1e-9)
+    permuted = Words(words.states[:, order], words.mask, words.global_index, words.spans)
+    expected = express(veg, words).states[:, order]
+    torch.testing.assert_close(express(veg, permuted).states, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_early_fusion_begins_as_the_plain_encoder() -> None:
-    """The tokens that enter each later stage are the plain encoder's; each map is already a fused one."""
+def test_early_fusion_starts_as_the_plain_encoder() -> None:
+    """The maps that enter each stage are the plain encoder's until the gates are trained."""
     model = small().double().eval()
     entered: list[Tensor] = []
     blocks = model.vision.blocks
@@ -184,29 +190,29 @@ def test_early_fusion_begins_as_the_plain_encoder() -> None:
     model(batch)
     for one, two in zip(alone, entered, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
-    for gated in [*model.fusion.gate, *model.fusion.gate_down]:
-        nn.init.normal_(gated.gate[2].weight)
+    for residual in [*model.fusion.stage_gate, *model.fusion.down_gate]:
+        nn.init.normal_(residual.gate[2].weight)
     entered.clear()
     model(batch)
     assert all((one - two).abs().max() > 1e-6 for one, two in zip(alone[1:], entered[1:], strict=True))
     assert len(plain) == 4
 
 
-def test_numbers_of_parameters() -> None:
+def test_parameter_counts_are_the_published_ones() -> None:
     with torch.device("meta"):
-        veg = VisualExpressionGenerator(Veg(), 1024, 768, 21, 512, 8)
+        veg = VisualExpressionGenerator(Veg(), channels=1024, words=768, length=21, width=512, heads=8)
         swin = build_vision(VisionConfig("swin_base_patch4_window12_384"), (480, 480))
         text = build_text(TextConfig("bert", vocabulary=[str(i) for i in range(30522 - 4)]))
         bert = count(text)
         fusion = build_fusion(Fusion(), swin, text)
-    # timm's feature chain leaves out the last LayerNorm, which no map passes (2 x 1024)
+    # timm's feature extractor leaves out the last LayerNorm, which is behind every map (2 x 1024)
     assert count(swin) + 2048 == 86_878_584
     assert bert == 108_891_648
     assert 7.9e6 < count(veg) < 8.1e6
-    assert [layer.back.in_features for layer in fusion.fuse] == [256, 256, 512, 1024]
-    assert [layer.heads for layer in fusion.fuse] == [4, 4, 8, 16]
-    assert [look.attention.k.in_features for look in fusion.hear] == [256, 512, 1024]
-    assert (len(text.model.encoder.layer), len(text.later)) == (6, 3)
+    assert [layer.project.in_features for layer in fusion.stage_attention] == [256, 256, 512, 1024]
+    assert [layer.heads for layer in fusion.stage_attention] == [4, 4, 8, 16]
+    assert [layer.attention.k.in_features for layer in fusion.word_attention] == [256, 512, 1024]
+    assert (len(text.model.encoder.layer), len(text.later_layers)) == (6, 3)
 
 
 def count(module: nn.Module) -> int:
@@ -215,17 +221,17 @@ def count(module: nn.Module) -> int:
 
 @pytest.mark.parametrize("cues", ["both", "local", "global", "broadcast"])
 def test_cues_choose_the_rows_that_count(cues: str) -> None:
-    veg, said = generator(cues=cues), words(valid=5)
-    made = express(veg, said)
-    assert made.mask[0].nonzero()[:, 0].tolist() == {"global": [0], "local": [1, 2, 3, 4]}.get(cues, [0, 1, 2, 3, 4])
-    alike = (made.retrieval.mask == made.retrieval.mask[:, :1]).all()
-    assert bool(alike) is (cues == "broadcast")
+    expression = express(generator(cues=cues), random_words(valid=5))
+    rows = expression.mask[0].nonzero()[:, 0].tolist()
+    assert rows == {"global": [0], "local": [1, 2, 3, 4]}.get(cues, [0, 1, 2, 3, 4])
+    all_rows_equal = (expression.retrieved == expression.retrieved[:, :1]).all()
+    assert bool(all_rows_equal) is (cues == "broadcast")
 
 
-def test_adaptive_retrieval_takes_the_fewest_that_hold_the_share() -> None:
+def test_adaptive_retrieval_selects_the_fewest_tokens_that_carry_the_share() -> None:
     scores = torch.tensor([[[0.5, 0.3, 0.15, 0.05], [0.25, 0.25, 0.25, 0.25]]]).log()
-    assert holding(scores, 0.5).sum(-1).tolist() == [[1, 2]]
-    assert holding(scores, 0.79).tolist() == [[[True, True, False, False], [True] * 4]]
-    assert holding(scores, 1.0).all()
-    mass = (scores.softmax(-1) * holding(scores, 0.7)).sum(-1)
+    assert select_by_share(scores, 0.5).sum(-1).tolist() == [[1, 2]]
+    assert select_by_share(scores, 0.79).tolist() == [[[True, True, False, False], [True] * 4]]
+    assert select_by_share(scores, 1.0).all()
+    mass = (scores.softmax(-1) * select_by_share(scores, 0.7)).sum(-1)
     assert (mass >= 0.7).all()

@@ -1,6 +1,6 @@
-"""Two small models that are unlike LTS, to hold the contract against: one fuses early, one taps, pads and says nothing.
+"""Two small models for the contract tests: one fuses early, one taps two depths and has a no-target head.
 
-Each is an ordinary recipe class: `--model tests.support.toys.Early` runs through the real command line.
+Each is an ordinary model class: `--model tests.support.toys.Early` works on the command line.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Words
+from riszoo.layers import to_tokens
 from riszoo.losses import bce, dice, shrink_mask
 from riszoo.model import RISModule
 
@@ -31,8 +32,8 @@ class Early(RISModule):
         x = self.vision.stem(self.normalise(images, valid))
         return Features([self.vision.blocks(0, self.vision.down(0, x))], valid, self.size)
 
-    def decode(self, images: Features, image_index: Tensor, words: Words) -> Output:
-        x, sentence = images.per_sentence(image_index).maps[0], sentence_vector(words)
+    def decode(self, features: Features, image_index: Tensor, words: Words) -> Output:
+        x, sentence = features.per_sentence(image_index).maps[0], sentence_vector(words)
         for stage, gate in enumerate(self.gates, 1):
             x = x * (1 + torch.tanh(gate(sentence)))[:, :, None, None]
             x = self.vision.blocks(stage, self.vision.down(stage, x))
@@ -53,26 +54,27 @@ class Taps(RISModule):
         self.lateral = nn.ModuleList(nn.Conv2d(self.vision.channels[t], width, 1) for t in taps)
         self.word, self.query = nn.Linear(self.text.width, width), nn.Parameter(torch.randn(width))
         self.attend = nn.MultiheadAttention(width, 2, batch_first=True)
-        self.nothing = nn.Linear(width, 1)
+        self.no_target = nn.Linear(width, 1)
 
     def enrich(self, raw: Features) -> Features:
         fine, deep = (conv(raw.maps[tap]) for conv, tap in zip(self.lateral, self.taps, strict=True))
         return Features([fine + nn.functional.interpolate(deep, fine.shape[-2:])], raw.valid, raw.size)
 
-    def decode(self, images: Features, image_index: Tensor, words: Words) -> Output:
-        seen = images.per_sentence(image_index)
-        grid, cells = seen.maps[0], seen.cells().flatten(1)  # (N, C, h, w), (N, hw)
-        tokens = self.word(words.states) + self.query
-        found, weight = self.attend(tokens, grid.flatten(2).mT, grid.flatten(2).mT, key_padding_mask=~cells)
-        query = (found * words.mask[..., None]).sum(1) / words.mask.sum(1, keepdim=True)  # (N, C)
+    def decode(self, features: Features, image_index: Tensor, words: Words) -> Output:
+        visual = features.per_sentence(image_index)
+        grid, cells = visual.maps[0], visual.cells().flatten(1)  # (N, C, h, w), (N, hw)
+        pixels, tokens = to_tokens(grid), self.word(words.states) + self.query  # (N, hw, C), (N, L, C)
+        attended, weights = self.attend(tokens, pixels, pixels, key_padding_mask=~cells)
+        query = (attended * words.mask[..., None]).sum(1) / words.mask.sum(1, keepdim=True)  # (N, C)
         logits = torch.einsum("nc,nchw->nhw", query, grid)[:, None]
-        return Output(logits, {"regions": weight.unflatten(-1, grid.shape[-2:])}, self.nothing(query)[:, 0])
+        return Output(logits, {"regions": weights.unflatten(-1, grid.shape[-2:])}, self.no_target(query)[:, 0])
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         assert batch.masks is not None
         assert output.no_target is not None
         target = shrink_mask(batch.masks, output.logits.shape[-2:])
-        says = nn.functional.binary_cross_entropy_with_logits(
+        no_target = nn.functional.binary_cross_entropy_with_logits(
             output.no_target, batch.no_target.to(output.no_target.dtype), reduction="none"
         )
-        return {"mask": bce(output.logits[:, 0], target) + dice(output.logits[:, 0], target), "nothing": 0.1 * says}
+        mask = bce(output.logits[:, 0], target) + dice(output.logits[:, 0], target)
+        return {"mask": mask, "no_target": 0.1 * no_target}

@@ -1,4 +1,4 @@
-"""VIPA small enough to be built in every test, and an encoder unlike the zoo's."""
+"""VIPA small enough to be built in every test, and a custom vision encoder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = {
                 "attention_probs_dropout_prob": 0.0,
             },
         },
-        "fusion": {"layers": 2, "head": 16, "least": 16},
+        "fusion": {"layers": 2, "head_width": 16, "min_width": 16},
         "veg": {"stride": 8},
         "decoder": {"layers": 1, "width": 16},
         "width": 32,
@@ -36,7 +36,7 @@ SMALL = {
 
 
 class ToyCNN(VisionEncoder):
-    """Strides no encoder of the zoo has, and a step between stages that does not change the channels."""
+    """Unusual strides, and a step between stages that does not change the channels."""
 
     def __init__(self) -> None:
         super().__init__()

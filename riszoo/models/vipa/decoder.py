@@ -1,6 +1,6 @@
 """VIPA's decoder: pixels as queries, an expression as keys and values, and a top-down head.
 
-Section 5 of docs/models/vipa.md. What the expression is made of (visual tokens, or words) is not its concern.
+Section 5 of docs/models/vipa.md. The decoder is the same for every kind of expression.
 
     N sentences   L rows of the expression   d width   C channels of a map   h x w the coarsest grid
 """
@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from riszoo.layers import RARE, sine_2d
-from riszoo.models.vipa.fusion import Attention, FeedForward, Look, to_grid, to_tokens
+from riszoo.layers import RARE, Attention, FeedForward, sine_2d, to_grid, to_tokens
+from riszoo.models.vipa.blocks import AttentionBlock
 
 
 @dataclass
 class Decoder:
-    """Section 5. The visual expression is heard at the coarsest `levels` maps; `width` is the top-down head's."""
+    """Section 5. The coarsest `levels` maps attend to the expression; `width` is that of the top-down head."""
 
     layers: int = 3
     levels: int = 1
@@ -27,68 +27,78 @@ class Decoder:
 
 
 class DecoderLayer(nn.Module):
-    """Section 5: pixels look at each other, then at the expression."""
+    """Section 5: self-attention of the pixels, cross-attention to the expression, feed-forward."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norm_self, self.attend = nn.LayerNorm(width), Attention(width, heads)
-        self.norm_hear, self.hear = nn.LayerNorm(width), Attention(width, heads)
-        self.norm_feed, self.feed = nn.LayerNorm(width), FeedForward(width)
+        self.norm_self, self.self_attention = nn.LayerNorm(width), Attention(width, heads)
+        self.norm_cross, self.cross_attention = nn.LayerNorm(width), Attention(width, heads)
+        self.norm_feed_forward, self.feed_forward = nn.LayerNorm(width), FeedForward(width)
 
-    def forward(self, q: Tensor, place: Tensor, cells: Tensor, made: Tensor, rows: Tensor) -> Tensor:
-        y = self.norm_self(q)
-        q = q + self.attend(y + place, y + place, y, cells[:, None])
-        q = q + self.hear(self.norm_hear(q) + place, made, made, rows[:, None])
-        fed: Tensor = q + self.feed(self.norm_feed(q))
-        return fed
+    def forward(self, pixels: Tensor, position: Tensor, cells: Tensor, expression: Tensor, mask: Tensor) -> Tensor:
+        """Pixels (N, hw, d), their position code (hw, d) and valid cells (N, hw), and the expression (N, L, d) with
+        its valid rows (N, L) -> (N, hw, d)"""
+        query = self.norm_self(pixels)
+        pixels = pixels + self.self_attention(query + position, query + position, query, cells[:, None])
+        query = self.norm_cross(pixels) + position
+        pixels = pixels + self.cross_attention(query, expression, expression, mask[:, None])
+        updated: Tensor = pixels + self.feed_forward(self.norm_feed_forward(pixels))
+        return updated
 
 
-class Merge(nn.Module):
-    """Two convolutions over a coarser map brought up beside a finer one."""
+class TopDownBlock(nn.Module):
+    """Upsamples a coarse map, concatenates a finer one, and applies two 3 x 3 convolutions."""
 
-    def __init__(self, inside: int, width: int) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            *(nn.Conv2d(inside, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+            *(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
             *(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
         )
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        raised = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=True)
-        merged: Tensor = self.convolutions(torch.cat([raised, fine], 1))
+        upsampled = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=True)
+        merged: Tensor = self.convolutions(torch.cat([upsampled, fine], 1))
         return merged
 
 
 class PixelDecoder(nn.Module):
-    """Section 5: the coarsest map hears the expression, then a top-down head carries it to the finest."""
+    """Section 5: decoder layers on the coarsest map, then a top-down head to the finest map.
+
+    Args:
+        channels: of the maps, fine to coarse
+        width, heads: of the attention; `width` is also the expression's
+    """
 
     def __init__(self, options: Decoder, channels: list[int], width: int, heads: int) -> None:
         super().__init__()
-        *finer, coarse = channels
-        wide, carried = options.width, [coarse] + [options.width] * len(finer)
-        self.enter, self.leave = nn.Conv2d(coarse, width, 1), nn.Conv2d(width, coarse, 1)
+        *finer, coarsest = channels
+        inputs = [coarsest, *(options.width for _ in finer)]  # channels that enter each top-down block from below
+        self.project_in, self.project_out = nn.Conv2d(coarsest, width, 1), nn.Conv2d(width, coarsest, 1)
         self.layers = nn.ModuleList(DecoderLayer(width, heads) for _ in range(options.layers))
-        self.merge = nn.ModuleList(Merge(c + f, wide) for c, f in zip(carried, reversed(finer), strict=False))
-        self.again = nn.ModuleList(Look(wide, heads, width) for _ in self.merge[: options.levels - 1])
-        self.out = nn.Conv2d(wide if finer else coarse, 2, 1)
-        self.out.bias.data.copy_(torch.tensor([0.0, RARE]))  # type: ignore[union-attr]
+        self.top_down = nn.ModuleList(
+            TopDownBlock(below + fine, options.width) for below, fine in zip(inputs, reversed(finer), strict=False)
+        )
+        self.finer_attention = nn.ModuleList(
+            AttentionBlock(options.width, heads, width) for _ in self.top_down[: options.levels - 1]
+        )
+        self.classify = nn.Conv2d(options.width if finer else coarsest, 2, 1)
+        self.classify.bias.data.copy_(torch.tensor([0.0, RARE]))  # type: ignore[union-attr]
 
-    def forward(self, maps: list[Tensor], cells: Tensor, made: Tensor, rows: Tensor) -> Tensor:
-        """The target's logit less the background's, (N, 1, h, w) on the finest grid.
-
-        Out of maps from fine to coarse, the coarsest's `cells` (N, hw) that hold image, the expression `made`
-        (N, L, d), and which of its `rows` (N, L) count.
-        """
-        x = self.enter(maps[-1])
-        q, place = to_tokens(x), sine_2d(x.shape[-2], x.shape[-1], x.shape[1], x)
+    def forward(self, maps: list[Tensor], cells: Tensor, expression: Tensor, mask: Tensor) -> Tensor:
+        """Maps from fine to coarse, the valid `cells` (N, hw) of the coarsest, the expression (N, L, d) and its valid
+        rows (N, L) -> the target's logit minus the background's, (N, 1, h, w) on the finest grid."""
+        x = self.project_in(maps[-1])  # (N, d, h, w)
+        _, d, h, w = x.shape
+        pixels, position = to_tokens(x), sine_2d(h, w, d, x)  # (N, hw, d), (hw, d)
         for layer in self.layers:
-            q = layer(q, place, cells, made, rows)
-        x = self.leave(to_grid(q, x))
-        for step, (merge, fine) in enumerate(zip(self.merge, reversed(maps[:-1]), strict=True)):
-            x = merge(x, fine)
-            if step < len(self.again):
-                again = self.again[step](to_tokens(x), rows[:, None], made)
-                x = to_grid(again, x)
-        background, target = self.out(x).split(1, 1)
+            pixels = layer(pixels, position, cells, expression, mask)
+        x = self.project_out(to_grid(pixels, (h, w)))  # (N, C, h, w)
+        for index, (top_down, fine) in enumerate(zip(self.top_down, reversed(maps[:-1]), strict=True)):
+            x = top_down(x, fine)
+            if index < len(self.finer_attention):
+                pixels = self.finer_attention[index](to_tokens(x), mask[:, None], expression)
+                x = to_grid(pixels, x.shape[-2:])
+        background, target = self.classify(x).split(1, 1)
         logits: Tensor = target - background
         return logits
