@@ -32,16 +32,16 @@ def make(root: Path, images: int, random: np.random.Generator) -> None:
     folder.mkdir()
     photos.mkdir(parents=True)
     words = ["left", "right", "man", "woman", "in", "the", "red", "shirt", "dog", "near", "blue", "car", "on", "top"]
-    images, annotations, refs = [], [], []
+    rows, annotations, refs = [], [], []
     for image in range(1, images + 1):
         name = f"COCO_train2014_{image:012d}.jpg"
         (photos / name).touch()
-        images.append({"id": image, "file_name": name, "height": 480, "width": 640, "license": 1, "coco_url": "x" * 50})
+        rows.append({"id": image, "file_name": name, "height": 480, "width": 640, "license": 1, "coco_url": "x" * 50})
         annotations += [_annotation(image * 100 + n, image, random) for n in range(ANNOTATIONS)]
     for ref in range(images * 5 // 2):
         refs.append(_ref(ref, ref * 2 // 5 + 1, words, random))
     (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, 2))
-    (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": []}))
+    (folder / "instances.json").write_text(json.dumps({"images": rows, "annotations": annotations, "categories": []}))
 
 
 def _annotation(number: int, image: int, random: np.random.Generator) -> dict[str, Any]:

@@ -1,117 +1,70 @@
-"""A data set as flat arrays: nothing grows with the number of records but a few memory-mapped buffers."""
+"""A data set as flat arrays: nothing grows with the number of records but a few memory-mapped buffers.
+
+One row an image, a target, a sentence and an annotation; a pool contains the content of all its items in a row, and
+`<pool>.ends` where each of them ends, starting with 0.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
-import mmap
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from riszoo.data.masks import Nothing, Points, Polygons, Rles, Runs, Segmentation, Size, Stored, Union, Unknown
+from riszoo.data.masks import NoTarget, Polygons, Rles, Segmentation, Size, Union, Unlabelled
+from riszoo.data.readers.mask_files import MaskFile
 from riszoo.data.readers.validation import check_outlines
+from riszoo.data.record import Ints, Record, Sentence, Target
 
-FORMAT = "riszoo-index-1"
-DTYPES = {"F64": "<f8", "I64": "<i8", "I32": "<i4", "U32": "<u4", "I16": "<i2", "U8": "|u1"}
-POLYGONS, RLES, STORED = range(3)
-MEANT, NO_TARGET, UNKNOWN = range(3)  # what is known of a target
-
-
-@dataclass(slots=True)
-class Piece:
-    """One annotation: outlines, or runs, or the name of a file with a mask."""
-
-    outlines: list[Points] = field(default_factory=list)
-    runs: list[Runs] = field(default_factory=list)
-    stored: str = ""
-
-
-@dataclass(slots=True)
-class Phrase:
-    """One sentence as filed: as typed, and tokenised and lower-cased where the set has that too."""
-
-    sentence_id: str
-    raw: str
-    sent: str
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class Ref:
-    """What a reader makes of one record; `key` names the image across data sets."""
-
-    image: str
-    file: str
-    size: Size
-    key: str
-    target_id: str
-    split: str
-    pieces: list[Piece]
-    phrases: list[Phrase]
-    known: int = MEANT
+FORMAT = "riszoo-index-2"
+POLYGONS, RLES, MASK_FILE = range(3)  # kinds of annotation
+LABELLED, NO_TARGET, UNLABELLED = range(3)  # kinds of target
 
 
 class Strings:
-    """Many strings as one run of bytes and where each ends."""
+    """Many strings in one run of bytes."""
 
-    def __init__(self, blob: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
-        self.blob, self.ends = blob, ends
+    def __init__(self, content: NDArray[np.uint8], ends: Ints) -> None:
+        self.content, self.ends = content, ends
 
     def __len__(self) -> int:
         return len(self.ends) - 1
 
-    def __getitem__(self, place: int) -> str:
-        return self.blob[self.ends[place] : self.ends[place + 1]].tobytes().decode()
+    def __getitem__(self, row: int) -> str:
+        return self.content[self.ends[row] : self.ends[row + 1]].tobytes().decode()
 
     def __iter__(self) -> Iterator[str]:
-        return (self[place] for place in range(len(self)))
+        return (self[row] for row in range(len(self)))
 
     def find(self, text: str) -> int | None:
-        return next((place for place, found in enumerate(self) if found == text), None)
-
-
-class _Growing:
-    """Arrays that records are added to."""
-
-    def __init__(self, names: dict[str, str]) -> None:
-        self.values = {name: array(code) for name, code in names.items()}
-
-    def __getitem__(self, name: str) -> Any:
-        return self.values[name]
-
-    def string(self, pool: str, text: str) -> None:
-        self.many(pool, text.encode())
-
-    def many(self, pool: str, blob: bytes) -> None:
-        """One more item of a pool: its content, and where it ends."""
-        self.values[pool].frombytes(blob)
-        self.values[f"{pool}.ends"].append(len(self.values[pool]))
+        """The row of a string, or None."""
+        return next((row for row, found in enumerate(self) if found == text), None)
 
 
 class Index:
-    """Every image, target, sentence and shape of one annotation file, each a row of a flat array."""
+    """Every image, target, sentence and annotation of one annotation file."""
 
     STRINGS: ClassVar = (
-        "image_id", "image_file", "image_key", "target_id", "sentence_id", "raw", "sent", "tags", "split",
-        "stored", "problem_id", "problem",
+        "image_id", "image_file", "image_key", "target_id", "sentence_id", "text", "sent", "tags", "split",
+        "mask_file", "problem_id", "problem",
     )  # fmt: skip
-    NUMBERS: ClassVar = {
-        "image_size": ("i", 2), "target_image": ("q", 1), "target_split": ("h", 1), "target_known": ("B", 1),
-        "target_pieces": ("q", 2), "target_phrases": ("q", 2), "piece_kind": ("B", 1), "piece_parts": ("q", 2),
+    NUMBERS: ClassVar = {  # name: type code, columns
+        "image_size": ("i", 2), "target_image": ("q", 1), "target_split": ("h", 1), "target_kind": ("B", 1),
+        "target_annotations": ("q", 2), "target_sentences": ("q", 2), "annotation_kind": ("B", 1),
+        "annotation_parts": ("q", 2),
     }  # fmt: skip
     POOLS: ClassVar = {"outline": "d", "runs": "I"} | dict.fromkeys(STRINGS, "B")
 
     def __init__(self, arrays: dict[str, NDArray[Any]], about: dict[str, Any], path: Path | None = None) -> None:
         self.arrays, self.about, self.path = arrays, about, path
         self.strings = {name: Strings(arrays[name], arrays[f"{name}.ends"]) for name in self.STRINGS}
-        self.target_image: NDArray[np.int64] = arrays["target_image"]
+        self.target_image: Ints = arrays["target_image"]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A memory-mapped index travels to a worker as its path."""
@@ -119,7 +72,7 @@ class Index:
 
     @property
     def digest(self) -> str:
-        """A hash of everything held, equal on every machine."""
+        """A hash of the whole content, equal on every machine."""
         return str(self.about["digest"])
 
     @property
@@ -131,100 +84,167 @@ class Index:
         """(id, reason) of every record that was left out."""
         return list(zip(self.strings["problem_id"], self.strings["problem"], strict=True))
 
-    # -- one image, one target ------------------------------------------------------------------------------------
+    def splits(self) -> list[str]:
+        """The names of the splits as filed."""
+        return list(self.strings["split"])
+
+    # -- single rows --------------------------------------------------------------------------------------------------
 
     def size(self, image: int) -> Size:
         height, width = self.arrays["image_size"][image].tolist()
         return height, width
 
-    def splits(self) -> list[str]:
-        """As filed."""
-        return list(self.strings["split"])
+    def sentence(self, row: int) -> Sentence:
+        strings = self.strings
+        tags = tuple(strings["tags"][row].split())
+        return Sentence(strings["sentence_id"][row], strings["text"][row], tags, strings["sent"][row])
 
-    def segmentation(self, target: int, folder: Path) -> Segmentation:
+    def target(self, row: int, sentences: tuple[Sentence, ...], folder: Path) -> Target:
+        """A target with the given sentences; the paths of mask files are relative to `folder`."""
+        no_target = bool(self.arrays["target_kind"][row] == NO_TARGET)
+        return Target(self.strings["target_id"][row], self._segmentation(row, folder), sentences, no_target)
+
+    def _segmentation(self, target: int, folder: Path) -> Segmentation:
         size = self.size(int(self.target_image[target]))
-        known = self.arrays["target_known"][target]
-        if known == UNKNOWN:
-            return Unknown(size, self.strings["target_id"][target])
-        if known == NO_TARGET:
-            return Nothing(size)
-        pieces = [self._piece(piece, size, folder) for piece in range(*self.arrays["target_pieces"][target].tolist())]
-        return pieces[0] if len(pieces) == 1 else Union(size, tuple(pieces))
+        kind = self.arrays["target_kind"][target]
+        if kind == UNLABELLED:
+            return Unlabelled(size, self.strings["target_id"][target])
+        if kind == NO_TARGET:
+            return NoTarget(size)
+        first, last = self.arrays["target_annotations"][target].tolist()
+        members = tuple(self._annotation(row, size, folder) for row in range(first, last))
+        return members[0] if len(members) == 1 else Union(size, members)
 
-    def _piece(self, piece: int, size: Size, folder: Path) -> Segmentation:
-        first, last = self.arrays["piece_parts"][piece].tolist()
-        kind = self.arrays["piece_kind"][piece]
-        if kind == STORED:
-            return Stored(size, folder / self.strings["stored"][first])
+    def _annotation(self, row: int, size: Size, folder: Path) -> Segmentation:
+        first, last = self.arrays["annotation_parts"][row].tolist()
+        kind = self.arrays["annotation_kind"][row]
+        if kind == MASK_FILE:
+            return MaskFile(size, folder / self.strings["mask_file"][first])
         pool = "outline" if kind == POLYGONS else "runs"
         ends = self.arrays[f"{pool}.ends"][first : last + 1].tolist()
-        parts = tuple(self.arrays[pool][a:b] for a, b in itertools.pairwise(ends))
+        parts = tuple(self.arrays[pool][start:end] for start, end in itertools.pairwise(ends))
         return Polygons(size, parts) if kind == POLYGONS else Rles(size, parts)
 
-    # -- in and out -------------------------------------------------------------------------------------------------
+    # -- building, saving, loading ------------------------------------------------------------------------------------
 
     @classmethod
-    def build(cls, refs: Iterable[Ref], problems: list[tuple[str, str]]) -> Index:
-        """From what a reader yields; `problems` is what it reported meanwhile."""
-        flat = {name: code for name, (code, _) in cls.NUMBERS.items()} | cls.POOLS
-        grown = _Growing(flat | {f"{pool}.ends": "q" for pool in cls.POOLS})
-        for pool in cls.POOLS:
-            grown[f"{pool}.ends"].append(0)
-        places: dict[str, int] = {}
-        splits: dict[str, int] = {}
-        for ref in refs:
-            _add(grown, ref, places, splits)
-        for split in splits:
-            grown.string("split", split)
-        for record, reason in problems:
-            grown.string("problem_id", record)
-            grown.string("problem", reason)
-        arrays = {name: np.frombuffer(values, values.typecode) for name, values in grown.values.items() if len(values)}
-        empty = {name: np.zeros(0, values.typecode) for name, values in grown.values.items() if not len(values)}
-        arrays = {name: _shaped(cls, name, values) for name, values in sorted((arrays | empty).items())}
+    def build(cls, records: Iterable[Record], problems: list[tuple[str, str]]) -> Index:
+        """From a reader's records; `problems` is the list that the reader's reports go into."""
+        builder = _Builder()
+        for record in records:
+            builder.add(record)
+        for name, reason in problems:
+            builder.add_string("problem_id", name)
+            builder.add_string("problem", reason)
+        arrays = builder.arrays()
         return cls(arrays, {"format": FORMAT, "digest": _digest(arrays)})
 
     def save(self, path: Path) -> None:
-        """As safetensors, under a passing name first: a half-written index is never found."""
+        """As safetensors, written under a temporary name first, so that an index is complete or absent."""
         from safetensors.numpy import save_file
 
-        passing = path.with_name(f"{path.name}.part")
-        save_file(self.arrays, passing, metadata={"about": json.dumps(self.about)})
-        passing.replace(path)
+        temporary = path.with_name(f"{path.name}.part")
+        save_file(self.arrays, temporary, metadata={"about": json.dumps(self.about)})
+        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Index:
-        """Memory-mapped. A file that is no index raises ValueError."""
-        with path.open("rb") as file:
-            held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        start = 8 + int.from_bytes(held[:8], "little")
-        if not 8 < start <= len(held):
-            raise ValueError("its header is cut short")
-        header = json.loads(held[8:start])
-        about = json.loads(header.pop("__metadata__")["about"])
-        if about["format"] != FORMAT:
-            raise ValueError(f"it is of format {about['format']}")
-        arrays = {name: _mapped(held, start, entry) for name, entry in header.items()}
+        """Memory-mapped through torch: safetensors' numpy reader would copy. Raises ValueError for any other file."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads(file.metadata()["about"])
+                if about["format"] != FORMAT:
+                    raise ValueError(f"its format is {about['format']}, not {FORMAT}")
+                arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118 - not a dict
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
         for pool in cls.POOLS:
             _check_ends(arrays[f"{pool}.ends"], len(arrays[pool]))
         check_outlines(arrays["outline"], arrays["outline.ends"])
         return cls(arrays, about, path)
 
 
-def _check_ends(ends: NDArray[np.int64], length: int) -> None:
+class _Builder:
+    """Growing arrays that records are added to."""
+
+    def __init__(self) -> None:
+        codes = {name: code for name, (code, _) in Index.NUMBERS.items()} | Index.POOLS
+        self.columns = {name: array(code) for name, code in codes.items()}
+        self.columns |= {f"{pool}.ends": array("q", [0]) for pool in Index.POOLS}
+        self.images: dict[str, int] = {}
+        self.splits: dict[str, int] = {}
+
+    def add(self, record: Record) -> None:
+        if record.image_id not in self.images:
+            self.images[record.image_id] = len(self.images)
+            self.columns["image_size"].extend(record.size)
+            self.add_string("image_id", record.image_id)
+            self.add_string("image_file", record.file)
+            self.add_string("image_key", record.key)
+        if record.split not in self.splits:
+            self.splits[record.split] = len(self.splits)
+            self.add_string("split", record.split)
+        for target in record.targets:
+            self.columns["target_image"].append(self.images[record.image_id])
+            self.columns["target_split"].append(self.splits[record.split])
+            self._add_target(target)
+
+    def _add_target(self, target: Target) -> None:
+        shape = target.segmentation
+        self.add_string("target_id", target.target_id)
+        kind = NO_TARGET if target.no_target else UNLABELLED if isinstance(shape, Unlabelled) else LABELLED
+        self.columns["target_kind"].append(kind)
+        members = shape.members if isinstance(shape, Union) else (shape,) if kind == LABELLED else ()
+        self._add_range("target_annotations", len(self.columns["annotation_kind"]), len(members))
+        for member in members:
+            self._add_annotation(member)
+        self._add_range("target_sentences", self._length("sentence_id"), len(target.sentences))
+        for sentence in target.sentences:
+            self.add_string("sentence_id", sentence.sentence_id)
+            self.add_string("text", sentence.text)
+            self.add_string("sent", sentence.sent)
+            self.add_string("tags", " ".join(sentence.tags))
+
+    def _add_annotation(self, shape: Segmentation) -> None:
+        if isinstance(shape, MaskFile):
+            kind, pool, parts = MASK_FILE, "mask_file", [str(shape.path).encode()]
+        elif isinstance(shape, Polygons):
+            kind, pool, parts = POLYGONS, "outline", [part.tobytes() for part in shape.parts]
+        elif isinstance(shape, Rles):
+            kind, pool, parts = RLES, "runs", [part.tobytes() for part in shape.parts]
+        else:
+            raise TypeError(f"a reader may not yield {type(shape).__name__}")
+        self.columns["annotation_kind"].append(kind)
+        self._add_range("annotation_parts", self._length(pool), len(parts))
+        for part in parts:
+            self._add_item(pool, part)
+
+    def _length(self, pool: str) -> int:
+        return len(self.columns[f"{pool}.ends"]) - 1
+
+    def _add_range(self, name: str, first: int, count: int) -> None:
+        self.columns[name].extend((first, first + count))
+
+    def add_string(self, pool: str, text: str) -> None:
+        self._add_item(pool, text.encode())
+
+    def _add_item(self, pool: str, content: bytes) -> None:
+        self.columns[pool].frombytes(content)
+        self.columns[f"{pool}.ends"].append(len(self.columns[pool]))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        found = {}
+        for name, column in sorted(self.columns.items()):
+            values = np.frombuffer(column, column.typecode) if len(column) else np.zeros(0, column.typecode)
+            found[name] = values.reshape(-1, 2) if Index.NUMBERS.get(name, ("", 1))[1] == 2 else values
+        return found
+
+
+def _check_ends(ends: Ints, length: int) -> None:
     if len(ends) == 0 or ends[0] != 0 or ends[-1] != length or (np.diff(ends) < 0).any():
         raise ValueError("its parts do not fit together")
-
-
-def _mapped(held: mmap.mmap, start: int, entry: dict[str, Any]) -> NDArray[Any]:
-    first, last = entry["data_offsets"]
-    dtype = np.dtype(DTYPES[entry["dtype"]])
-    values: NDArray[Any] = np.frombuffer(held, dtype, (last - first) // dtype.itemsize, start + first)
-    return values.reshape(entry["shape"])
-
-
-def _shaped(cls: type[Index], name: str, values: NDArray[Any]) -> NDArray[Any]:
-    return values.reshape(-1, 2) if cls.NUMBERS.get(name, ("", 1))[1] == 2 else values
 
 
 def _digest(arrays: dict[str, NDArray[Any]]) -> str:
@@ -233,39 +253,3 @@ def _digest(arrays: dict[str, NDArray[Any]]) -> str:
         digest.update(f"{name} {values.shape}".encode())
         digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _add(grown: _Growing, ref: Ref, places: dict[str, int], splits: dict[str, int]) -> None:
-    if ref.image not in places:
-        places[ref.image] = len(places)
-        grown["image_size"].extend(ref.size)
-        grown.string("image_id", ref.image)
-        grown.string("image_file", ref.file)
-        grown.string("image_key", ref.key)
-    grown["target_image"].append(places[ref.image])
-    grown["target_split"].append(splits.setdefault(ref.split, len(splits)))
-    grown["target_known"].append(ref.known)
-    grown.string("target_id", ref.target_id)
-    first = len(grown["piece_kind"])
-    for piece in ref.pieces:
-        _add_piece(grown, piece)
-    grown["target_pieces"].extend((first, first + len(ref.pieces)))
-    first = len(grown["sentence_id.ends"]) - 1
-    for phrase in ref.phrases:
-        grown.string("sentence_id", phrase.sentence_id)
-        grown.string("raw", phrase.raw)
-        grown.string("sent", phrase.sent)
-        grown.string("tags", " ".join(phrase.tags))
-    grown["target_phrases"].extend((first, first + len(ref.phrases)))
-
-
-def _add_piece(grown: _Growing, piece: Piece) -> None:
-    kind = STORED if piece.stored else RLES if piece.runs else POLYGONS
-    pool = ("outline", "runs", "stored")[kind]
-    first = len(grown[f"{pool}.ends"]) - 1
-    if kind == STORED:
-        grown.string(pool, piece.stored)
-    for part in piece.runs if kind == RLES else piece.outlines:
-        grown.many(pool, part.tobytes())
-    grown["piece_kind"].append(kind)
-    grown["piece_parts"].extend((first, len(grown[f"{pool}.ends"]) - 1))

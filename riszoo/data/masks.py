@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from riszoo.errors import UserError
 
 Mask = NDArray[np.bool_]  # (h, w)
 Points = NDArray[np.float64]  # (2k,): x0, y0, x1, y1, ...
-Runs = NDArray[np.uint32]  # lengths of runs down the columns, the first one outside
+Runs = NDArray[np.uint32]  # lengths of runs down the columns, background first
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 Size = tuple[int, int]  # h, w
 
@@ -42,7 +41,7 @@ class GroundTruth:
 
 
 class Segmentation(ABC):
-    """What an annotation file says of one target, over an image of `size` (h, w)."""
+    """The annotation of one target as filed, over an image of `size` (h, w)."""
 
     size: Size
 
@@ -51,13 +50,13 @@ class Segmentation(ABC):
         """The mask at the image's own size, or in the ground truth's frame."""
 
     def boxes(self) -> list[Box]:
-        """One around each object that is meant."""
+        """One around each object of the target."""
         return [around(self.draw(GroundTruth()))]
 
 
 @dataclass(frozen=True)
 class Bitmap(Segmentation):
-    """A mask that is filed, or rendered, pixel by pixel."""
+    """A mask filed or rendered pixel by pixel."""
 
     mask: Mask
 
@@ -80,9 +79,9 @@ class Polygons(Segmentation):
         if ground_truth.engine == "scaled" and ground_truth.frame is not None:
             return self._scaled(ground_truth.frame, ground_truth.overlap)
         if ground_truth.engine == "pillow":
-            mask = _outlined(self.parts, ground_truth.overlap, self.size)
+            mask = _rasterise_pillow(self.parts, ground_truth.overlap, self.size)
         else:
-            mask = _rasterise(self.parts, ground_truth.overlap, self.size)
+            mask = _rasterise_coco(self.parts, ground_truth.overlap, self.size)
         return mask if ground_truth.frame is None else shrink(mask, ground_truth.frame)
 
     def boxes(self) -> list[Box]:
@@ -94,10 +93,10 @@ class Polygons(Segmentation):
         return [(left, top, right, bottom)]
 
     def _scaled(self, frame: Size, overlap: str) -> Mask:
-        """Scaled first, drawn then; parts of fewer than three points are left out, as ReLA does."""
+        """Scaled first, then drawn; parts of fewer than three points are left out, as ReLA does."""
         ratio = np.array([frame[1] / self.size[1], frame[0] / self.size[0]])
         parts = tuple((part.reshape(-1, 2) * ratio).ravel() for part in self.parts if len(part) >= 6)
-        return _rasterise(parts, overlap, frame)
+        return _rasterise_coco(parts, overlap, frame)
 
 
 @dataclass(frozen=True)
@@ -108,40 +107,27 @@ class Rles(Segmentation):
     parts: tuple[Runs, ...]
 
     def draw(self, ground_truth: GroundTruth) -> Mask:
-        mask = _together([decode_rle(runs, self.size) for runs in self.parts], ground_truth.overlap, self.size)
+        mask = _combine([decode_rle(runs, self.size) for runs in self.parts], ground_truth.overlap, self.size)
         return mask if ground_truth.frame is None else shrink(mask, ground_truth.frame)
 
 
 @dataclass(frozen=True)
-class Stored(Segmentation):
-    """A mask in a file of its own: a PNG (whatever is not zero is inside), or ReferIt's `.mat` (zero is inside)."""
-
-    size: Size
-    path: Path
-
-    def draw(self, ground_truth: GroundTruth) -> Mask:
-        from riszoo.data.readers.mask_files import read_mask
-
-        return Bitmap(read_mask(self.path, self.size)).draw(ground_truth)
-
-
-@dataclass(frozen=True)
 class Union(Segmentation):
-    """Several annotations that are meant together. The overlap rule is about the parts of one; they always unite."""
+    """Several annotations of one target. The overlap rule is about the parts of one annotation; these always unite."""
 
     size: Size
     members: tuple[Segmentation, ...]
 
     def draw(self, ground_truth: GroundTruth) -> Mask:
-        return _together([member.draw(ground_truth) for member in self.members], "any", ground_truth.frame or self.size)
+        return _combine([member.draw(ground_truth) for member in self.members], "any", ground_truth.frame or self.size)
 
     def boxes(self) -> list[Box]:
         return [box for member in self.members for box in member.boxes()]
 
 
 @dataclass(frozen=True)
-class Nothing(Segmentation):
-    """Nothing in the image is meant."""
+class NoTarget(Segmentation):
+    """The sentences refer to no object in the image: an empty mask."""
 
     size: Size
 
@@ -153,15 +139,15 @@ class Nothing(Segmentation):
 
 
 @dataclass(frozen=True)
-class Unknown(Segmentation):
-    """No mask is filed: enough to predict, not to train or to measure."""
+class Unlabelled(Segmentation):
+    """No mask is filed: enough to predict, not to train or to evaluate."""
 
     size: Size
     target_id: str
 
     def draw(self, ground_truth: GroundTruth) -> Mask:
         raise UserError(
-            f"no mask is filed for '{self.target_id}': it can be predicted, but not be trained on or measured"
+            f"no mask is filed for '{self.target_id}': it can be predicted, but not used for training or evaluation"
         )
 
 
@@ -176,15 +162,15 @@ def shrink(mask: Mask, frame: Size) -> Mask:
 
 
 def around(mask: Mask) -> Box:
-    """The half-open box around a mask's pixels; all 0 around nothing."""
+    """The half-open box around a mask's pixels; all 0 for an empty mask."""
     rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return 0.0, 0.0, 0.0, 0.0
     return float(cols[0]), float(rows[0]), float(cols[-1] + 1), float(rows[-1] + 1)
 
 
-def _rasterise(parts: tuple[Points, ...], overlap: str, size: Size) -> Mask:
-    """By the COCO mask API. Its Python wrapper takes four numbers for a box, hence the function beneath."""
+def _rasterise_coco(parts: tuple[Points, ...], overlap: str, size: Size) -> Mask:
+    """By the COCO mask API. Its Python wrapper takes four numbers for a box, so its inner function is called."""
     from pycocotools import _mask as coco
 
     if not parts:
@@ -198,7 +184,7 @@ def _rasterise(parts: tuple[Points, ...], overlap: str, size: Size) -> Mask:
     return mask
 
 
-def _outlined(parts: tuple[Points, ...], overlap: str, size: Size) -> Mask:
+def _rasterise_pillow(parts: tuple[Points, ...], overlap: str, size: Size) -> Mask:
     """PhraseCut's way: whole-numbered points, filled and outlined by Pillow; a single point draws nothing."""
     from PIL import Image, ImageDraw
 
@@ -209,7 +195,7 @@ def _outlined(parts: tuple[Points, ...], overlap: str, size: Size) -> Mask:
         if overlap == "once":
             drawn.append(np.array(canvas, dtype=np.bool_))
             canvas = Image.new("L", (size[1], size[0]), 0)
-    return _together(drawn or [np.array(canvas, dtype=np.bool_)], overlap, size)
+    return _combine(drawn or [np.array(canvas, dtype=np.bool_)], overlap, size)
 
 
 def decode_rle(runs: Runs, size: Size) -> Mask:
@@ -226,12 +212,12 @@ def decode_rle(runs: Runs, size: Size) -> Mask:
     return mask
 
 
-def _together(masks: list[Mask], overlap: str, size: Size) -> Mask:
+def _combine(masks: list[Mask], overlap: str, size: Size) -> Mask:
     if len(masks) == 1:
         return masks[0]
     if not masks:
         return np.zeros(size, dtype=np.bool_)
     if overlap == "any":
         return np.asarray(np.logical_or.reduce(masks), dtype=np.bool_)
-    together: Mask = np.sum(masks, axis=0, dtype=np.int64) == 1
-    return together
+    combined: Mask = np.sum(masks, axis=0, dtype=np.int64) == 1
+    return combined

@@ -1,7 +1,7 @@
-"""The record every reader yields, and the split that holds them.
+"""One record for the whole way from file to batch: readers yield it, the index stores it, splits return it.
 
-A record is one image with the targets named in it, each with its sentences and its segmentation *as filed*:
-protocols draw the ground truth from it in different ways.
+A record is one image with the targets named in it, each with its sentences and its segmentation as filed: protocols
+draw the ground truth from it in different ways.
 """
 
 from __future__ import annotations
@@ -22,16 +22,22 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One expression. `tags` name what it takes to resolve it (scenes) or the subsets it belongs to (PhraseCut)."""
+    """One referring expression.
+
+    text   what a model reads; from a reader, the sentence as typed
+    tags   what it takes to resolve it (scenes), or the subsets it belongs to (PhraseCut, gRefCOCO)
+    sent   the same, lower-cased and tokenised, where a file has it or a reader makes it
+    """
 
     sentence_id: str
     text: str
     tags: tuple[str, ...] = ()
+    sent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What one or more sentences name: an object, several, or nothing."""
+    """What one or more sentences refer to: an object, several objects, or none."""
 
     target_id: str
     segmentation: Segmentation
@@ -39,25 +45,39 @@ class Target:
     no_target: bool = False
 
 
+def _no_image_folder() -> Pixels:
+    raise RuntimeError("a record from an annotation file has no pixels: splits add the image folder")
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image. `load` decodes or renders its pixels; nothing is decoded before."""
+    """One image and its targets. Readers may yield the same image several times, with other targets.
+
+    size   H0, W0
+    load   decodes or renders the pixels; nothing is decoded before
+    file   the image's file as filed, relative to the image folder
+    key    the image's name across data sets, by which leakage is found
+    split  the split as filed, which may name several (ReferIt's `testAB`)
+    """
 
     image_id: str
-    size: tuple[int, int]  # H0, W0
+    size: tuple[int, int]
     targets: tuple[Target, ...]
-    load: Callable[[], Pixels]
+    load: Callable[[], Pixels] = _no_image_folder
+    file: str = ""
+    key: str = ""
+    split: str = ""
 
     def sentences(self) -> list[tuple[int, Sentence]]:
-        """Every sentence with the place of its target, in the split's order."""
-        return [(place, sentence) for place, target in enumerate(self.targets) for sentence in target.sentences]
+        """Every sentence with the index of its target, in the split's order."""
+        return [(index, sentence) for index, target in enumerate(self.targets) for sentence in target.sentences]
 
 
 class Split(ABC):
-    """One split of one set.
+    """One split of one data set.
 
-    Two flat arrays describe it without touching a record: the image of each target and the target of each
-    sentence, both non-decreasing. A sentence's place in the split is its index in the second.
+    Two flat arrays describe it without building a record: the image of each target and the target of each
+    sentence, both non-decreasing. The index of a sentence in the split is its index in the second.
     """
 
     dataset: str
@@ -74,7 +94,7 @@ class Split(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash of what the split holds, equal on every machine."""
+        """A hash of the split's content, equal on every machine."""
 
     @property
     def sentence_image(self) -> Ints:
@@ -82,23 +102,23 @@ class Split(ABC):
         return image
 
     def image_ids(self) -> list[str]:
-        """The id of every image; readers with an index answer without building records."""
+        """The id of every image; splits over an index answer without building records."""
         return [self[i].image_id for i in range(len(self))]
 
     def image_keys(self) -> list[str]:
-        """What each image is called across data sets: leaks are found by it."""
+        """The name of each image across data sets, by which leakage is found."""
         return self.image_ids()
 
     def image_version(self, image: int) -> str:
-        """Another whenever the image's pixels are, told without decoding it: features are kept under it."""
+        """A name that changes whenever the image's pixels do, found without decoding; features are cached under it."""
         return f"{self.fingerprint()} {self[image].image_id}"
 
     def texts(self) -> Iterable[str]:
-        """Every sentence, in order; a vocabulary is made of the training split's."""
+        """Every sentence, in order; the training split's give the vocabulary."""
         for i in range(len(self)):
             for _, sentence in self[i].sentences():
                 yield sentence.text
 
     def describe(self) -> dict[str, Any]:
-        """How its sentences were chosen; part of a result's record."""
+        """How the sentences were chosen; part of a result's record."""
         return {"expressions": "all"}

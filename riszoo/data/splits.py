@@ -1,4 +1,4 @@
-"""A split over an index: which targets, which of their sentences, in which words."""
+"""A split over an index: its targets, which of their sentences, and in which spelling."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riszoo.data.images import load
-from riszoo.data.index import NO_TARGET, Index
+from riszoo.data.index import Index
 from riszoo.data.record import Ints, Record, Sentence, Split, Target
 from riszoo.errors import UserError
 
@@ -21,9 +22,9 @@ TextField = Literal["raw", "sent"]
 
 
 class IndexSplit(Split):
-    """The targets of an index that belong to a split and whose images are wanted; records are built on access.
+    """The targets of an index that belong to a split and whose images exist; records are built on access.
 
-    `keep` says for each image of the index whether it takes part; `facts` go into the description.
+    `keep` marks the images of the index that take part; `facts` are added to the description.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class IndexSplit(Split):
             targets = targets[keep[index.target_image[targets]]]
         self.targets = targets[np.argsort(index.target_image[targets], kind="stable")]
         self.images, self.target_image = np.unique(index.target_image[self.targets], return_inverse=True)
-        self._phrases, self.sentence_target = _choose(index, self.targets, expressions)
+        self._sentences, self.sentence_target = _choose(index, self.targets, expressions)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -58,64 +59,63 @@ class IndexSplit(Split):
             raise IndexError(f"{self.dataset} {self.name} has {len(self)} images, not {image}")
         image %= len(self)
         first, last = np.searchsorted(self.target_image, [image, image + 1]).tolist()
-        number = int(self.images[image])
-        size = self.index.size(number)
-        path = self._folder / self.index.strings["image_file"][number]
-        targets = tuple(self._target(place) for place in range(first, last))
+        row = int(self.images[image])
+        strings, size = self.index.strings, self.index.size(row)
+        file = strings["image_file"][row]
         return Record(
-            self.index.strings["image_id"][number], size, targets, functools.partial(load, path, size, self._strict)
+            strings["image_id"][row],
+            size,
+            tuple(self._target(target) for target in range(first, last)),
+            functools.partial(load, self._folder / file, size, self._strict),
+            file,
+            strings["image_key"][row],
+            self.name,
         )
 
-    def _target(self, place: int) -> Target:
-        first, last = np.searchsorted(self.sentence_target, [place, place + 1]).tolist()
-        target = int(self.targets[place])
-        return Target(
-            self.index.strings["target_id"][target],
-            self.index.segmentation(target, self._masks),
-            tuple(self._sentence(phrase) for phrase in self._phrases[first:last].tolist()),
-            bool(self.index.arrays["target_known"][target] == NO_TARGET),
-        )
+    def _target(self, target: int) -> Target:
+        first, last = np.searchsorted(self.sentence_target, [target, target + 1]).tolist()
+        sentences = tuple(self._sentence(row) for row in self._sentences[first:last].tolist())
+        return self.index.target(int(self.targets[target]), sentences, self._masks)
 
-    def _sentence(self, phrase: int) -> Sentence:
-        strings = self.index.strings
-        return Sentence(
-            strings["sentence_id"][phrase], strings[self._text][phrase], tuple(strings["tags"][phrase].split())
-        )
+    def _sentence(self, row: int) -> Sentence:
+        sentence = self.index.sentence(row)
+        return sentence if self._text == "raw" else replace(sentence, text=sentence.sent)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self.index.digest} {self.dataset} {self.name} {self._text}".encode())
         digest.update(np.ascontiguousarray(self.targets, "<i8").tobytes())
-        digest.update(np.ascontiguousarray(self._phrases, "<i8").tobytes())
+        digest.update(np.ascontiguousarray(self._sentences, "<i8").tobytes())
         return digest.hexdigest()
 
     def image_ids(self) -> list[str]:
-        return [self.index.strings["image_id"][number] for number in self.images.tolist()]
+        return [self.index.strings["image_id"][row] for row in self.images.tolist()]
 
     def image_keys(self) -> list[str]:
-        return [self.index.strings["image_key"][number] for number in self.images.tolist()]
+        return [self.index.strings["image_key"][row] for row in self.images.tolist()]
 
     def image_version(self, image: int) -> str:
-        """The file's place, size and time of change, which a glance tells; content would be read at every start."""
-        number = int(self.images[image])
-        path = self._folder / self.index.strings["image_file"][number]
+        """The file's path, size and modification time, found without reading its content."""
+        row = int(self.images[image])
+        path = self._folder / self.index.strings["image_file"][row]
         try:
             stat = path.stat()
             file = f"{stat.st_size} {stat.st_mtime_ns}"
         except OSError:
             file = "absent"  # shown as black
-        return f"{path.resolve()} {file} {self.index.size(number)} {self._strict}"
+        return f"{path.resolve()} {file} {self.index.size(row)} {self._strict}"
 
     def paths(self) -> list[Path]:
         """The file of each image."""
-        return [self._folder / self.index.strings["image_file"][number] for number in self.images.tolist()]
+        return [self._folder / self.index.strings["image_file"][row] for row in self.images.tolist()]
 
     def texts(self) -> Iterable[str]:
-        return (self.index.strings[self._text][phrase] for phrase in self._phrases.tolist())
+        strings = self.index.strings["text" if self._text == "raw" else "sent"]
+        return (strings[row] for row in self._sentences.tolist())
 
     def find(self, name: str) -> Record:
         """The record of an image, target or sentence by its id."""
-        for place in range(len(self)):
-            record = self[place]
+        for image in range(len(self)):
+            record = self[image]
             names = {
                 record.image_id,
                 *(t.target_id for t in record.targets),
@@ -126,10 +126,10 @@ class IndexSplit(Split):
         raise UserError(f"{self.dataset} {self.name} has no image, target or sentence '{name}'")
 
     def without(self, keys: Iterable[str]) -> IndexSplit:
-        """The same split less the images of these keys."""
-        barred = set(keys)
+        """The same split without the images of these keys."""
+        excluded = set(keys)
         keep = np.ones(self.index.images, np.bool_)
-        keep[[n for n, key in zip(self.images.tolist(), self.image_keys(), strict=True) if key in barred]] = False
+        keep[[row for row, key in zip(self.images.tolist(), self.image_keys(), strict=True) if key in excluded]] = False
         return IndexSplit(
             self.index, self.targets, dataset=self.dataset, name=self.name, folder=self._folder, masks=self._masks,
             text=self._text, expressions=self._expressions, strict=self._strict, keep=keep, facts=self._facts,
@@ -146,17 +146,17 @@ class IndexSplit(Split):
 
 
 def _choose(index: Index, targets: Ints, expressions: str) -> tuple[Ints, Ints]:
-    """(the phrase of each sentence, the target of each sentence); `random(seed)` depends on nothing but the seed."""
-    first, last = index.arrays["target_phrases"][targets].T
-    many = last - first
+    """(the index's row of each sentence, the target of each sentence); `random(seed)` depends on the seed alone."""
+    first, last = index.arrays["target_sentences"][targets].T
+    count = last - first
     if expressions == "all":
-        starts = np.cumsum(many) - many
-        sentence_target = np.repeat(np.arange(len(targets)), many)
+        starts = np.cumsum(count) - count
+        sentence_target = np.repeat(np.arange(len(targets)), count)
         return np.arange(len(sentence_target)) + (first - starts)[sentence_target], sentence_target
     chosen = first
     if expressions != "first":
         draw = np.random.default_rng(_seed(expressions)).random(len(index.target_image))
-        chosen = first + (draw[targets] * many).astype(np.int64)
+        chosen = first + (draw[targets] * count).astype(np.int64)
     return chosen.astype(np.int64), np.arange(len(targets))
 
 

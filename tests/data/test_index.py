@@ -68,7 +68,7 @@ def test_an_index_is_of_the_content_not_of_the_time(tmp_path):
     with pytest.warns(UserWarning, match="annotations have changed since"):
         index = open_index(source("refcoco"), tmp_path, "unc")
     assert index.path is None
-    assert "RIGHT box" in list(index.strings["raw"])
+    assert "RIGHT box" in list(index.strings["text"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         prepare.prepare(source("refcoco"), options)
@@ -90,8 +90,8 @@ def test_a_damaged_index_is_not_used(tmp_path, damage):
         ("outline", 3, float("nan")),
         ("outline", 3, 1e9),
         ("outline.ends", 1, 3),
-        ("raw.ends", 1, 10**12),
-        ("raw.ends", 0, 1),
+        ("text.ends", 1, 10**12),
+        ("text.ends", 0, 1),
     ],
 )
 def test_an_index_that_was_tampered_with_never_reaches_the_mask_library(tmp_path, name, place, value):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
-from riszoo.data.masks import GroundTruth, Nothing, Polygons, Rles, Union, Unknown, decode_rle, shrink
+from riszoo.data.masks import GroundTruth, NoTarget, Polygons, Rles, Union, Unlabelled, decode_rle, shrink
 from riszoo.errors import UserError
 from tests.support import data_trees as trees
 
@@ -109,10 +109,10 @@ def test_several_annotations_unite_whatever_the_rule():
 
 
 def test_nothing_and_not_known():
-    assert Nothing(SIZE).draw(GroundTruth()).shape == SIZE
-    assert not Nothing(SIZE).draw(GroundTruth(frame=(4, 5))).any()
+    assert NoTarget(SIZE).draw(GroundTruth()).shape == SIZE
+    assert not NoTarget(SIZE).draw(GroundTruth(frame=(4, 5))).any()
     with pytest.raises(UserError, match="'a 7'"):
-        Unknown(SIZE, "a 7").draw(GroundTruth())
+        Unlabelled(SIZE, "a 7").draw(GroundTruth())
 
 
 def test_drawn_masks_are_writable_booleans():

@@ -1,4 +1,4 @@
-"""What a data set is on disk: its files, its splits, what was published about it, and how it is read."""
+"""What a reader of one data set must provide: its files, splits and published counts, and its records."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from riszoo.data.index import Ref
+from riszoo.data.record import Record
 from riszoo.errors import UserError
 
 Report = Callable[[str, str], None]
-"""Told the id of a record that is left out, and why."""
+"""Called with the id of a record that is left out, and the reason."""
 
 COCO_FOLDERS = (
     "images/mscoco/images/train2014", "images/mscoco/train2014", "images/train2014", "images/coco/train2014",
@@ -23,7 +23,7 @@ COCO_FILE = re.compile(r"(?:COCO_(?:train|val)2014_)?0*(\d{1,12})(?:_\d+)?\.jpe?
 
 
 class Counts(NamedTuple):
-    """What a split holds; None where nothing was published."""
+    """The published size of a split; None where nothing was published."""
 
     targets: int | None
     sentences: int | None
@@ -33,11 +33,11 @@ class Counts(NamedTuple):
 class Reader(ABC):
     """One data set under one partition.
 
-    name        what results call it; `dataset` is the name of its folder, `by` of its partition
-    publisher   who gives the files out, in words
-    folders     spellings of the image folder, beneath the root
-    published   counts that the check compares with
-    absent      images that are listed and were never given out
+    name        its name in results; `dataset` is the name of its folder, `by` of its partition
+    publisher   who publishes the files
+    folders     spellings of the image folder, below the root
+    published   counts that `riszoo data check` compares with
+    absent      images that are listed and were never published
     """
 
     name: str
@@ -58,18 +58,18 @@ class Reader(ABC):
         """The files of a unit, each with its accepted spellings, the usual one first."""
 
     @abstractmethod
-    def refs(self, files: list[Path], unit: str, report: Report) -> Iterator[Ref]:
-        """Every sound record of a unit; the others are reported."""
+    def records(self, files: list[Path], unit: str, report: Report) -> Iterator[Record]:
+        """Every valid record of a unit, usually one a target; the others are reported."""
 
-    def refuse(self, split: str) -> None:  # noqa: B027 - most sets refuse nothing
-        """A UserError for a split that is known not to exist, with the reason."""
+    def check_split(self, split: str) -> None:  # noqa: B027 - most sets have nothing to check
+        """Raises a UserError for a split that is known not to exist, with the reason."""
 
     def all_units(self, root: Path) -> tuple[str, ...]:
-        """Every unit that a check or a preparation visits."""
+        """Every unit that `riszoo data check` and `prepare` read."""
         return tuple(dict.fromkeys(unit for split in self.published for unit in self.units(split)))
 
     def files(self, root: Path, unit: str) -> list[Path]:
-        """The files of a unit, or a UserError that names what is needed, where, and who publishes it."""
+        """The files of a unit, or a UserError that names the missing ones, their folder and their publisher."""
         found = [next((path for path in spellings if path.is_file()), None) for spellings in self.choices(root, unit)]
         missing = [
             " or ".join(path.name for path in spellings)
@@ -90,30 +90,35 @@ class Reader(ABC):
         return f"get the files from {self.publisher} and put them there"
 
     def masks_folder(self, files: list[Path]) -> Path:
-        """Where masks in files of their own are named from."""
+        """The folder that paths of mask files are relative to."""
         return files[0].parent
 
     def index_file(self, root: Path, unit: str, prepared: Path | None) -> Path:
-        """Where the prepared index of a unit lies: beside the annotations, or in a folder of one's own."""
+        """The path of a unit's prepared index: beside the annotations, or in the folder given."""
         folder = prepared or self.choices(root, unit)[0][0].parent
         return folder / f"riszoo-{self.dataset}({unit}).index"
 
 
-def matches(filed: str, wanted: str) -> bool:
-    """Whether a record filed under one split belongs to the wanted one, by the official rules.
+def matches(filed: str, requested: str) -> bool:
+    """Whether a record filed under one split belongs to the requested one, by the official rules.
 
     A letter is enough for testA, testB and testC (ReferIt files `testAB`), the word for `test`; the rest is exact.
     """
-    if wanted in ("testA", "testB", "testC"):
-        return wanted[-1] in filed
-    if wanted == "test":
+    if requested in ("testA", "testB", "testC"):
+        return requested[-1] in filed
+    if requested == "test":
         return "test" in filed
-    if wanted == "trainval":
+    if requested == "trainval":
         return filed in ("train", "val")
-    return filed in ("val", "miniv") if wanted == "val_miniv" else filed == wanted
+    return filed in ("val", "miniv") if requested == "val_miniv" else filed == requested
 
 
 def coco_key(file: str) -> str | None:
-    """The key of a COCO image by its file name, whatever set it comes in."""
+    """The key of a COCO image by its file name, in any data set."""
     found = COCO_FILE.fullmatch(Path(file).name)
     return f"coco:{found[1]}" if found else None
+
+
+def lower_tokens(text: str) -> str:
+    """A sentence lower-cased, its words joined by single blanks, where a data set does not file this form itself."""
+    return " ".join(text.lower().split())

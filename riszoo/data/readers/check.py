@@ -95,7 +95,7 @@ def _unit(one: Reader, unit: str, root: Path, options: Options, facts: Facts) ->
 
 def _split(one: Reader, split: str, index: Index, facts: Facts) -> None:
     targets = split_targets(index, split)
-    first, last = index.arrays["target_phrases"][targets].T
+    first, last = index.arrays["target_sentences"][targets].T
     found = (len(targets), int((last - first).sum()), len(np.unique(index.target_image[targets])))
     names = ("targets", "sentences", "images")
     row: Facts = dict(zip(names, found, strict=True))
@@ -163,12 +163,12 @@ def _filed(index: Index, record: str) -> Iterator[Facts]:
     yield from ({"id": name, "left_out": reason} for name, reason in index.problems if name == record)
     strings = index.strings
     image, target, sentence = (strings[f"{kind}_id"].find(record) for kind in ("image", "target", "sentence"))
-    firsts, lasts = index.arrays["target_phrases"].T
+    firsts, lasts = index.arrays["target_sentences"].T
     for number, (first, last) in enumerate(zip(firsts.tolist(), lasts.tolist(), strict=True)):
         asked = sentence is not None and first <= sentence < last
         if asked or number == target or index.target_image[number] == image:
             place = int(index.target_image[number])
-            phrases = [{"id": strings["sentence_id"][n], "raw": strings["raw"][n]} for n in range(first, last)]
+            phrases = [{"id": strings["sentence_id"][n], "raw": strings["text"][n]} for n in range(first, last)]
             yield {
                 "id": strings["target_id"][number],
                 "split": index.splits()[index.arrays["target_split"][number]],

@@ -1,20 +1,22 @@
-"""Images of one's own: a folder with one JSONL or CSV a split."""
+"""Your own images: a folder with one JSONL or CSV file a split."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from riszoo.data.images import ImageError, size_of
-from riszoo.data.index import MEANT, NO_TARGET, UNKNOWN, Phrase, Piece, Ref
-from riszoo.data.masks import Size
+from riszoo.data.masks import NoTarget, Segmentation, Size, Unlabelled
 from riszoo.data.readers import validation
-from riszoo.data.readers.base import Counts, Reader, Report, coco_key
-from riszoo.data.readers.refer import pieces_of
+from riszoo.data.readers.base import Counts, Reader, Report, coco_key, lower_tokens
+from riszoo.data.readers.mask_files import MaskFile
+from riszoo.data.readers.refer import coco_segmentation
 from riszoo.data.readers.validation import RecordError
+from riszoo.data.record import Record, Sentence, Target
 from riszoo.errors import UserError
 
 FIELDS = {
@@ -22,7 +24,7 @@ FIELDS = {
     "sentence": ("sentence", "sentences", "text", "expression"),
     "mask": ("mask", "segmentation", "polygon", "polygons", "rle"),
 }
-NOTHING = "none"
+NO_TARGET = "none"
 LONGEST = 1 << 24  # characters in a CSV cell: outlines are long
 SUFFIXES = (".jsonl", ".csv", ".ndjson")
 
@@ -51,19 +53,19 @@ class Folder(Reader):
     def choices(self, root: Path, unit: str) -> list[list[Path]]:
         return [[root / f"{unit}{suffix}" for suffix in SUFFIXES]]
 
-    def refs(self, files: list[Path], unit: str, report: Report) -> Iterator[Ref]:
-        gathered: dict[tuple[str, str], Ref] = {}
+    def records(self, files: list[Path], unit: str, report: Report) -> Iterator[Record]:
+        records: dict[tuple[str, str], Record] = {}
         sizes: dict[str, Size] = {}
-        for place, line in enumerate(_lines(files[0]), 1):
+        for number, line in enumerate(_lines(files[0]), 1):
             try:
-                _gather(line, place, unit, files[0].parent, gathered, sizes)
+                _add(line, number, unit, files[0].parent, records, sizes)
             except (RecordError, ImageError, LookupError, TypeError, ValueError, OverflowError) as error:
-                report(f"{files[0].name}:{place}", str(error))
-        yield from gathered.values()
+                report(f"{files[0].name}:{number}", validation.reason(error))
+        yield from records.values()
 
 
 def _lines(path: Path) -> Iterator[Any]:
-    """One row a line; a broken line is a text, which no reader takes for a row."""
+    """One row a line; a broken line is returned as text, which is then reported."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
@@ -85,46 +87,50 @@ def _parsed(line: str) -> Any:
 
 def _field(row: Any, name: str) -> Any:
     if not isinstance(row, dict):
-        raise RecordError("the line is no JSON object")
+        raise RecordError("the line is not a JSON object")
     return next((row[spelling] for spelling in FIELDS[name] if row.get(spelling) not in (None, "")), None)
 
 
-def _gather(
-    row: Any, place: int, unit: str, root: Path, gathered: dict[tuple[str, str], Ref], sizes: dict[str, Size]
+def _add(
+    row: Any, number: int, unit: str, root: Path, records: dict[tuple[str, str], Record], sizes: dict[str, Size]
 ) -> None:
+    """Adds a line to the record of its image and mask, which the first such line creates."""
     image, sentence, mask = (_field(row, name) for name in FIELDS)
     if image is None or sentence is None:
         raise RecordError(f"the line lacks a {'image' if image is None else 'sentence'}")
-    image, mask = validation.text(image), _unquoted(mask)
-    sentences = [validation.text(one) for one in (sentence if isinstance(sentence, list) else [sentence])]
+    image, mask = validation.text(image), _parsed_mask(mask)
+    texts = [validation.text(one) for one in (sentence if isinstance(sentence, list) else [sentence])]
     if image not in sizes:
         sizes[image] = size_of(root / image)
-    key = (image, json.dumps(mask) if mask is not None else f"line {place}")
-    if key not in gathered:
-        known, pieces = _target(mask, row, sizes[image])
-        gathered[key] = Ref(
-            image, image, sizes[image], coco_key(image) or f"{root.name}:{image}",
-            str(row.get("id") or place), unit, pieces, [], known,
-        )  # fmt: skip
-    ref = gathered[key]
-    first = len(ref.phrases)
-    ref.phrases += [
-        Phrase(f"{ref.target_id}.{first + n}", one, " ".join(one.lower().split())) for n, one in enumerate(sentences)
-    ]
+    key = (image, json.dumps(mask) if mask is not None else f"line {number}")
+    if key not in records:
+        target = _target(mask, row, str(row.get("id") or number), sizes[image])
+        image_key = coco_key(image) or f"{root.name}:{image}"
+        records[key] = Record(image, sizes[image], (target,), file=image, key=image_key, split=unit)
+    (target,) = records[key].targets
+    first = len(target.sentences)
+    added = tuple(
+        Sentence(f"{target.target_id}.{first + n}", text, sent=lower_tokens(text)) for n, text in enumerate(texts)
+    )
+    records[key] = replace(records[key], targets=(replace(target, sentences=target.sentences + added),))
 
 
-def _unquoted(mask: Any) -> Any:
+def _parsed_mask(mask: Any) -> Any:
     """In a CSV, outlines and runs are JSON inside a cell."""
     return json.loads(mask) if isinstance(mask, str) and mask.lstrip()[:1] in ("[", "{") else mask
 
 
-def _target(mask: Any, row: dict[str, Any], size: Size) -> tuple[int, list[Piece]]:
-    if mask in (NOTHING, []) or str(row.get("no_target", "")).lower() in ("true", "1"):
-        return NO_TARGET, []
+def _target(mask: Any, row: dict[str, Any], name: str, size: Size) -> Target:
+    no_target = mask in (NO_TARGET, []) or str(row.get("no_target", "")).lower() in ("true", "1")
+    segmentation = NoTarget(size) if no_target else _segmentation(mask, name, size)
+    return Target(name, segmentation, (), no_target)
+
+
+def _segmentation(mask: Any, name: str, size: Size) -> Segmentation:
     if mask is None:
-        return UNKNOWN, []
+        return Unlabelled(size, name)
     if isinstance(mask, str):
-        return MEANT, [Piece(stored=mask)]
+        return MaskFile(size, Path(mask))
     if isinstance(mask, list) and not isinstance(mask[0], (list, dict)):
-        mask = [mask]  # one outline, not in a list of its own
-    return MEANT, [pieces_of(mask, size)]
+        mask = [mask]  # one outline, not in a list
+    return coco_segmentation(mask, size)

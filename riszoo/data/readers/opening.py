@@ -49,7 +49,7 @@ class Options:
 
 def open_split(source: Reader, split: str, options: Options) -> IndexSplit | ConcatSplit:
     """One split of a set; of several units, their sum."""
-    source.refuse(split)
+    source.check_split(split)
     root = options.folder()
     parts = [_open_unit(source, split, unit, root, options) for unit in source.units(split)]
     return parts[0] if len(parts) == 1 else ConcatSplit(source.name, split, parts)
@@ -139,7 +139,7 @@ def open_index(source: Reader, root: Path, unit: str, prepared: Path | None = No
 
 def build_index(source: Reader, files: list[Path], unit: str) -> Index:
     problems: list[tuple[str, str]] = []
-    return Index.build(source.refs(files, unit, lambda record, reason: problems.append((record, reason))), problems)
+    return Index.build(source.records(files, unit, lambda record, reason: problems.append((record, reason))), problems)
 
 
 def load_prepared(path: Path, files: list[Path]) -> Index | None:

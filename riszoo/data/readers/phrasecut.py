@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from riszoo.data.index import MEANT, UNKNOWN, Phrase, Piece, Ref
-from riszoo.data.masks import GroundTruth, Polygons, Size, Union
+from riszoo.data.masks import GroundTruth, Polygons, Segmentation, Size, Union, Unlabelled
 from riszoo.data.readers import validation
-from riszoo.data.readers.base import Counts, Reader, Report
+from riszoo.data.readers.base import Counts, Reader, Report, lower_tokens
 from riszoo.data.readers.validation import RecordError
+from riszoo.data.record import Record, Sentence, Target
 from riszoo.errors import UserError
 
 FOLDERS = ("VGPhraseCut_v0", "phrasecut", "PhraseCut", "")
@@ -37,7 +37,7 @@ class PhraseCut(Reader):
     def units(self, split: str) -> tuple[str, ...]:
         return ("val", "miniv") if split == "val_miniv" else (split,)
 
-    def refuse(self, split: str) -> None:
+    def check_split(self, split: str) -> None:
         if split not in (*self.published, "val_miniv"):
             raise UserError(f"phrasecut has no split '{split}': choose among {', '.join(self.published)}, val_miniv")
 
@@ -47,53 +47,57 @@ class PhraseCut(Reader):
         images = [folder / name for name in ("image_data_split3000.json", "image_data_split.json")]
         return [[folder / f"refer_{unit}.json", folder / f"refer_input_{unit}.json"], images]
 
-    def refs(self, files: list[Path], unit: str, report: Report) -> Iterator[Ref]:
+    def records(self, files: list[Path], unit: str, report: Report) -> Iterator[Record]:
         tasks, rows = validation.load_json(files[0]), validation.load_json(files[1])
         if not isinstance(tasks, list) or not isinstance(rows, list):
-            raise UserError(f"{files[0]} or {files[1]} holds no list: get the files again")
+            raise UserError(f"{files[0]} or {files[1]} is not a JSON list: get the files again")
         images = {row.get("image_id"): row for row in rows if isinstance(row, dict)}
         names = _frequent(files[0].with_name("name_att_rel_count.json"))
-        for place, task in enumerate(tasks):
+        for index, task in enumerate(tasks):
             try:
-                yield _ref(task, images, unit, names)
+                yield _record(task, images, unit, names)
             except (RecordError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-                name = task.get("task_id", f"#{place}") if isinstance(task, dict) else f"#{place}"
-                report(str(name), f"it lacks {error}" if isinstance(error, KeyError) else str(error))
+                name = task.get("task_id", f"#{index}") if isinstance(task, dict) else f"#{index}"
+                report(str(name), validation.reason(error))
 
 
-def _ref(task: dict[str, Any], images: dict[Any, Any], unit: str, names: Names) -> Ref:
+def _record(task: dict[str, Any], images: dict[Any, Any], unit: str, names: Names) -> Record:
     name = validation.text(task["task_id"])
     number = validation.number(task.get("image_id", int(name.partition("__")[0])))
     if number not in images:
         raise RecordError(f"its image {number} is not in the file of images")
     row = images[number]
-    size = validation.size(row["height"], row["width"])
-    pieces = [_instance(instance, size) for instance in task["Polygons"]] if "Polygons" in task else []
-    if "Polygons" in task and not pieces:
+    size, coco = validation.size(row["height"], row["width"]), row.get("coco_id")
+    instances = tuple(_instance(instance, size) for instance in task["Polygons"]) if "Polygons" in task else ()
+    if "Polygons" in task and not instances:
         raise RecordError("it has no outline")
     phrase = validation.text(task["phrase"])
-    tags = _tags(task.get("phrase_structure") or {}, pieces, size, row.get("coco_id"), unit, names)
-    return Ref(
-        image=str(number),
+    tags = _tags(task.get("phrase_structure") or {}, instances, size, coco, unit, names)
+    sentence = Sentence(name, phrase, tags, lower_tokens(phrase))
+    return Record(
+        str(number),
+        size,
+        (Target(name, _segmentation(instances, name, size), (sentence,)),),
         file=f"{number}.jpg",
-        size=size,
-        key=f"vg:{number}" if row.get("coco_id") is None else f"coco:{validation.number(row['coco_id'])}",
-        target_id=name,
+        key=f"vg:{number}" if coco is None else f"coco:{validation.number(coco)}",
         split=unit,
-        pieces=pieces,
-        phrases=[Phrase(name, phrase, " ".join(phrase.lower().split()), tags)],
-        known=MEANT if pieces else UNKNOWN,
     )
 
 
-def _instance(polygons: Any, size: Size) -> Piece:
+def _segmentation(instances: tuple[Polygons, ...], name: str, size: Size) -> Segmentation:
+    if not instances:
+        return Unlabelled(size, name)
+    return instances[0] if len(instances) == 1 else Union(size, instances)
+
+
+def _instance(polygons: Any, size: Size) -> Polygons:
     flat = [[coordinate for point in polygon for coordinate in _point(point)] for polygon in polygons]
-    return Piece(outlines=[validation.outline(points, size) for points in flat if points])
+    return Polygons(size, tuple(validation.outline(points, size) for points in flat if points))
 
 
 def _point(point: Any) -> Any:
     if not isinstance(point, (list, tuple)) or len(point) != 2:
-        raise RecordError(f"{point!r:.40} is no point")
+        raise RecordError(f"{point!r:.40} is not a point")
     return point
 
 
@@ -101,34 +105,33 @@ def _point(point: Any) -> Any:
 
 
 def _tags(
-    structure: dict[str, Any], pieces: list[Piece], size: Size, coco: Any, unit: str, names: Names
+    structure: dict[str, Any], instances: tuple[Polygons, ...], size: Size, coco: Any, unit: str, names: Names
 ) -> tuple[str, ...]:
     """How many instances, what the phrase is made of, how frequent its name is, and how large its target."""
     kind = {"name": "p_name", "attribute": "p_att+", "relation": "p_rel+", "verbose": "p_verbose"}
     found = {
-        "i_single": len(pieces) == 1,
-        "i_multi": len(pieces) > 1,
-        "i_many": len(pieces) >= MANY,
+        "i_single": len(instances) == 1,
+        "i_multi": len(instances) > 1,
+        "i_many": len(instances) >= MANY,
         "p_att": bool(structure.get("attributes")),
         "p_rel": bool(structure.get("relation_descriptions") or structure.get("relation_ids")),
         kind.get(structure.get("type", ""), ""): True,
         "d_cocotv": coco is not None,
         "d_notcocotv": coco is None,
     }
-    tags = [tag for tag, holds in found.items() if tag and holds]
-    if pieces and unit != "train":  # a size means drawing: only where it is reported
-        tags.append(_extent(pieces, size))
+    tags = [tag for tag, applies in found.items() if tag and applies]
+    if instances and unit != "train":  # the size needs a drawn mask: only for the splits that report it
+        tags.append(_extent(instances, size))
     return tuple(tags) + _frequency(structure.get("name"), names)
 
 
-def _extent(pieces: list[Piece], size: Size) -> str:
-    union = Union(size, tuple(Polygons(size, tuple(piece.outlines)) for piece in pieces))
-    share = union.draw(GroundTruth(engine="pillow")).mean()
+def _extent(instances: tuple[Polygons, ...], size: Size) -> str:
+    share = Union(size, instances).draw(GroundTruth(engine="pillow")).mean()
     return "s_small" if share < SMALL else "s_large" if share > LARGE else "s_mid"
 
 
 def _frequent(path: Path) -> Names:
-    """The rank of each category, from the counts that come with the set; nothing where they are absent."""
+    """The rank of each category, from the counts published with the set; empty where the file is missing."""
     if not path.is_file():
         return {}
     filed = validation.load_json(path)

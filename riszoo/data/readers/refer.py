@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from riszoo.data.index import MEANT, NO_TARGET, Phrase, Piece, Ref
-from riszoo.data.masks import Size
+from riszoo.data.masks import NoTarget, Polygons, Rles, Segmentation, Size, Union
 from riszoo.data.readers import validation
 from riszoo.data.readers.base import COCO_FOLDERS, Counts, Reader, Report
 from riszoo.data.readers.validation import RecordError
+from riszoo.data.record import Record, Sentence, Target
 from riszoo.errors import UserError
 
 Rows = dict[int, dict[str, Any]]
 
 
 class Refer(Reader):
-    """One refs file and the annotations it points into."""
+    """A file of refs and the annotations they name."""
 
     images_from = "the COCO project (train2014, for every split)"
 
@@ -43,41 +43,42 @@ class Refer(Reader):
         suffixes = (".json", ".p") if self._refs == "grefs" else (".p", ".json")
         return [[folder / f"{self._refs}({unit}){suffix}" for suffix in suffixes], [folder / "instances.json"]]
 
-    def refuse(self, split: str) -> None:
+    def check_split(self, split: str) -> None:
         if self.name == "refcocog-google" and split.startswith("test"):
             raise UserError(
                 "refcocog-google has no test split: its authors never released one. Use 'val' (papers write val* or "
                 "val(G)), or --data refcocog, whose umd partition has a test split"
             )
 
-    def refs(self, files: list[Path], unit: str, report: Report) -> Iterator[Ref]:
+    def records(self, files: list[Path], unit: str, report: Report) -> Iterator[Record]:
         rows, instances = validation.read(files[0]), validation.load_json(files[1])
         if not isinstance(rows, list):
-            raise UserError(f"{files[0]} holds no list of refs: get the file again")
+            raise UserError(f"{files[0]} contains no list of refs: get the file again")
         images, annotations = _by_id(instances, "images", files[1]), _by_id(instances, "annotations", files[1])
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             try:
-                yield self._ref(row, images, annotations)
+                yield self._record(row, images, annotations)
             except (RecordError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-                report(_name(row, place), _why(error))
+                name = row.get("ref_id", f"#{index}") if isinstance(row, dict) else f"#{index}"
+                report(str(name), validation.reason(error))
 
-    def _ref(self, row: dict[str, Any], images: Rows, annotations: Rows) -> Ref:
+    def _record(self, row: dict[str, Any], images: Rows, annotations: Rows) -> Record:
         number = validation.number(row["image_id"])
         if number not in images:
             raise RecordError(f"its image {number} is not in instances.json")
         image = images[number]
         size = validation.size(image["height"], image["width"])
-        targets = _targets(row)
-        return Ref(
-            image=str(number),
-            file=validation.text(image["file_name"]),
-            size=size,
-            key=self._key(number),
-            target_id=str(validation.number(row["ref_id"])),
-            split=validation.text(row["split"]),
-            pieces=_pieces(targets, number, annotations, size),
-            phrases=_phrases(row, _tags(targets) if self._refs == "grefs" else ()),
-            known=MEANT if targets else NO_TARGET,
+        named = _named_annotations(row)
+        tags = _tags(named) if self._refs == "grefs" else ()
+        file = validation.text(image["file_name"])
+        target = Target(
+            str(validation.number(row["ref_id"])),
+            _segmentation(named, number, annotations, size),
+            _sentences(row, tags),
+            no_target=not named,
+        )
+        return Record(
+            str(number), size, (target,), file=file, key=self._key(number), split=validation.text(row["split"])
         )
 
     def _key(self, number: int) -> str:
@@ -98,15 +99,15 @@ class RefClef(Refer):
         return f"saiapr:{number}"
 
 
-def pieces_of(segmentation: Any, size: Size) -> Piece:
-    """COCO's ways to file one annotation: flat outlines, an RLE, or a list of RLEs."""
-    if isinstance(segmentation, dict):
-        return Piece(runs=[validation.read_rle(segmentation, size)])
-    if not isinstance(segmentation, list) or not segmentation:
+def coco_segmentation(filed: Any, size: Size) -> Segmentation:
+    """One annotation as COCO files it: flat outlines, an RLE, or a list of RLEs."""
+    if isinstance(filed, dict):
+        return Rles(size, (validation.read_rle(filed, size),))
+    if not isinstance(filed, list) or not filed:
         raise RecordError("its annotation has no segmentation")
-    if isinstance(segmentation[0], dict):
-        return Piece(runs=[validation.read_rle(rle, size) for rle in segmentation])
-    return Piece(outlines=[validation.outline(part, size) for part in segmentation])
+    if isinstance(filed[0], dict):
+        return Rles(size, tuple(validation.read_rle(rle, size) for rle in filed))
+    return Polygons(size, tuple(validation.outline(part, size) for part in filed))
 
 
 def _by_id(instances: Any, table: str, path: Path) -> Rows:
@@ -116,51 +117,43 @@ def _by_id(instances: Any, table: str, path: Path) -> Rows:
         raise UserError(f"{path} has no table '{table}' of rows with ids: get the file again") from error
 
 
-def _targets(row: dict[str, Any]) -> list[int]:
-    """Ids of the annotations meant; none where `-1` or `no_target` is filed."""
+def _named_annotations(row: dict[str, Any]) -> list[int]:
+    """The ids of the target's annotations; empty where `-1` or `no_target` is filed."""
     filed = row["ann_id"]
-    targets = [validation.number(one) for one in (filed if isinstance(filed, (list, tuple)) else [filed])]
-    return [] if row.get("no_target") or -1 in targets else targets
+    named = [validation.number(one) for one in (filed if isinstance(filed, (list, tuple)) else [filed])]
+    return [] if row.get("no_target") or -1 in named else named
 
 
-def _pieces(targets: list[int], image: int, annotations: Rows, size: Size) -> list[Piece]:
-    """One piece an annotation. Of several, crowds are left out, as gRefCOCO's own reader does."""
-    pieces = []
-    for target in targets:
-        if target not in annotations:
-            raise RecordError(f"its annotation {target} is not in instances.json")
-        row = annotations[target]
+def _segmentation(named: list[int], image: int, annotations: Rows, size: Size) -> Segmentation:
+    """Of several annotations, crowds are left out, as in gRefCOCO's own reader."""
+    members = []
+    for number in named:
+        if number not in annotations:
+            raise RecordError(f"its annotation {number} is not in instances.json")
+        row = annotations[number]
         if row.get("image_id", image) != image:
-            raise RecordError(f"its annotation {target} belongs to image {row['image_id']}, not {image}")
-        if len(targets) == 1 or not row.get("iscrowd"):
-            pieces.append(pieces_of(row["segmentation"], size))
-    if targets and not pieces:
-        raise RecordError("every annotation it names is a crowd")
-    return pieces
+            raise RecordError(f"its annotation {number} belongs to image {row['image_id']}, not {image}")
+        if len(named) == 1 or not row.get("iscrowd"):
+            members.append(coco_segmentation(row["segmentation"], size))
+    if named and not members:
+        raise RecordError("all its annotations are crowds")
+    return NoTarget(size) if not named else members[0] if len(members) == 1 else Union(size, tuple(members))
 
 
-def _phrases(row: dict[str, Any], tags: tuple[str, ...]) -> list[Phrase]:
-    phrases = [
-        Phrase(
+def _sentences(row: dict[str, Any], tags: tuple[str, ...]) -> tuple[Sentence, ...]:
+    sentences = tuple(
+        Sentence(
             str(validation.number(one["sent_id"])),
             validation.text(one.get("raw", one["sent"])),
-            validation.text(one["sent"]),
             tags,
+            validation.text(one["sent"]),
         )
         for one in row["sentences"]
-    ]
-    if not phrases:
+    )
+    if not sentences:
         raise RecordError("it has no sentence")
-    return phrases
+    return sentences
 
 
-def _tags(targets: list[int]) -> tuple[str, ...]:
-    return ("none",) if not targets else ("single",) if len(targets) == 1 else ("multi",)
-
-
-def _name(row: Any, place: int) -> str:
-    return str(row.get("ref_id", f"#{place}")) if isinstance(row, dict) else f"#{place}"
-
-
-def _why(error: Exception) -> str:
-    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+def _tags(named: list[int]) -> tuple[str, ...]:
+    return ("none",) if not named else ("single",) if len(named) == 1 else ("multi",)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from riszoo.data.index import Phrase, Piece, Ref
 from riszoo.data.readers import validation
-from riszoo.data.readers.base import Counts, Reader, Report
+from riszoo.data.readers.base import Counts, Reader, Report, lower_tokens
+from riszoo.data.readers.mask_files import MaskFile
 from riszoo.data.readers.validation import RecordError
+from riszoo.data.record import Record, Sentence, Target
 from riszoo.errors import UserError
 
 
@@ -36,7 +37,7 @@ class ReferIt(Reader):
         names = (f"referit_query_{unit}.json", "referit_imsize.json")
         return [[folder / name, folder / "annotations" / name, folder / "data" / name] for name in names]
 
-    def refuse(self, split: str) -> None:
+    def check_split(self, split: str) -> None:
         if split not in self.published:
             raise UserError(
                 f"referit has no split '{split}': choose among {', '.join(self.published)} "
@@ -47,41 +48,34 @@ class ReferIt(Reader):
         folder = files[0].parent
         return folder.parent if folder.name in ("annotations", "data") else folder
 
-    def refs(self, files: list[Path], unit: str, report: Report) -> Iterator[Ref]:
+    def records(self, files: list[Path], unit: str, report: Report) -> Iterator[Record]:
         queries, sizes = validation.load_json(files[0]), validation.load_json(files[1])
         if not isinstance(queries, dict) or not isinstance(sizes, dict):
-            raise UserError(f"{files[0]} or {files[1]} holds no table by name: get the files again")
+            raise UserError(f"{files[0]} or {files[1]} is not a JSON object: get the files again")
         root = self.masks_folder(files)
         masks = next((name for name in ("mask", "masks") if (root / name).is_dir()), "mask")
         for region, expressions in queries.items():
             try:
-                yield _ref(region, expressions, sizes, unit, masks)
+                yield _record(region, expressions, sizes, unit, masks)
             except (RecordError, LookupError, TypeError, ValueError) as error:
-                report(region, str(error))
+                report(region, validation.reason(error))
 
 
-def _ref(region: str, expressions: Any, sizes: dict[str, Any], unit: str, masks: str) -> Ref:
-    number, separator, part = region.partition("_")
-    if not (separator and number.isdecimal() and part.isdecimal()):
+def _record(region: str, expressions: Any, sizes: dict[str, Any], unit: str, masks: str) -> Record:
+    image, separator, part = region.partition("_")
+    if not (separator and image.isdecimal() and part.isdecimal()):
         raise RecordError("its name is not <image>_<region>")
-    file = f"{number}.jpg"
-    filed = sizes.get(file, sizes.get(number))
+    file = f"{image}.jpg"
+    filed = sizes.get(file, sizes.get(image))
     if filed is None:
-        raise RecordError(f"the size of {file} is not filed")
+        raise RecordError(f"the size of {file} is missing")
     width, height = filed
     if not isinstance(expressions, list) or not expressions:
         raise RecordError("it has no sentence")
-    phrases = [
-        Phrase(f"{region}.{place}", validation.text(text), " ".join(validation.text(text).lower().split()))
-        for place, text in enumerate(expressions)
-    ]
-    return Ref(
-        image=number,
-        file=file,
-        size=validation.size(height, width),
-        key=f"saiapr:{number}",
-        target_id=region,
-        split=unit,
-        pieces=[Piece(stored=f"{masks}/{region}.mat")],
-        phrases=phrases,
+    size = validation.size(height, width)
+    sentences = tuple(
+        Sentence(f"{region}.{n}", text, sent=lower_tokens(text))
+        for n, text in enumerate(map(validation.text, expressions))
     )
+    target = Target(region, MaskFile(size, Path(masks, f"{region}.mat")), sentences)
+    return Record(image, size, (target,), file=file, key=f"saiapr:{image}", split=unit)

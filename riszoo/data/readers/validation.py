@@ -1,4 +1,4 @@
-"""Reading files of unknown hands: pickles that can hold no code, and shapes that cannot crash a C library."""
+"""Reading untrusted files: pickles that cannot run code, and shapes that cannot crash a C library."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from riszoo.errors import UserError
 CAP = 2 << 30  # bytes; the largest genuine annotation file is well under it
 PIXELS = 1 << 27  # the largest image, in pixels
 SIDE = 65_535  # the longest side of a JPEG
-WINDING = 100  # how many times the image's own extent an outline may run; the mask library steps along it in C
+LONGEST_OUTLINE = 100  # times the image's height and width; the mask library steps along it in C
 
 
 class RecordError(ValueError):
-    """A record that cannot be what it should be; the reader adds which record."""
+    """An invalid record; the reader reports which one."""
+
+
+def reason(error: Exception) -> str:
+    """Why a record is left out, in words."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
 class _Plain(pickle.Unpickler):
-    """Lists, dicts, text and numbers need no class: whatever asks for one is no annotation file."""
+    """An unpickler without classes: annotation files contain lists, dicts, text and numbers only."""
 
     def __init__(self, file: Any, encoding: str) -> None:
         super().__init__(file, encoding=encoding)
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise RecordError(f"it asks for '{module}.{name}', which annotation files never do")
+        raise RecordError(f"it asks for '{module}.{name}', which no annotation file needs")
 
 
 def load_pickle(path: Path, cap: int = CAP) -> Any:
@@ -73,30 +78,30 @@ def _capped(path: Path, cap: int) -> None:
 
 
 def _broken(path: Path, kind: str, error: Exception) -> UserError:
-    return UserError(f"{path} is no readable {kind} file ({type(error).__name__}: {error}); get it again")
+    return UserError(f"{path} is not a readable {kind} file ({type(error).__name__}: {error}); get it again")
 
 
 # -- single values ----------------------------------------------------------------------------------------------------
 
 
 def text(value: Any) -> str:
-    """Text as filed, or an error; numbers are not taken for text."""
+    """Text as filed; numbers are not converted to text."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str):
-        raise RecordError(f"{value!r:.80} is no text")
-    return value.encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be filed
+        raise RecordError(f"{value!r:.80} is not text")
+    return value.encode("utf-8", "replace").decode("utf-8")  # without lone surrogates, which UTF-8 cannot store
 
 
 def number(value: Any) -> int:
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not whole:
-        raise RecordError(f"{value!r:.80} is no whole number")
+        raise RecordError(f"{value!r:.80} is not a whole number")
     return int(value)
 
 
 def size(height: Any, width: Any) -> Size:
-    """The size of an image that can be held in memory."""
+    """(h, w) of an image that fits into memory."""
     h, w = number(height), number(width)
     if h < 1 or w < 1 or max(h, w) > SIDE or h * w > PIXELS:
         raise RecordError(f"an image of {w} x {h} pixels is not possible")
@@ -104,38 +109,38 @@ def size(height: Any, width: Any) -> Size:
 
 
 def outline(points: Any, within: Size) -> Points:
-    """One flat outline. Outside the image is allowed by as much as the image is large."""
+    """One flat outline. Points may lie outside the image by as much as the image's longer side."""
     flat = _numbers(points)
     if len(flat) < 2 or len(flat) % 2:
-        raise RecordError(f"an outline of {len(flat)} numbers is no list of points")
+        raise RecordError(f"an outline of {len(flat)} numbers is not a list of points")
     far = 2.0 * max(within)
     if not np.isfinite(flat).all() or flat.min() < -far or flat.max() > far:
-        raise RecordError(f"an outline leaves its image of {within[1]} x {within[0]} pixels by far")
+        raise RecordError(f"an outline reaches far outside its image of {within[1]} x {within[0]} pixels")
     steps = np.abs(flat[2:] - flat[:-2]).sum()
-    if steps > WINDING * sum(within):
-        raise RecordError(f"an outline of {len(flat) // 2} points winds about its image without end")
+    if steps > LONGEST_OUTLINE * sum(within):
+        raise RecordError(f"an outline of {len(flat) // 2} points is far longer than its image")
     return flat
 
 
 def check_outlines(pool: Points, ends: NDArray[np.int64]) -> None:
-    """What holds for each outline, for many in one pool: a prepared index may come from anywhere, too."""
+    """The same checks for all outlines of a prepared index, which is as untrusted as an annotation file."""
     lengths = np.diff(ends)
     if len(lengths) and (lengths.min() < 2 or (lengths % 2).any()):
-        raise RecordError("an outline is no list of points")
+        raise RecordError("an outline is not a list of points")
     if len(pool) and not (np.isfinite(pool).all() and np.abs(pool).max() <= 2 * SIDE):
-        raise RecordError("an outline leaves its image by far")
+        raise RecordError("an outline reaches far outside its image")
     steps = np.concatenate(([0.0, 0.0], np.cumsum(np.abs(pool[2:] - pool[:-2]))))
-    if len(lengths) and (steps[ends[1:] - 1] - steps[ends[:-1] + 1]).max() > WINDING * 2 * SIDE:
-        raise RecordError("an outline winds without end")
+    if len(lengths) and (steps[ends[1:] - 1] - steps[ends[:-1] + 1]).max() > LONGEST_OUTLINE * 2 * SIDE:
+        raise RecordError("an outline is far longer than its image")
 
 
 def _numbers(values: Any) -> Points:
     try:
         flat = np.asarray(values)
     except ValueError as error:
-        raise RecordError("an outline is no flat list of numbers") from error
+        raise RecordError("an outline is not a flat list of numbers") from error
     if flat.ndim != 1 or flat.dtype.kind not in "iuf":
-        raise RecordError("an outline is no flat list of numbers")
+        raise RecordError("an outline is not a flat list of numbers")
     return flat.astype(np.float64)
 
 
