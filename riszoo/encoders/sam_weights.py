@@ -1,4 +1,4 @@
-"""Segment Anything's official weight files: where they lie, and how they fit an encoder of another size."""
+"""Segment Anything's official weight files: finding them, and loading them into an encoder of another size."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ OFFICIAL_FILES = {
     "sam_vit_l": "sam_vit_l_0b3195.pth",
     "sam_vit_h": "sam_vit_h_4b8939.pth",
 }
-OFFICIAL_PLACE = "https://dl.fbaipublicfiles.com/segment_anything"
+OFFICIAL_URL = "https://dl.fbaipublicfiles.com/segment_anything"
 
 
 def find_weights(vision: VisionConfig) -> Path:
-    """The file named, or for `pretrained` the official one in torch's cache; nothing is downloaded."""
+    """The file given, or for `pretrained` the official one in torch's cache; never downloads."""
     if vision.weights != "pretrained":
         path = Path(vision.weights).expanduser()
         if not path.is_file():
-            raise UserError(f"the SAM weights {path} are not a file; give the path of an official .pth file")
+            raise UserError(f"no SAM weights at {path}; give the path of an official .pth file")
         return path
     if vision.name not in OFFICIAL_FILES:
         raise UserError(f"{vision.name} has no pretrained weights; set vision.weights to none or to a file")
     path = Path(torch.hub.get_dir()) / "checkpoints" / OFFICIAL_FILES[vision.name]
     if not path.is_file():
-        raise UserError(f"no SAM weights at {path}; put {OFFICIAL_PLACE}/{path.name} there or give its path")
+        raise UserError(f"no SAM weights at {path}; download {OFFICIAL_URL}/{path.name} to there, or give its path")
     return path
 
 
 def load_official(encoder: nn.Module, path: Path) -> None:
-    """Load the image encoder's part of a file. Position tables are resized; everything else must fit as it is."""
+    """Load the image encoder's part of a file. Position tables are resized; all other shapes must be equal."""
     own = encoder.state_dict()
     state = {name: resized(name, value, own) for name, value in read_official(path).items()}
     missing = own.keys() - added_names(encoder) - state.keys()
@@ -46,26 +46,26 @@ def load_official(encoder: nn.Module, path: Path) -> None:
     if odd := sorted(missing | wrong):
         raise UserError(
             f"{path} does not fit this SAM encoder ({odd[0]} is {shape(state, odd[0])} in the file and "
-            f"{shape(own, odd[0])} in the encoder); choose the name and options that the file was made for"
+            f"{shape(own, odd[0])} in the encoder); choose the name and options of the encoder it was saved from"
         )
     encoder.load_state_dict(state, strict=False)
 
 
 def read_official(path: Path, prefix: str = PREFIX) -> dict[str, Tensor]:
-    """The part of an official file whose names begin so, under its full names."""
+    """The tensors of an official file whose names start with `prefix`, under their full names."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be read as weights; give an official SAM .pth file") from error
+        raise UserError(f"{path} cannot be read as a weight file; give an official SAM .pth file") from error
     state = content if isinstance(content, dict) else {}
     state = {name: value for name, value in state.items() if str(name).startswith(prefix)}
     if not state:
-        raise UserError(f"{path} holds no {prefix}* weights; give an official SAM .pth file")
+        raise UserError(f"{path} contains no {prefix}* weights; give an official SAM .pth file")
     return state
 
 
 def resized(name: str, value: Tensor, own: dict[str, Tensor]) -> Tensor:
-    """A position table in the encoder's size; anything else as it is."""
+    """A position table resized to the encoder's; any other tensor unchanged."""
     if name.endswith(".pos_embed") and name in own:
         return resize_absolute(value, (own[name].shape[1], own[name].shape[2]))
     if name.endswith((".rel_pos_h", ".rel_pos_w")) and name in own:
@@ -74,7 +74,7 @@ def resized(name: str, value: Tensor, own: dict[str, Tensor]) -> Tensor:
 
 
 def resize_absolute(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(1, h0, w0, C) -> (1, h, w, C), as one resizes an image."""
+    """(1, h0, w0, C) -> (1, h, w, C), resized as an image."""
     if table.shape[1:3] == grid:
         return table
     image = F.interpolate(table.permute(0, 3, 1, 2), size=grid, mode="bicubic", antialias=True)
@@ -82,7 +82,7 @@ def resize_absolute(table: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def resize_relative(table: Tensor, length: int) -> Tensor:
-    """(distances, d) -> (length, d): linear along the distance, as segment_anything does when sizes differ."""
+    """(distances, d) -> (length, d), linear along the distances, as in segment_anything."""
     if len(table) == length:
         return table
     return F.interpolate(table.T[None], size=length, mode="linear")[0].T

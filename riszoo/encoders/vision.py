@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from riszoo.encoders import sam
 from riszoo.encoders.base import VisionConfig, VisionEncoder
 from riszoo.encoders.weights import existing, fill, first_line, load_weights, read_state
 from riszoo.errors import UserError
@@ -27,11 +28,8 @@ Size = tuple[int, int]
 
 def build_vision(vision: VisionConfig, size: Size) -> VisionEncoder:
     """The encoder that `vision` names, for images in a frame of `size` (H, W)."""
-    if vision.name.startswith("sam_"):
-        from riszoo.encoders.sam import build_sam
-
-        encoder: VisionEncoder = build_sam(vision, size)
-        return encoder
+    if vision.name in sam.SIZES:
+        return sam.build_sam(vision, size)
     import timm
 
     known = timm.is_model(vision.name.split(".")[0])
@@ -309,6 +307,6 @@ def _own_class(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        near = difflib.get_close_matches(name, timm.list_models(), n=1)
+        near = difflib.get_close_matches(name, [*sam.SIZES, *timm.list_models()], n=1)
         hint = f"did you mean {near[0]}?" if near else "`timm.list_models()` lists the names"
         raise UserError(f"no vision encoder is called {name!r}; {hint}") from error

@@ -66,7 +66,7 @@ def save_other(path: Path) -> str:
 
 
 WRONG_FILES: dict[str, tuple[Callable[[Path], str], str]] = {
-    "absent": (str, "not a file"),
+    "absent": (str, "no SAM weights"),
     "broken": (break_file, "cannot be read"),
     "foreign": (save_other, "no image_encoder"),
     "narrower": (lambda p: save_official(p, official((320, 320), embed_dim=32)), "does not fit.*32.*64"),
@@ -162,20 +162,22 @@ def test_only_what_was_chosen_trains(peft: str) -> None:
     assert changed == expected
 
 
-def test_adapters_sit_where_the_formula_says() -> None:
-    block: Any = toy(peft="adapter", scale=0.3).image_encoder.blocks[0]
+def test_adapters_follow_the_formula() -> None:
+    block: Any = toy(peft="adapter", scale=0.3).image_encoder.blocks[1]
     randomise(block)
     x = torch.randn(1, 20, 20, 64, generator=torch.Generator().manual_seed(3))
+    adapted = block(x)
 
-    def adapter(part: Adapter, value: Tensor) -> Tensor:
+    def update(part: Adapter, value: Tensor) -> Tensor:
         hidden = F.gelu(value @ part.down.weight.T + part.down.bias)
         return hidden @ part.up.weight.T + part.up.bias
 
+    beside_attention, block.attn.adapter = block.attn.adapter, None
     a = block.attn(block.norm1(x))
-    y = x + a + adapter(block.attn_adapter, a)
+    y = x + a + update(beside_attention, a)
     n = block.norm2(y)
-    z = y + block.mlp(n) + 0.3 * adapter(block.mlp_adapter, n)
-    assert torch.allclose(block(x), z, atol=1e-5)
+    z = y + block.mlp.lin2(F.gelu(block.mlp.lin1(n))) + 0.3 * update(block.mlp.adapter, n)
+    assert torch.allclose(adapted, z, atol=1e-5)
 
 
 def test_lora_equals_a_change_of_the_query_and_value_weights() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
-import types
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from riszoo.encoders import vision as building
 from riszoo.encoders.base import VisionConfig, VisionEncoder
+from riszoo.encoders.sam import SamEncoder
 from riszoo.encoders.vision import PlainViT, Staged, Undivided, build_vision
 from riszoo.errors import UserError
 
@@ -229,11 +228,9 @@ def test_a_class_of_ones_own_by_its_dotted_name() -> None:
     assert encoder.frozen
 
 
-def test_names_of_sam_go_to_its_own_builder(monkeypatch: pytest.MonkeyPatch) -> None:
-    sam: Any = types.ModuleType("riszoo.encoders.sam")
-    sam.build_sam = lambda vision, size: (vision.name, size)
-    monkeypatch.setitem(sys.modules, "riszoo.encoders.sam", sam)
-    assert build_vision(VisionConfig("sam_vit_b"), SIZE) == ("sam_vit_b", SIZE)
+def test_names_of_sam_build_a_sam_encoder() -> None:
+    options = {"embed_dim": 32, "depth": 2, "global_blocks": [0, 1]}
+    assert isinstance(build_vision(VisionConfig("sam_vit_tiny", options=options), SIZE), SamEncoder)
 
 
 def test_swin_base_has_the_published_number_of_parameters() -> None:
@@ -247,6 +244,7 @@ def test_swin_base_has_the_published_number_of_parameters() -> None:
     ("vision", "size", "message"),
     [
         (VisionConfig("resnet81"), SIZE, "did you mean resnet"),
+        (VisionConfig("sam_vit_x"), SIZE, "did you mean sam_vit"),
         (
             VisionConfig("torch.nn.Conv2d", options={"in_channels": 1, "out_channels": 1, "kernel_size": 1}),
             SIZE,

@@ -1,12 +1,13 @@
-"""A small SAM encoder, segment_anything's own beside it, and how far apart two tensors are."""
+"""A small SAM encoder, segment_anything's own modules to compare with, and whole files of small SAMs."""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 
 from riszoo.encoders.base import VisionConfig
@@ -26,7 +27,7 @@ def image(size: tuple[int, int], count: int = 1) -> Tensor:
 
 
 def randomise(module: nn.Module, seed: int = 2) -> None:
-    """Every parameter away from its start; position tables, norms' weights and zeroed parts included."""
+    """Move every parameter from its initial value, also tables, norms and modules that start at zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -34,7 +35,7 @@ def randomise(module: nn.Module, seed: int = 2) -> None:
 
 
 def official(size: tuple[int, int], **changes: Any) -> ImageEncoderViT:
-    """segment_anything's encoder; for a rectangle its tables are exchanged, which its forward takes as they are."""
+    """segment_anything's encoder; for a rectangle its position tables are replaced, which its forward accepts."""
     numbers = {
         "embed_dim": TOY["embed_dim"],
         "depth": TOY["depth"],
@@ -74,5 +75,25 @@ def distance(a: Tensor, b: Tensor) -> float:
 
 
 def weigh(maps: list[Tensor]) -> Tensor:
-    """A scalar that every element of every map has a say in, each its own."""
+    """A scalar with another weight for each element of each map."""
     return sum((m * torch.linspace(-1, 1, m.numel(), dtype=m.dtype).view(m.shape)).sum() for m in maps)  # type: ignore
+
+
+def official_decoder() -> tuple[MaskDecoder, PromptEncoder]:
+    transformer = TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8)
+    decoder = MaskDecoder(transformer_dim=256, transformer=transformer)
+    prompts = PromptEncoder(embed_dim=256, image_embedding_size=(8, 8), input_image_size=(128, 128), mask_in_chans=16)
+    randomise(decoder)
+    randomise(prompts)
+    return decoder.eval(), prompts.eval()
+
+
+def save_sam(path: Path, seed: int = 2) -> tuple[str, MaskDecoder, PromptEncoder]:
+    """Save a whole SAM as the official files are, with a narrow encoder for 128 x 128 pixels."""
+    encoder = official((128, 128))
+    randomise(encoder, seed)
+    decoder, prompts = official_decoder()
+    parts = {"image_encoder": encoder, "mask_decoder": decoder, "prompt_encoder": prompts}
+    torch.save({f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()},
+               path)  # fmt: skip
+    return str(path), decoder, prompts

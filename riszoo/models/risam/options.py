@@ -10,19 +10,29 @@ from riszoo.errors import UserError
 
 @dataclass
 class Enhancement:
-    """Section 4. `taps` picks three of the encoder's maps, shallow to deep (SAM: after which blocks they come is
-    `vision.options.taps`); maps of another stride are brought to `stride`. `text` film lets the sentence scale F_v."""
+    """Section 4, Feature Enhancement.
+
+    enabled  False passes the deepest map on as it is
+    taps     three of the encoder's maps, shallow to deep (for SAM, `vision.options.taps` says after which blocks)
+    stride   of the common grid, to which other maps are resized
+    norm     `ln2d` LayerNorm over channels, `bn` BatchNorm
+    """
 
     enabled: bool = True
     taps: tuple[int, int, int] = (-3, -2, -1)
     stride: int = 16
     norm: Literal["ln2d", "bn"] = "ln2d"
-    text: Literal["none", "film"] = "none"
 
 
 @dataclass
 class MutualAware:
-    """Section 5. `vga` and `lga` are the two branches; `prune` mean lets a word see only cells above its mean."""
+    """Section 5, the mutual-aware attention blocks.
+
+    vga, lga         the vision-guided and the language-guided branch
+    shared_affinity  whether both branches share one affinity of cells and words
+    lga_norm         the transposed affinity normalised over the cells, or A transposed literally
+    prune            `mean`: a word attends only to cells whose score is not below its mean
+    """
 
     depth: int = 2
     heads: int = 8
@@ -36,10 +46,17 @@ class MutualAware:
 
 @dataclass
 class Decoder:
-    """Section 6. `weights` sam starts from the decoder in the file of `vision.weights`, where that names one; `start`
-    is added to every logit, so that a decoder trained from scratch begins where a target is rare."""
+    """Section 6, the mask decoder.
 
-    kind: Literal["mutual", "sam_sparse", "fpn"] = "mutual"
+    kind     `mutual`, or `sam_sparse`: SAM's own tokens with the sentence as their one sparse prompt
+    query    the query token: `learned`, `sentence` (learned plus the mean word) or `none` (the mean word instead)
+    words    whether the words are tokens beside the query
+    pos_l    whether words carry their position code
+    weights  `sam`: starts from the decoder in the weight file of a SAM vision encoder, if it has one
+    start    added to every logit, so that a decoder trained from scratch starts with small masks
+    """
+
+    kind: Literal["mutual", "sam_sparse"] = "mutual"
     query: Literal["learned", "sentence", "none"] = "learned"
     words: bool = True
     pos_l: bool = True
@@ -51,13 +68,13 @@ class Decoder:
 
     @property
     def reads_words(self) -> bool:
-        """Whether vision-aware words reach the mask; without, the last block's language side would never train."""
-        return self.kind == "sam_sparse" or (self.kind == "mutual" and (self.words or self.query != "learned"))
+        """Whether the vision-aware words reach the mask; if not, the last block must not update them."""
+        return self.kind == "sam_sparse" or self.words or self.query != "learned"
 
 
 @dataclass
 class Objective:
-    """Section 7: the terms, each with its factor, and what stands for a target in the focal one."""
+    """Section 7: the mask's loss terms with their weights; `alpha` and `gamma` are the focal loss's."""
 
     kind: Literal["focal+dice", "bce+dice", "ce"] = "focal+dice"
     focal_weight: float = 20.0
@@ -66,11 +83,14 @@ class Objective:
     alpha: float = 0.25
     gamma: float = 2.0
 
+    @property
+    def terms(self) -> tuple[str, ...]:
+        return {"focal+dice": ("focal", "dice"), "bce+dice": ("bce", "dice"), "ce": ("bce",)}[self.kind]
+
 
 @dataclass
 class Align:
-    """Section 7, text to pixel: cells near the sentence's vector should be target's. A weight of 0 leaves it out;
-    `start` is added to its logits, as in the decoder."""
+    """Section 7, text-to-pixel alignment; off at weight 0. `start` is added to its logits."""
 
     weight: float = 0.0
     start: float = 0.0
@@ -78,7 +98,10 @@ class Align:
 
 @dataclass
 class NoTarget:
-    """Section 9. `area`: an (almost) empty mask says it, as the protocol counts; `head`: a classifier on the query."""
+    """Section 9: `area`, an empty mask says that a sentence has no target; `head`, a classifier on the query does.
+
+    absent, present  weights of the two classes
+    """
 
     kind: Literal["area", "head"] = "area"
     weight: float = 0.1
@@ -86,13 +109,11 @@ class NoTarget:
     present: float = 0.9
 
 
-def check(width: int, ma: MutualAware, decoder: Decoder, nt: NoTarget) -> None:
-    """What the options cannot mean together."""
+def check(width: int, ma: MutualAware, decoder: Decoder) -> None:
+    """Raise a UserError for options that cannot be combined."""
     if width % 8 or any((width // 2) % (2 * heads) for heads in (ma.heads, decoder.heads)):
         raise UserError(f"width {width} must be a multiple of 8, and of 4 times ma.heads and decoder.heads")
     if decoder.query == "none" and decoder.kind == "mutual" and not decoder.words:
-        raise UserError("decoder.query none with decoder.words false leaves no token to ask with; switch one on")
+        raise UserError("decoder.query none with decoder.words false leaves the decoder no token; switch one on")
     if not decoder.reads_words and not (ma.depth and ma.vga):
-        raise UserError("nothing brings the sentence to the mask: switch on ma.vga (and ma.depth) or decoder.words")
-    if nt.kind == "head" and decoder.kind == "fpn":
-        raise UserError("nt.kind head classifies the query token, which decoder.kind fpn lacks; choose nt.kind area")
+        raise UserError("the sentence does not reach the mask; switch on ma.vga (and ma.depth) or decoder.words")
