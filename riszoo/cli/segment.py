@@ -1,4 +1,4 @@
-"""`riszoo segment`: masks for sentences about images of your own."""
+"""`riszoo segment`: masks for sentences about your own images."""
 
 from __future__ import annotations
 
@@ -16,140 +16,125 @@ from riszoo.training import runs
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from PIL import Image
-
     from riszoo.data.record import Pixels
     from riszoo.inference.predictions import Prediction
 
-LARGEST = 1600
+MAX_SIDE = 1600
 """Longer side of an overlay, in pixels; masks keep the image's own size."""
-LONGEST = 100
-"""Letters of an image's name that begin the names of what is written about it."""
+MAX_NAME = 100
+"""Characters of an image's name that begin the names of its files."""
 
 
 def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
-    wanted = _checked(args)
+    images = _checked_images(args)
     from riszoo.files import write_atomically
-    from riszoo.inference.drawing import save
-    from riszoo.inference.predictions import write_predictions
     from riszoo.inference.predictor import load, pixels_of
 
-    segmenter = load(
+    predictor = load(
         args.model, args.ckpt_path, data=args.data, root=args.root, protocol=args.protocol, device=args.device
     )
-    unread = segmenter.unread(args.text)
-    if unread:
-        print(f"riszoo: this model was trained without the words: {', '.join(unread)}", file=sys.stderr)
+    unknown = predictor.unknown_words(args.text)
+    if unknown:
+        print(f"riszoo: the model was trained without the words: {', '.join(unknown)}", file=sys.stderr)
     entries = []
-    for stem, path in wanted.items():
+    for name, path in images.items():
         pixels = pixels_of(path)
-        found = segmenter.ask(pixels, args.text, stem)
-        for entry, prediction in zip(write_predictions(args.out, found), found, strict=True):
-            save(_overlaid(pixels, prediction), args.out / f"{prediction.sentence_id}-overlay.png")
-            if args.explain:
-                save(_explained(pixels, prediction), args.out / f"{prediction.sentence_id}-evidence.png")
-            entries.append({**entry, "image": str(path)})
-            print(_told(path, prediction), flush=True)
-    write_atomically(args.out / "answers.json", json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
-    print(f"{len(entries)} masks with overlays: {args.out}, all as RLE: {args.out / 'answers.json'}")
+        for prediction in predictor.segment(pixels, args.text, name):
+            entries.append({**_write(args.out, pixels, prediction, args.explain), "image": str(path)})
+            print(f"{path}: '{prediction.text}': {_summary(prediction)}", flush=True)
+    write_atomically(args.out / "predictions.json", json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
+    print(f"{len(entries)} masks with overlays: {args.out}, all as RLE: {args.out / 'predictions.json'}")
     return 0
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(prog="riszoo segment", description=__doc__)
-    parser.add_argument("--model", required=True, help="a recipe's name, or a class of your own")
+    parser.add_argument("--model", required=True, help="a recipe's name, or your own class")
     parser.add_argument("--image", required=True, nargs="+", action="extend", metavar="FILE", help="images")
-    parser.add_argument("--text", required=True, nargs="+", action="extend", help="sentences, asked of each image")
-    parser.add_argument("--ckpt_path", metavar="FILE", help="a checkpoint; the newest run's best when left out")
-    parser.add_argument("--data", default="scenes", help="what the run to be found was trained on")
-    parser.add_argument("--run.root", dest="root", default="runs", help="where runs are looked for")
-    parser.add_argument("--protocol", default="original", help="how logits become a mask; `published`: as the paper")
+    parser.add_argument("--text", required=True, nargs="+", action="extend", help="sentences, each for every image")
+    parser.add_argument("--ckpt_path", metavar="FILE", help="a checkpoint; default: the best one of the newest run")
+    parser.add_argument("--data", default="scenes", help="the data set of that run")
+    parser.add_argument("--run.root", dest="root", default="runs", help="the folder of that run")
+    parser.add_argument("--protocol", default="original", help="how logits become a mask; `published`: as in the paper")
     parser.add_argument("--out", type=Path, default=Path("segmented"), help="the folder for masks and overlays")
-    parser.add_argument("--explain", action="store_true", help="draw the model's evidence too")
-    parser.add_argument("--device", help="cpu, cuda, ...; a GPU where there is one, when left out")
+    parser.add_argument("--explain", action="store_true", help="draw the model's evidence maps too")
+    parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU where one is available")
     return parser
 
 
-def _checked(args: Namespace) -> dict[str, Path]:
-    """Stem -> image, every name checked before anything heavy is imported."""
+def _checked_images(args: Namespace) -> dict[str, Path]:
+    """The images by the names of their results; every option is checked before anything heavy is imported."""
     if "." not in args.model:
         recipes.get("models", args.model)
     recipes.get("data", args.data)
     if args.ckpt_path is not None:
         runs.existing(args.ckpt_path)
     if not all(text.strip() for text in args.text):
-        raise UserError("--text is empty: say what to look for, such as --text 'the cat on the left'")
+        raise UserError("--text is empty: give a sentence, such as --text 'the cat on the left'")
     for image in args.image:
         if not Path(image).is_file():
             raise UserError(f"there is no image {image}: give --image the path of an image file")
-    args.text = [text.encode("utf-8", "replace").decode() for text in args.text]  # a shell may hand on broken bytes
-    wanted = _stems([Path(image) for image in args.image])
-    _make(args.out)
-    _spare_images(wanted, args)
-    return wanted
+    args.text = [text.encode("utf-8", "replace").decode() for text in args.text]  # a shell may pass invalid bytes
+    images = _named_images([Path(image) for image in args.image])
+    _create_folder(args.out)
+    _check_overwriting(images, args.out, len(args.text))
+    return images
 
 
-def _stems(images: list[Path]) -> dict[str, Path]:
-    """A name of its own for each image: its stem, numbered where several share it."""
-    images = list(dict.fromkeys(images))
-    stems = [image.stem[:LONGEST] for image in images]
-    shared = Counter(stems)
-    names = [stem if shared[stem] == 1 else f"{stem}_{place}" for place, stem in enumerate(stems, 1)]
-    return dict(zip(names, images, strict=True))
+def _named_images(paths: list[Path]) -> dict[str, Path]:
+    """Each image under its stem, numbered where several images have the same."""
+    paths = list(dict.fromkeys(paths))
+    stems = [path.stem[:MAX_NAME] for path in paths]
+    counts = Counter(stems)
+    names = [stem if counts[stem] == 1 else f"{stem}_{number}" for number, stem in enumerate(stems, 1)]
+    return dict(zip(names, paths, strict=True))
 
 
-def _make(folder: Path) -> None:
+def _create_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
+        raise UserError(f"cannot create the folder {folder}: {error.strerror}; choose another --out") from None
 
 
-def _spare_images(wanted: dict[str, Path], args: Namespace) -> None:
-    """No image that is asked about is written over."""
-    images = {path.resolve(): path for path in wanted.values()}
-    kinds = ["", "-overlay", "-evidence"]
-    for stem in wanted:
-        for name in (f"{stem}-{k}{kind}.png" for k in range(1, len(args.text) + 1) for kind in kinds):
-            taken = images.get((args.out / name).resolve())
-            if taken is not None:
-                raise UserError(f"the mask {name} would overwrite the image {taken}: give --out another folder")
+def _check_overwriting(images: dict[str, Path], folder: Path, sentences: int) -> None:
+    """Raise UserError where a result would overwrite one of the images."""
+    inputs = {path.resolve(): path for path in images.values()}
+    for name in images:
+        for number in range(1, sentences + 1):
+            for suffix in ("", "-overlay", "-evidence"):
+                file = f"{name}-{number}{suffix}.png"
+                image = inputs.get((folder / file).resolve())
+                if image is not None:
+                    raise UserError(f"{file} would overwrite the image {image}: give --out another folder")
 
 
-def _told(path: Path, prediction: Prediction) -> str:
-    """One line: where, what, and how sure."""
-    height, width = prediction.mask.shape
-    if not prediction.mask.any() or prediction.nothing:
-        found = "nothing found"
-    else:
-        x, y, w, h = prediction.box
-        found = f"score {prediction.score:.2f}, box {w} x {h} at ({x}, {y}) of {width} x {height}"
-    return f"{path}: '{prediction.text}': {found}"
-
-
-def _small(pixels: Pixels, prediction: Prediction) -> tuple[Pixels, Prediction]:
-    """Both shrunk to what a drawing needs."""
-    from dataclasses import replace
-
+def _write(folder: Path, pixels: Pixels, prediction: Prediction, explain: bool) -> dict[str, object]:
+    """Write mask, overlay and evidence of one prediction; returns its entry for the JSON file."""
     from riszoo.data.images import resize
     from riszoo.data.masks import shrink
+    from riszoo.inference.drawing import overlay, panel, save
+    from riszoo.inference.predictions import write_predictions
 
+    (entry,) = write_predictions(folder, [prediction])
     height, width = pixels.shape[:2]
-    ratio = min(1.0, LARGEST / max(height, width))
+    ratio = min(1.0, MAX_SIDE / max(height, width))
     size = max(1, round(height * ratio)), max(1, round(width * ratio))
-    return resize(pixels, size), prediction if ratio == 1 else replace(prediction, mask=shrink(prediction.mask, size))
+    image, mask = resize(pixels, size), prediction.mask
+    if ratio < 1:
+        mask = shrink(mask, size)
+    save(overlay(image, mask), folder / f"{prediction.sentence_id}-overlay.png")
+    if explain:
+        drawn = panel(image, prediction.text, mask, evidence=prediction.evidence)
+        save(drawn, folder / f"{prediction.sentence_id}-evidence.png")
+    return entry
 
 
-def _overlaid(pixels: Pixels, prediction: Prediction) -> Image.Image:
-    from riszoo.inference.drawing import overlay
-
-    image, small = _small(pixels, prediction)
-    return overlay(image, small.mask)
-
-
-def _explained(pixels: Pixels, prediction: Prediction) -> Image.Image:
-    from riszoo.inference.drawing import panel
-
-    image, small = _small(pixels, prediction)
-    return panel(image, small.text, small.mask, evidence=small.evidence)
+def _summary(prediction: Prediction) -> str:
+    """Score and box of a prediction, in words."""
+    if not prediction.mask.any() or prediction.no_target:
+        return "no target found"
+    height, width = prediction.mask.shape
+    x, y, w, h = prediction.box
+    return f"score {prediction.score:.2f}, box {w} x {h} at ({x}, {y}) of {width} x {height}"

@@ -1,8 +1,9 @@
-"""From a model's output to masks that can be handed on: PNG files, RLE, a box and a score."""
+"""Predictions from a model's output: masks with score and box, as objects, files and drawings."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,98 +15,125 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from riszoo.batch import Batch, Geometry, Output, valid_cells
-from riszoo.data.masks import Mask
+from riszoo.data.masks import Mask, shrink
 from riszoo.files import write_atomically
+from riszoo.inference.drawing import panel
 from riszoo.metrics.protocols import Protocol
 from riszoo.metrics.resample import foreground
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says to one sentence. `nothing` is the no-target head's word, None without such a head.
+    """The prediction for one sentence.
 
-    `evidence` holds the model's maps, cut to the image: one for the sentence, or a list of (word, map).
+    mask       (H0, W0) bool, at the size that the protocol compares at
+    score      mean probability inside the mask; 0 where it is empty
+    no_target  whether the no-target head rejects the sentence; None without such a head
+    evidence   the model's maps, cropped to the image, by name: one map, or a list of (word, map)
     """
 
     sentence_id: str
     text: str
-    mask: Mask  # at the size the protocol compares at
+    mask: Mask
     score: float
-    nothing: bool | None
+    no_target: bool | None
     evidence: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rle(self) -> dict[str, Any]:
+        """The mask in COCO's compressed RLE."""
         encoded = coco.encode(np.asfortranarray(self.mask.astype(np.uint8)))
         return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
     @property
     def box(self) -> list[int]:
-        """x, y, width, height around the mask; all zero where it is empty."""
+        """x, y, width, height of the mask's bounding box; zeros for an empty mask."""
         rows, cols = np.flatnonzero(self.mask.any(1)), np.flatnonzero(self.mask.any(0))
         if len(rows) == 0:
             return [0, 0, 0, 0]
         return [int(v) for v in (cols[0], rows[0], cols[-1] - cols[0] + 1, rows[-1] - rows[0] + 1)]
 
     def entry(self) -> dict[str, Any]:
-        """As JSON carries it."""
-        found = {"id": self.sentence_id, "text": self.text, "segmentation": self.rle, "bbox": self.box,
+        """The prediction as JSON values; `no_target` only from a model with a no-target head."""
+        entry = {"id": self.sentence_id, "text": self.text, "segmentation": self.rle, "bbox": self.box,
                  "score": round(self.score, 6)}  # fmt: skip
-        return found if self.nothing is None else {**found, "no_target": self.nothing}
+        return entry if self.no_target is None else {**entry, "no_target": self.no_target}
 
 
 def predictions(output: Output, batch: Batch, protocol: Protocol) -> list[Prediction]:
-    """One prediction a sentence, resized and made binary as the protocol says."""
+    """One prediction per sentence, resized and thresholded by the protocol, without evidence."""
+    rejected = [None] * len(batch) if output.no_target is None else (output.no_target > 0).tolist()
     found = []
-    says = [None] * len(batch) if output.no_target is None else (output.no_target > 0).tolist()
     for i, sample in enumerate(batch.samples):
         geometry = batch.geometry[int(batch.image_index[i])]
         size = protocol.ground_truth.frame or geometry.original
         mask = foreground(output.logits[i : i + 1, 0], [geometry], [size], protocol)[0]
         score = _score(output.logits[i, 0], geometry) if bool(mask.any()) else 0.0
-        found.append(Prediction(sample.sentence_id, sample.text, mask.cpu().numpy(), score, says[i]))
+        found.append(Prediction(sample.sentence_id, sample.text, mask.cpu().numpy(), score, rejected[i]))
     return found
 
 
 def _score(logits: Tensor, geometry: Geometry) -> float:
-    """Mean probability of the image's cells that are more likely inside than not; of its best one without such."""
+    """Mean probability of the cells above 0.5 inside the image; the highest probability where there are none."""
     h, w = logits.shape
     cells = valid_cells(torch.tensor([geometry.valid]), geometry.frame, (h, w))[0].to(logits.device)
-    likely = logits[cells].float().sigmoid()
-    return float(likely[likely > 0.5].mean() if bool((likely > 0.5).any()) else likely.max())
+    probability = logits[cells].float().sigmoid()
+    inside = probability > 0.5
+    return float(probability[inside].mean() if bool(inside.any()) else probability.max())
+
+
+def evidence_of(output: Output, batch: Batch, sentence: int) -> dict[str, Any]:
+    """The evidence maps of one sentence, cropped to the image: one map, or a list of (word, map)."""
+    assert batch.tokens is not None
+    top, left, bottom, right = batch.geometry[int(batch.image_index[sentence])].valid
+    height, width = batch.images.shape[-2:]
+    evidence: dict[str, Any] = {}
+    for name, maps in output.evidence.items():
+        h, w = maps.shape[-2:]
+        rows, cols = _cells(top, bottom, h / height), _cells(left, right, w / width)
+        cropped = torch.nan_to_num(maps[sentence, :, rows, cols])
+        if len(cropped) == 1:
+            evidence[name] = cropped[0].float().cpu().numpy()
+        else:
+            evidence[name] = per_word(cropped, batch.tokens.spans[sentence])
+    return evidence
+
+
+def _cells(first: int, last: int, scale: float) -> slice:
+    """Pixels first:last as cells of a map, at least one."""
+    start = round(first * scale)
+    return slice(start, max(start + 1, round(last * scale)))
+
+
+def per_word(maps: Tensor, spans: list[tuple[str, int, int]]) -> list[tuple[str, np.ndarray[Any, Any]]]:
+    """(L, h, w) maps of tokens -> each word with the mean map of its tokens."""
+    return [(word, maps[first:last].float().mean(0).cpu().numpy()) for word, first, last in spans]
 
 
 def png(mask: Mask) -> bytes:
-    """Black and white, one bit of meaning: 0 or 255."""
+    """A mask as a PNG file of 0 and 255."""
     file = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8) * 255).save(file, "PNG")
     return file.getvalue()
 
 
 def write_predictions(folder: Path, found: list[Prediction]) -> list[dict[str, Any]]:
-    """A PNG a sentence; returns the entries for the RLE file."""
+    """Write a PNG per sentence; returns the entries of the JSON file."""
     folder.mkdir(parents=True, exist_ok=True)
     for prediction in found:
         write_atomically(folder / f"{prediction.sentence_id}.png", png(prediction.mask))
     return [prediction.entry() for prediction in found]
 
 
-def per_word(maps: Tensor, spans: list[tuple[str, int, int]]) -> list[tuple[str, np.ndarray[Any, Any]]]:
-    """(L, h, w) evidence of tokens -> the mean map of each word's tokens."""
-    return [(word, maps[first:last].float().mean(0).cpu().numpy()) for word, first, last in spans]
-
-
-def evidence_of(output: Output, batch: Batch, sentence: int) -> dict[str, Any]:
-    """Each evidence map of one sentence cut to the image: one map, or one a word."""
-    assert batch.tokens is not None
-    top, left, bottom, right = batch.geometry[int(batch.image_index[sentence])].valid
-    frame = batch.images.shape[-2:]
-    cut: dict[str, Any] = {}
-    for name, maps in output.evidence.items():
-        h, w = maps.shape[-2:]
-        rows = slice(round(top * h / frame[0]), max(round(top * h / frame[0]) + 1, round(bottom * h / frame[0])))
-        cols = slice(round(left * w / frame[1]), max(round(left * w / frame[1]) + 1, round(right * w / frame[1])))
-        one = torch.nan_to_num(maps[sentence, :, rows, cols])
-        words = per_word(one, batch.tokens.spans[sentence])
-        cut[name] = one[0].float().cpu().numpy() if len(one) == 1 else words
-    return cut
+def draw_predictions(output: Output, batch: Batch, protocol: Protocol, count: int) -> Iterator[Image.Image]:
+    """A drawing for each of the first `count` sentences: image, mask with ground truth, evidence."""
+    ground_truths = batch.ground_truths.get(protocol.ground_truth.key)
+    for i, prediction in enumerate(predictions(output, batch, protocol)[:count]):
+        image_index = int(batch.image_index[i])
+        top, left, bottom, right = batch.geometry[image_index].valid
+        image = batch.images[image_index, :, top:bottom, left:right].permute(1, 2, 0).cpu().numpy()
+        ground_truth = None
+        if ground_truths and batch.target_index is not None:
+            ground_truth = shrink(ground_truths[int(batch.target_index[i])].cpu().numpy(), image.shape[:2])
+        mask = shrink(prediction.mask, image.shape[:2])
+        yield panel(image, prediction.text, mask, ground_truth, evidence_of(output, batch, i))

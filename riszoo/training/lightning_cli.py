@@ -1,18 +1,14 @@
-"""fit, validate, test, predict: LightningCLI with recipes, run folders and one-sentence errors."""
+"""fit, validate, test, predict: LightningCLI with recipes and run folders."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import logging
 import os
-import re
 import sys
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jsonargparse import ArgumentError, Namespace
@@ -23,18 +19,23 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from riszoo import recipes
-from riszoo.build import instantiate, vocabulary_for
-from riszoo.cli.request import Request
+from riszoo.build import instantiate, missing_vocabulary
 from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError, find_user_error
 from riszoo.model import RISModule
 from riszoo.training import runs
-from riszoo.training.callbacks import PredictionWriter, Progress, Recorder
+from riszoo.training.callbacks import PredictionWriter, Progress
 from riszoo.training.checkpoints import RISCheckpointIO, model_section, read_checkpoint
+from riszoo.training.parser_errors import options_of, parser_error
+from riszoo.training.recorder import Recorder
+
+if TYPE_CHECKING:
+    from riszoo.cli.request import Request
 
 FOLDER = "RISZOO_RUN_FOLDER"
-NOT_THE_USERS = (
+"""Environment variable that gives the run folder to the processes that rank 0 launches."""
+
+EXPECTED_WARNINGS = (
     "LeafSpec",
     "many workers",
     "log_every_n_steps",
@@ -45,17 +46,17 @@ NOT_THE_USERS = (
     "in eval mode at the start of training",
     "custom batch sampler",
 )
-"""Warnings of Lightning's about what riszoo does on purpose."""
+"""Lightning's warnings about what riszoo does on purpose."""
 
 
 @dataclass
 class RunOptions:
-    """What a run is called and where it goes.
+    """Names and files of a run.
 
-    model, data, scale  the recipe's names, kept so that a saved configuration knows what it was
-    root                where run folders are made
-    loggers             curves besides the CSV file: wandb, tensorboard
-    images              overlay images drawn at the end of a run
+    model, data, scale  names of the recipes, saved in the run's configuration
+    root                folder of the run folders
+    loggers             loggers besides the CSV file: wandb, tensorboard
+    images              number of images with predictions drawn at the end of an evaluation
     checkpoint          `trained` leaves out of checkpoints the frozen weights that a weight file provides
     """
 
@@ -69,7 +70,7 @@ class RunOptions:
 
 
 class RISCLI(LightningCLI):
-    """Stock LightningCLI in subclass mode; `run` is the only section of its own."""
+    """LightningCLI in subclass mode, with one more section of options, `run`."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -85,20 +86,19 @@ class RISCLI(LightningCLI):
             args=request.argv,
         )
 
+    # -- parsing ------------------------------------------------------------------------------------------------------
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunOptions, "run")
         for name in ("size", "geometry"):
             parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """A wrong option or value becomes one sentence, before any data or weights load."""
+        """Report a wrong option or value in one sentence, before any data or weights are loaded."""
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise UserError(sentence(str(error), self._known_options(), self.request.options)) from None
-
-    def _parse_ckpt_path(self) -> None:
-        """The checkpoint's hyperparameters are in the request already, below what the user overrides."""
+            raise parser_error(str(error), self._known_options(), self.request.options) from None
 
     def _known_options(self) -> list[str]:
         actions = self._subcommand_parsers[self.request.verb]._actions
@@ -108,33 +108,30 @@ class RISCLI(LightningCLI):
             known += [option for path in paths if path for option in options_of(section, path)]
         return known
 
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: `main` has put the checkpoint's hyperparameters below the user's options."""
+
     @property
     def run(self) -> Namespace:
         options: Namespace = self._get(self.config, "run")
         return options
 
-    @property
-    def rank_zero(self) -> bool:
-        return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+    # -- objects ------------------------------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
+        """Add a vocabulary to the model's hyperparameters where it needs one, and create the run folder."""
         config = self.config[self.request.verb]
-        config.model.init_args = self._with_vocabulary(config)
-        self.folder = self._name_folder()
-
-    def _with_vocabulary(self, config: Namespace) -> Namespace:
-        """A word vocabulary is made before the model, and becomes one of its plain hyperparameters."""
         model = config.model.clone().as_dict()
         if ((model["init_args"] or {}).get("text") or {}).get("vocabulary") is None:
-            section = config.data.clone().as_dict()
-            words = vocabulary_for(model, instantiate(RISData, section))  # type: ignore[type-abstract]
-            if words is not None:
-                config.model.init_args.text.vocabulary = words
-        return config.model.init_args
+            data = instantiate(RISData, config.data.clone().as_dict())  # type: ignore[type-abstract]
+            vocabulary = missing_vocabulary(model, data)
+            if vocabulary is not None:
+                config.model.init_args.text.vocabulary = vocabulary
+        self.folder = self._run_folder()
 
-    def _name_folder(self) -> Path:
-        """Rank 0 names the run's folder; processes it starts read the name, others are told when they meet."""
-        if not self.rank_zero:
+    def _run_folder(self) -> Path:
+        """Rank 0 creates the folder; the other processes learn its name from the environment or by a broadcast."""
+        if not is_rank_zero():
             return Path(os.environ.get(FOLDER, self.run.root))
         if self.request.verb != "fit" and self.request.checkpoint is not None:
             folder = runs.folder_of(self.request.checkpoint)
@@ -148,29 +145,35 @@ class RISCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         if config.get("logger") in (None, True):
             kwargs["logger"] = self._loggers() if self.request.verb == "fit" else False
-        plugins = config.get("plugins") or []
-        plugins = [*plugins] if isinstance(plugins, list | tuple) else [plugins]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*plugins, RISCheckpointIO(self.model, self.run.checkpoint == "trained")]
         if config.get("enable_model_summary") is None:
             kwargs["enable_model_summary"] = False
-        kwargs.setdefault("use_distributed_sampler", False)
-        kwargs.setdefault("default_root_dir", str(self.folder))
         if torch.cuda.is_available() and not config.get("sync_batchnorm"):
             kwargs["sync_batchnorm"] = True  # without effect on one device
+        kwargs.setdefault("use_distributed_sampler", False)
+        kwargs.setdefault("default_root_dir", str(self.folder))
+        kwargs["plugins"] = self._plugins(config.get("plugins"))
         kwargs["callbacks"] = [*(config.get("callbacks") or []), *self._callbacks()]
         return super().instantiate_trainer(**kwargs)
 
+    def _plugins(self, given: Any) -> list[Any]:
+        """The user's plug-ins, and riszoo's checkpoints unless one of them writes checkpoints."""
+        plugins = list(given) if isinstance(given, list | tuple) else [given] if given else []
+        if any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            return plugins
+        return [*plugins, RISCheckpointIO(self.model, trained_only=self.run.checkpoint == "trained")]
+
     def _callbacks(self) -> list[Callback]:
-        shown: list[Callback] = (
-            [Progress()] if self._get(self.config_init, "trainer").enable_progress_bar is not False else []
-        )
-        recorder = Recorder(self.folder, self.request, self.run.as_dict())
+        callbacks: list[Callback] = []
+        if self._get(self.config_init, "trainer").enable_progress_bar is not False:
+            callbacks.append(Progress())
         if self.request.verb == "predict":
-            return [*shown, PredictionWriter(self.folder, self.run.data)]
-        if self.request.verb != "fit":
-            return [*shown, recorder]
-        best = ModelCheckpoint(
+            return [*callbacks, PredictionWriter(self.folder, self.run.data)]
+        if self.request.verb == "fit":
+            callbacks += [self._model_checkpoint(), LearningRateMonitor("step")]
+        return [*callbacks, Recorder(self.folder, self.request.verb, self.request.command, self.run.as_dict())]
+
+    def _model_checkpoint(self) -> ModelCheckpoint:
+        return ModelCheckpoint(
             dirpath=self.folder / "checkpoints",
             filename="best",
             monitor="val/mIoU",
@@ -178,21 +181,22 @@ class RISCLI(LightningCLI):
             save_last=True,
             enable_version_counter=False,
         )
-        return [*shown, best, recorder, LearningRateMonitor("step")]
 
     def _loggers(self) -> list[Logger]:
         csv = CSVLogger(str(self.folder), name="", version="")
         return [csv, *(_logger(name, self.folder) for name in self.run.loggers if name != "csv")]
 
+    # -- the run ------------------------------------------------------------------------------------------------------
+
     def after_instantiate_classes(self) -> None:
-        if self.rank_zero:
-            strategy = self.trainer.strategy
+        """Print one line: verb, model, data, devices, size, folder."""
+        if is_rank_zero():
             devices = f"{self.trainer.num_devices} x " if self.trainer.num_devices > 1 else ""
-            size = f"{sum(p.numel() for p in self.model.parameters()):,} parameters"
+            checkpoint = f", checkpoint {self.request.checkpoint}" if self.request.checkpoint else ""
             print(
                 f"riszoo {self.request.verb}: {self.run.model} on {self.run.data}, scale {self.run.scale}, "
-                f"{devices}{strategy.root_device.type}, {size}, folder {self.folder}"
-                + (f", checkpoint {self.request.checkpoint}" if self.request.checkpoint else "")
+                f"{devices}{self.trainer.strategy.root_device.type}, "
+                f"{sum(p.numel() for p in self.model.parameters()):,} parameters, folder {self.folder}{checkpoint}"
             )
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -205,19 +209,24 @@ class RISCLI(LightningCLI):
         return kwargs
 
     def after_fit(self) -> None:
-        """The best checkpoint is measured on the whole of the validation split."""
-        best = runs.checkpoint(self.folder)
+        """Evaluate the best checkpoint on the whole validation split."""
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        if not best.is_file():
-            if self.trainer.is_global_zero:
-                print(f"no validation was reached, so there is no best checkpoint: see {self.folder}/checkpoints")
-            return
-        self.trainer.validate(
-            self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False, weights_only=True
-        )
+        best = Path(self.trainer.strategy.broadcast(str(runs.checkpoint(self.folder))))
+        if best.is_file():
+            self.trainer.validate(
+                self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False, weights_only=True
+            )
+            note = f"test it with: riszoo test --model {self.request.model} --data {self.run.data} --ckpt_path {best}"
+        else:
+            note = f"no validation was reached, so there is no best checkpoint: see {best.parent}"
         if self.trainer.is_global_zero:
-            print(f"test it with: riszoo test --model {self.request.model} --data {self.run.data} --ckpt_path {best}")
+            print(note)
+
+
+def is_rank_zero() -> bool:
+    """Whether this is the first process of a run, by the environment: the trainer may not exist yet."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 
 
 def _logger(name: str, folder: Path) -> Logger:
@@ -230,72 +239,22 @@ def _logger(name: str, folder: Path) -> Logger:
     return TensorBoardLogger(str(folder), name="", version="tensorboard")
 
 
-def options_of(section: str, class_path: str) -> Iterator[str]:
-    """Every option of a class and of those it is made from, groups opened; none of a class that is not there, of which
-    the parser's own sentence tells."""
-    module, _, name = class_path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        return
-    for base in found.__mro__:
-        if issubclass(base, RISModule | RISData) and "__init__" in vars(base):
-            for option, kind in get_type_hints(base.__init__).items():
-                yield f"--{section}.{option}"
-                for group in filter(is_dataclass, (kind, *get_args(kind))):
-                    yield from (f"--{section}.{option}.{inner.name}" for inner in fields(group))
-
-
-ONE_KIND = r"Expected (.*?)\. Got value: (\S+)"
-SEVERAL_KINDS = r"Does not validate.*?Errors: Expected (.*?) Given value type: .*?Given value: (\S+)"
-"""A parser's complaint of a value: what it must be, what it is."""
-
-
-def sentence(message: str, options: list[str], words: list[str]) -> str:
-    """The heart of a parser's complaint, with the nearest option where one was misspelt."""
-    text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
-    wrong = re.search(r"(?:[Uu]nrecognized arguments:|Key|Option) '?(-{0,2}[\w.]+)'?", text)
-    if wrong:
-        name = as_written(wrong.group(1).lstrip("-"), words)
-        near = difflib.get_close_matches(f"--{name}", options, 1, 0.6)
-        return f"unknown option --{name}" + (f": did you mean {near[0]}?" if near else ": see --help-all")
-    value = re.search(rf'key "(model|data)":.*key "([\w.]+)": (?:{ONE_KIND}|{SEVERAL_KINDS})', text)
-    if value:
-        section, name, *kinds = value.groups()
-        name, (expected, given) = as_written(name, words, f"{section}."), [kind for kind in kinds if kind]
-        return f"--{name} {given}: expected {plain(expected)}"
-    return text
-
-
-def as_written(name: str, words: list[str], section: str = "") -> str:
-    """The whole name of an option of which the parser tells the end, as far as the command line has it."""
-    written = (word.partition("=")[0].lstrip("-") for word in words if word.startswith("--"))
-    return next((word for word in written if f".{word}".endswith(f".{name}")), section + name)
-
-
-def plain(kinds: str) -> str:
-    """`a typing.Literal['a'] Expected a <class 'NoneType'>` -> `a Literal['a'] or null`"""
-    text = re.sub(r"<class '(\w+)'>", r"\1", kinds.replace("typing.", ""))
-    return re.sub(r"\ba int\b", "an int", text.replace(" Expected a ", " or ").replace("NoneType", "null"))
-
-
-def quieten() -> None:
-    """Leave out what Lightning says of itself on every run; its warnings about the user's run stay."""
+def silence_lightning() -> None:
+    """Hide Lightning's messages of every run and its expected warnings; warnings about the user's run remain."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for known in NOT_THE_USERS:
-        warnings.filterwarnings("ignore", message=f".*{known}.*")
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
 
 
 def main(request: Request) -> int:
-    """Run a verb that LightningCLI knows."""
+    """Run one of LightningCLI's subcommands."""
     if os.environ.get("RISZOO_DOWNLOAD") != "1":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    quieten()
+    silence_lightning()
     if request.checkpoint is not None:
-        request.base[0] = recipes.merge(request.base[0], {})
-        request.base[0]["model"] = model_section(read_checkpoint(request.checkpoint))
-    kept = os.environ.get(FOLDER)
+        request.base[0] = request.base[0] | {"model": model_section(read_checkpoint(request.checkpoint))}
+    folder = os.environ.get(FOLDER)
     try:
         RISCLI(request)
     except ValueError as error:
@@ -303,6 +262,6 @@ def main(request: Request) -> int:
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     finally:
-        os.environ.pop(FOLDER, None) if kept is None else os.environ.update({FOLDER: kept})
+        os.environ.pop(FOLDER, None) if folder is None else os.environ.update({FOLDER: folder})
     sys.stdout.flush()
     return 0

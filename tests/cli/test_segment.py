@@ -1,4 +1,4 @@
-"""One image and one sentence: `riszoo segment` and `riszoo.load`, with images of every kind and every mistake."""
+"""`riszoo segment` and `riszoo.load`, with images of every kind and every user error."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def segmenter(run: Path) -> Predictor:
+def predictor(run: Path) -> Predictor:
     return riszoo.load("lts", runs.checkpoint(run))
 
 
@@ -56,22 +56,22 @@ def scene() -> Image.Image:
     return Image.fromarray(ScenesSplit("val", (64, 96))[0].load()).resize((90, 60))
 
 
-def verb(run: Path, *words: str) -> int:
+def segment(run: Path, *words: str) -> int:
     return main(["segment", "--model", "lts", "--run.root", str(run.parent), *words])
 
 
 # -- the verb ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_image_is_asked_every_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_sentence_is_applied_to_every_image(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene().save("one.png")
     Path("there").mkdir()
-    scene().crop((0, 0, 50, 40)).save("there/one.png")  # of the same name: its masks have names of their own
+    scene().crop((0, 0, 50, 40)).save("there/one.png")  # of the same name: its files get other names
     images = ["--image", "one.png", "--image", "there/one.png"]
     texts = ["--text", "the red star", "--text", "the cat"]
-    assert verb(run, *images, *texts, "--explain", "--out", "made") == 0
+    assert segment(run, *images, *texts, "--explain", "--out", "made") == 0
     said = capsys.readouterr()
-    entries = json.loads(Path("made/answers.json").read_text())
+    entries = json.loads(Path("made/predictions.json").read_text())
     assert [(e["image"], e["text"]) for e in entries] == [
         (image, text) for image in ("one.png", "there/one.png") for text in ("the red star", "the cat")
     ]
@@ -86,25 +86,25 @@ def test_every_image_is_asked_every_sentence(run: Path, capsys: pytest.CaptureFi
     assert "trained without the words: cat" in said.err
 
 
-def test_an_empty_answer_scores_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Even where the padding around the image says otherwise."""
-    segmenter = riszoo.load("lts", runs.checkpoint(run))
-    inside = segmenter.model.segment
+def test_an_empty_mask_scores_zero(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Even where the logits of the padding are high."""
+    predictor = riszoo.load("lts", runs.checkpoint(run))
+    inside = predictor.model.segment
 
     def only_the_padding(_: object, inputs: object, logits: torch.Tensor) -> torch.Tensor:
         return torch.ones_like(logits).index_fill(2, torch.arange(1, logits.shape[2] - 1), -9.0)
 
     assert isinstance(inside, torch.nn.Module)
     inside.register_forward_hook(only_the_padding)
-    (prediction,) = segmenter.segment(scene().resize((90, 20)), "the star")
+    (prediction,) = predictor.segment(scene().resize((90, 20)), "the star")
     assert (prediction.mask.any(), prediction.score, prediction.box) == (False, 0.0, [0, 0, 0, 0])
 
 
-def test_python_and_the_verb_answer_alike(run: Path, segmenter: Predictor) -> None:
+def test_python_and_the_verb_predict_the_same(run: Path, predictor: Predictor) -> None:
     scene().save("a.png")
-    assert verb(run, "--image", "a.png", "--text", "the star", "the box", "--out", "made") == 0
-    entries = json.loads(Path("made/answers.json").read_text())
-    predictions = segmenter.segment("a.png", ["the star", "the box"])
+    assert segment(run, "--image", "a.png", "--text", "the star", "the box", "--out", "made") == 0
+    entries = json.loads(Path("made/predictions.json").read_text())
+    predictions = predictor.segment("a.png", ["the star", "the box"])
     assert [prediction.entry() for prediction in predictions] == [
         {k: v for k, v in e.items() if k != "image"} for e in entries
     ]
@@ -121,39 +121,40 @@ def test_python_and_the_verb_answer_alike(run: Path, segmenter: Predictor) -> No
         (["--image", "a.png", "--text", "x", "--data", "scene"], "did you mean 'scenes'"),
         (["--image", "a.png", "--text", "x", "--data", "refcoco"], "no run of 'lts' on 'refcoco'"),
         (["--image", "a.png", "--text", "x", "--ckpt_path", "no.ckpt"], "there is no checkpoint no.ckpt"),
-        (["--image", "a.png", "--text", "x", "--ckpt_path", "a.png"], "no checkpoint that can be read"),
+        (["--image", "a.png", "--text", "x", "--ckpt_path", "a.png"], "not a checkpoint that can be read"),
         (["--image", "a.png", "--text", "x", "--protocol", "lavt480"], "compares at 480 x 480"),
         (["--image", "a.png", "--text", "x", "--protocol", "orginal"], "did you mean 'original'"),
         (["--image", "a.png", "--text", "x", "--device", "toaster"], "device 'toaster' cannot be used"),
-        (["--image", "a.png", "--text", "x", "--out", "a.png"], "cannot make the folder a.png"),
+        (["--image", "a.png", "--text", "x", "--out", "a.png"], "cannot create the folder a.png"),
         (["--image", "a.png", "--text", "x", "--explian"], "did you mean --explain?"),
         (["--image", "cut.png", "--text", "x"], "cut.png cannot be read"),
         (["--image", "a-1.png", "a.png", "--text", "x", "--out", "."], "would overwrite the image a-1.png"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value[2:]),
 )
-def test_a_mistake_is_one_sentence(
+def test_a_user_error_is_one_sentence(
     run: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene().save("a.png")
     scene().save("a-1.png")
     Path("cut.png").write_bytes(Path("a.png").read_bytes()[:2000])
     before = Path("a-1.png").read_bytes()
-    assert verb(run, *words) == 2
-    complaint = [line for line in capsys.readouterr().err.splitlines() if "trained without" not in line]
-    assert len(complaint) == 1
-    assert message in complaint[0]
+    assert segment(run, *words) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if "trained without" not in line]
+    assert len(errors) == 1
+    assert message in errors[0]
     assert Path("a-1.png").read_bytes() == before
 
 
 def test_another_models_checkpoint_is_refused(run: Path) -> None:
     with pytest.raises(
-        UserError, match=r"holds a riszoo.models.lts.LTS, and 'tests.support.toys.Taps' is a tests.support.toys.Taps"
+        UserError,
+        match=r"is a checkpoint of riszoo\.models\.lts\.LTS, but 'tests.* is tests\.support\.toys\.Taps",
     ):
         riszoo.load("tests.support.toys.Taps", runs.checkpoint(run))
 
 
-def test_names_are_checked_before_anything_heavy_is_imported() -> None:
+def test_names_are_checked_before_heavy_imports() -> None:
     code = """
 import sys
 import riszoo
@@ -170,9 +171,9 @@ assert not {"torch", "lightning", "timm", "transformers", "PIL", "numpy"} & set(
 # -- images ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_image_may_be_a_path_a_pil_image_or_an_array(segmenter: Predictor) -> None:
+def test_an_image_may_be_a_path_a_pil_image_or_an_array(predictor: Predictor) -> None:
     scene().save("a.png")
-    path, image, array = (segmenter.segment(image, "the star")[0] for image in ("a.png", scene(), np.asarray(scene())))
+    path, image, array = (predictor.segment(image, "the star")[0] for image in ("a.png", scene(), np.asarray(scene())))
     assert (path.sentence_id, image.sentence_id) == ("a-1", "image-1")
     assert np.array_equal(path.mask, image.mask)
     assert np.array_equal(path.mask, array.mask)
@@ -185,23 +186,23 @@ def test_an_image_may_be_a_path_a_pil_image_or_an_array(segmenter: Predictor) ->
     [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8), 3, "no.png"],
     ids=["float", "two bands", "empty", "number", "absent"],
 )
-def test_what_is_no_image_is_refused(image: object, segmenter: Predictor) -> None:
-    with pytest.raises(UserError, match=r"no image|nothing in it"):
-        segmenter.segment(image, "the star")  # type: ignore[arg-type]
+def test_an_invalid_image_is_refused(image: object, predictor: Predictor) -> None:
+    with pytest.raises(UserError, match=r"no image|not an image|is empty"):
+        predictor.segment(image, "the star")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no sentence"):
-        segmenter.segment(scene(), [])
+        predictor.segment(scene(), [])
 
 
 @pytest.mark.parametrize("size", [(1, 500), (500, 1), (1, 1), (500, 400)])
 def test_a_mask_has_the_images_size_whatever_it_is(size: tuple[int, int], run: Path) -> None:
     Image.fromarray(np.full((*size, 3), 90, np.uint8)).save("a.png")
-    assert verb(run, "--image", "a.png", "--text", "the star", "--explain", "--out", "made") == 0
+    assert segment(run, "--image", "a.png", "--text", "the star", "--explain", "--out", "made") == 0
     assert Image.open("made/a-1.png").size == (size[1], size[0])
 
 
 def test_a_large_image_has_a_small_overlay(run: Path) -> None:
     Image.new("RGB", (1800, 400), "gray").save("a.jpg")
-    assert verb(run, "--image", "a.jpg", "--text", "the star", "--out", "made") == 0
+    assert segment(run, "--image", "a.jpg", "--text", "the star", "--out", "made") == 0
     assert Image.open("made/a-1.png").size == (1800, 400)
     assert Image.open("made/a-1-overlay.png").size == (1600, 356)
 
@@ -217,7 +218,7 @@ def test_transparent_parts_are_white() -> None:
 
 
 @pytest.mark.parametrize(("kind", "top"), [(np.uint16, 65535), (np.int32, 65535), (np.float32, 1.0), (np.float32, 255)])
-def test_deep_greys_keep_their_steps(kind: type, top: float) -> None:
+def test_16_bit_and_float_greys_keep_their_order(kind: type, top: float) -> None:
     steps = (np.linspace(0, 1, 6) * top).astype(kind)[None]
     Image.fromarray(steps).save("a.tiff")
     assert decode(Path("a.tiff"))[0, :, 1] == pytest.approx([0, 51, 102, 153, 204, 255], abs=1)
@@ -226,7 +227,7 @@ def test_deep_greys_keep_their_steps(kind: type, top: float) -> None:
         assert np.array_equal(decode(Path("a.png")), decode(Path("a.tiff")))
 
 
-def test_greys_that_are_no_numbers_are_black() -> None:
+def test_greys_that_are_not_numbers_are_black() -> None:
     odd = np.array([[np.nan, -np.inf, 0.5]], np.float32)
     assert as_rgb(Image.fromarray(odd))[0, :, 0].tolist() == [0, 0, 128]
 
@@ -236,7 +237,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def hostile(width: int, height: int) -> bytes:
-    """A PNG that promises more pixels than it holds."""
+    """A PNG whose header declares more pixels than it contains."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     packed = zlib.compress(b"\0" * 10_000)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
@@ -255,20 +256,20 @@ def hostile(width: int, height: int) -> bytes:
     ],
     ids=["empty", "text", "bomb", "large", "no width", "short", "tiff"],
 )
-def test_a_hostile_file_is_one_sentence(content: bytes, segmenter: Predictor) -> None:
+def test_a_hostile_file_is_one_sentence(content: bytes, predictor: Predictor) -> None:
     Path("a.png").write_bytes(content)
     with pytest.raises(UserError, match=r"^image a\.png cannot be read: [^\n]+; replace the file$") as caught:
-        segmenter.segment("a.png", "the star")
+        predictor.segment("a.png", "the star")
     assert "0x" not in str(caught.value)
 
 
-def test_the_checkpoint_is_the_model(run: Path, segmenter: Predictor) -> None:
-    """What is asked answers as the model itself does at the image's size."""
+def test_the_predictor_is_the_checkpoints_model(run: Path, predictor: Predictor) -> None:
+    """A predictor has the weights of its checkpoint, and a prediction does not depend on the other sentences."""
     model = from_checkpoint(runs.checkpoint(run))
-    assert {n: v.shape for n, v in segmenter.model.state_dict().items()} == {
+    assert {n: v.shape for n, v in predictor.model.state_dict().items()} == {
         n: v.shape for n, v in model.state_dict().items()
     }
-    one, two = segmenter.segment(scene(), ["the star", "the large box"])
-    alone = segmenter.segment(scene(), "the large box")[0]
+    one, two = predictor.segment(scene(), ["the star", "the large box"])
+    alone = predictor.segment(scene(), "the large box")[0]
     assert np.array_equal(two.mask, alone.mask), "a sentence must not depend on its neighbours"
     assert one.text == "the star"

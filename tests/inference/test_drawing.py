@@ -1,4 +1,4 @@
-"""Drawings of answers: what is drawn lies where it should, and a file is whole or not there."""
+"""Drawings of predictions: where the colours are, how large panels are, and atomic files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from riszoo.cli.show import sheet
 from riszoo.data.scenes import ScenesSplit
 from riszoo.errors import UserError
-from riszoo.inference.drawing import ANSWER, CELL, GAP, GROUND_TRUTH, contact_sheet, heat, overlay, panel, save
+from riszoo.inference.drawing import CELL, GAP, GROUND_TRUTH, PREDICTION, contact_sheet, heat, overlay, panel, save
 
 GREY = np.full((60, 90, 3), 128, np.uint8)
 
@@ -24,17 +24,17 @@ def box(top: int, left: int, bottom: int, right: int) -> np.ndarray:
 
 def test_overlay_tints_inside_and_outlines_both() -> None:
     drawn = np.asarray(overlay(GREY, box(10, 10, 40, 40), box(20, 50, 50, 80)))
-    assert tuple(drawn[10, 20]) == ANSWER
+    assert tuple(drawn[10, 20]) == PREDICTION
     assert tuple(drawn[20, 60]) == GROUND_TRUTH
     assert drawn[25, 25, 0] > 128 > drawn[25, 25, 1], "the inside is tinted"
-    assert (drawn[5, 85] < 80).all(), "the outside is dim"
-    assert (GREY == 128).all(), "the image itself stays as it is"
+    assert (drawn[5, 85] < 80).all(), "the outside is darkened"
+    assert (GREY == 128).all(), "the input image must not change"
 
 
-def test_overlay_of_nothing_and_of_everything() -> None:
+def test_overlay_of_an_empty_and_of_a_full_mask() -> None:
     assert (np.asarray(overlay(GREY, None)) == GREY).all()
     assert (np.asarray(overlay(GREY, box(0, 0, 0, 0))) < 128).all()
-    assert tuple(np.asarray(overlay(GREY, box(0, 0, 60, 90)))[0, 45]) == ANSWER
+    assert tuple(np.asarray(overlay(GREY, box(0, 0, 60, 90)))[0, 45]) == PREDICTION
 
 
 def test_heat_is_brightest_where_the_evidence_is() -> None:
@@ -67,11 +67,11 @@ def test_panel_wraps_a_long_sentence() -> None:
     assert panel(GREY, "").size == short.size
 
 
-def test_panel_takes_any_form_of_image() -> None:
+def test_panel_of_a_tall_and_of_a_narrow_image() -> None:
     tall = np.zeros((640, 20, 3), np.uint8)
     assert panel(tall, "a", np.zeros((640, 20), bool)).height > CELL
-    sliver = panel(np.zeros((500, 1, 3), np.uint8), "the small star", evidence={"prior": np.eye(3)})
-    assert sliver.width >= CELL + 2 * GAP, "the sentence must have room"
+    narrow = panel(np.zeros((500, 1, 3), np.uint8), "the small star", evidence={"prior": np.eye(3)})
+    assert narrow.width >= CELL + 2 * GAP, "the sentence must have room"
 
 
 def test_contact_sheet_keeps_every_panel() -> None:
@@ -82,19 +82,19 @@ def test_contact_sheet_keeps_every_panel() -> None:
     assert made.size == (70, 45)
     assert [made.getpixel(at) for at in [(1, 1), (51, 1), (1, 41)]] == [(255, 0, 0), (0, 0, 255), (0, 255, 0)]
     assert contact_sheet(panels[:1], 4).size == (30, 10)
-    with pytest.raises(ValueError, match="needs a panel"):
+    with pytest.raises(ValueError, match="needs at least one panel"):
         contact_sheet([], 2)
 
 
-def test_save_replaces_whole_files(tmp_path: Path) -> None:
+def test_save_replaces_a_file(tmp_path: Path) -> None:
     path = save(Image.new("RGB", (5, 5), "red"), tmp_path / "new" / "a.png")
     save(Image.new("RGB", (7, 7), "blue"), path)
     assert Image.open(path).size == (7, 7)
     assert [each.name for each in path.parent.iterdir()] == ["a.png"]
 
 
-def test_save_leaves_nothing_of_a_failed_image(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a\.nosuch does not end like an image .* name it a\.png"):
+def test_a_failed_save_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.nosuch has no suffix of an image format .* name it a\.png"):
         save(Image.new("RGB", (5, 5)), tmp_path / "a.nosuch")
     assert not list(tmp_path.iterdir())
 

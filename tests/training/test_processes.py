@@ -1,4 +1,4 @@
-"""Two processes (gloo) train and test through the real command line, with the metrics of one."""
+"""Two processes (gloo) train and test through the command line, with the same metrics as one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SMALL = [
 ]  # fmt: skip
 
 
-def riszoo(*argv: str) -> str:
+def riszoo(*argv: str, launcher: tuple[str, ...] = ()) -> str:
+    """The output of a command, which must succeed; `launcher` is a module, with options, that starts its processes."""
     root = str(Path(recipes.__file__).parent.parent)
     env = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "riszoo", *argv], capture_output=True, text=True, check=False, env=env, timeout=500
-    )
+    command = [sys.executable, *launcher, "-m", "riszoo", *argv]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=500)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -34,14 +34,14 @@ def riszoo(*argv: str) -> str:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained by two processes: three steps of eight sentences, four a process."""
     root = tmp_path_factory.mktemp("two") / "runs"
-    said = riszoo(
+    output = riszoo(
         "fit", *SMALL, *TWO, "--run.root", str(root), "--trainer.max_steps", "3", "--trainer.val_check_interval", "3",
         "--data.val_images", "5", "--data.batch_size", "8", "--data.total_batch_size", "8",
         "--data.sentences_per_image", "2", "--trainer.limit_val_batches", "3",
     )  # fmt: skip
-    assert said.count("riszoo fit:") == 1, "one process speaks"
+    assert output.count("riszoo fit:") == 1, "one process prints"
     folders = list(root.iterdir())
-    assert len(folders) == 1, "rank 0 names the run's folder and hands it on"
+    assert len(folders) == 1, "both processes use one run folder"
     return folders[0]
 
 
@@ -52,8 +52,20 @@ def test_two_processes_train_one_run(run: Path) -> None:
     assert (run / "checkpoints" / "best.ckpt").is_file()
 
 
+def test_torchrun_starts_one_run_and_evaluates_it(tmp_path: Path) -> None:
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    output = riszoo(
+        "fit", *SMALL, *TWO, "--run.root", str(tmp_path), "--trainer.max_steps", "1", "--trainer.val_check_interval",
+        "1", "--data.val_images", "2", "--data.batch_size", "8", "--data.total_batch_size", "8",
+        "--trainer.limit_val_batches", "1", launcher=torchrun,
+    )  # fmt: skip
+    (folder,) = tmp_path.iterdir()
+    assert len(list(folder.glob("validate-scenes-*/metrics.json"))) == 1
+    assert f"test it with: riszoo test --model lts --data scenes --ckpt_path {folder}" in output
+
+
 def test_two_processes_measure_what_one_does(run: Path) -> None:
-    """The same checkpoint, grouped and not, on one process and two: every file of numbers is equal to the byte."""
+    """The files of one checkpoint's results are byte-equal for one process, two, and without grouping by image."""
     found = []
     for argv in (
         [*ONE, "--data.eval_images", "2"],

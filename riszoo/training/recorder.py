@@ -1,0 +1,199 @@
+"""The callback that writes a run's description (run.json) and the results of its evaluations."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+
+from riszoo.batch import Batch, Output
+from riszoo.data.datamodule import RISData
+from riszoo.files import file_hash, write_atomically
+from riszoo.inference.drawing import save
+from riszoo.inference.predictions import draw_predictions
+from riszoo.metrics.console import render
+from riszoo.metrics.results import Evaluation, write_results
+from riszoo.model import RISModule
+from riszoo.training import runs
+from riszoo.training.provenance import circumstances, image_hashes
+
+IMAGES_PER_SPLIT = 4
+
+
+class Recorder(Callback):
+    """Writes run.json, and for each evaluation its metrics, circumstances, sentences and some images.
+
+    The validations within `fit` write nothing. Hashes of the training images travel in the checkpoint, so that a test
+    can count the images that its model was trained on.
+
+    Args:
+        folder: the run's folder
+        verb, options: the command line
+        run: the section `run` of the configuration
+    """
+
+    def __init__(self, folder: Path, verb: str, options: str, run: dict[str, Any]) -> None:
+        self.folder, self.verb, self.run = folder, verb, run
+        self.command = f"riszoo {verb} {options}"
+        self.started = time.time()
+        self.trained_on = np.zeros(0, dtype=np.int64)
+        self.training: dict[str, Any] = {}  # how the model's weights were trained
+        self.images: list[Image.Image] = []
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = _data(trainer)
+        split = data.split(data.train_split)
+        self.trained_on = np.union1d(self.trained_on, image_hashes(split.image_keys()))
+        self.training = {"train_sets": f"{split.dataset}/{split.name}", "leakage_filter": data.leakage_filter}
+        if data.cache_features is not None:
+            self.training["trained_on_cache_features"] = data.cache_features
+        self._write_card(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        total = _data(trainer).share.total
+        training = {
+            "seconds": round(time.time() - self.started, 1),
+            "steps": trainer.global_step,
+            "sentences": trainer.global_step * total,
+            "total_batch_size": total,
+        }
+        self._write_card(trainer, training=training)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        state = {"trained_on": torch.from_numpy(self.trained_on), "training": self.training}
+        checkpoint.setdefault("riszoo", {}).update(state)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get("riszoo", {})
+        if "trained_on" in state:
+            self.trained_on = np.union1d(self.trained_on, state["trained_on"].numpy())
+        self.training = state.get("training", self.training)
+
+    def _write_card(self, trainer: Trainer, **training: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        card = {
+            **self.run,
+            "verb": self.verb,
+            "command": self.command,
+            "started": self.started,
+            "seed": torch.initial_seed(),
+            "devices": trainer.world_size,
+            **circumstances(trainer.strategy.root_device),
+            **_feature_cache(trainer),
+            **training,
+        }
+        write_atomically(self.folder / runs.CARD, json.dumps(card, indent=2) + "\n")
+
+    # -- evaluation ---------------------------------------------------------------------------------------------------
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Draw predictions of the first batch of each split."""
+        count = min(int(self.run["images"]) - len(self.images), IMAGES_PER_SPLIT)
+        first = batch_idx == 0 and trainer.is_global_zero and trainer.state.fn != "fit"
+        if first and count > 0 and isinstance(outputs, Output):
+            dataset, _ = _data(trainer).suites[dataloader_idx]
+            self.images += draw_predictions(
+                outputs, dataset.decoded(batch, count), _model(pl_module).protocols[0], count
+            )
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._write_results(trainer, _model(pl_module), "validate")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_results(trainer, _model(pl_module), "test")
+
+    def _write_results(self, trainer: Trainer, model: RISModule, verb: str) -> None:
+        results = self._results(trainer, model)
+        if not trainer.is_global_zero:
+            return
+        folder = runs.create(self.folder, f"{verb}-{self.run['data']}")
+        metrics = write_results(folder, results, self._circumstances(trainer, model))
+        for index, image in enumerate(self.images):
+            save(image, folder / "images" / f"{index:02d}.png")
+        self.images = []
+        print(render(metrics))
+        print(language_gaps(metrics))
+        print(f"results: {folder}")
+
+    def _results(self, trainer: Trainer, model: RISModule) -> dict[str, Evaluation]:
+        """The evaluation of each split and control, gathered from all processes; only rank 0 gets them."""
+        results: dict[str, Evaluation] = {}
+        for suite, (dataset, control) in zip(model.suites, _data(trainer).suites, strict=True):
+            with suite.sync_context():
+                rows = suite.rows()
+            if trainer.is_global_zero:
+                name = dataset.split.name + ("" if control == "none" else f"-{control}")
+                facts = {**dataset.split.describe(), "control": control}
+                results[name] = Evaluation(rows, dataset.samples(rows.index.tolist()), facts)
+        return results
+
+    def _circumstances(self, trainer: Trainer, model: RISModule) -> dict[str, Any]:
+        path = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None
+        splits = {dataset.split.name: dataset.split for dataset, _ in _data(trainer).suites}
+        overlap = {
+            name: int(np.isin(image_hashes(split.image_keys()), self.trained_on).sum())
+            for name, split in splits.items()
+        }
+        return {
+            **circumstances(trainer.strategy.root_device),
+            "command": self.command,
+            "checkpoint": None if path is None else {"path": str(path), "sha256": file_hash(path)},
+            "data": {name: split.fingerprint() for name, split in splits.items()},
+            "images_trained_on": overlap,
+            "geometry": model.geometry,
+            "size": list(model.size),
+            "interpolation": "bilinear, antialiased",
+            "token_limit": model.hparams["text"]["length"],
+            "text_field": next(iter(splits.values())).describe().get("text", "as rendered"),
+            "post_processing": "none",
+            **_feature_cache(trainer),
+            **self.training,
+            "precision": str(trainer.precision),
+            "devices": trainer.world_size,
+            "seed": torch.initial_seed(),
+            "seconds": round(time.time() - self.started, 1),
+        }
+
+
+def language_gaps(metrics: Mapping[str, Any]) -> str:
+    """One line for each split measured with its own and with shuffled sentences: the difference in mIoU."""
+    lines = []
+    for name, split in metrics["splits"].items():
+        control = metrics["splits"].get(f"{name}-shuffled")
+        if control is not None:
+            own, shuffled = (next(iter(s["protocols"].values()))["values"]["mIoU"] for s in (split, control))
+            lines.append(f"language gap on {name}: {own - shuffled:.2f} (mIoU minus mIoU with shuffled sentences)")
+    return "\n".join(lines)
+
+
+def _feature_cache(trainer: Trainer) -> dict[str, Any]:
+    """The number format of cached features, where they are used."""
+    kind = _data(trainer).cache_features
+    return {} if kind is None else {"cache_features": kind}
+
+
+def _data(trainer: Trainer) -> RISData:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, RISData)
+    return data
+
+
+def _model(module: LightningModule) -> RISModule:
+    assert isinstance(module, RISModule)
+    return module
