@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make bench` and `make test`.
+# `make bench` and `make test` work on a fresh machine with Python and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,31 +7,31 @@ export HF_HUB_OFFLINE = 1
 
 .PHONY: help env lint types unit test bench clean
 
-help: ## this list
+help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-env: $(STAMP) ## make .venv from pyproject.toml
+env: $(STAMP) ## create .venv with the dependencies of pyproject.toml
 
-# One resolver run chooses torch and torchvision together: a pair of different builds does not import.
+# torch and torchvision are installed together: builds that do not match fail at import.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-lint: $(STAMP) ## ruff: style and formatting
+lint: $(STAMP) ## check style and formatting with ruff
 	$(BIN)/ruff check riszoo tests benchmarks
 	$(BIN)/ruff format --check riszoo tests benchmarks
 
-types: $(STAMP) ## mypy --strict on the package
+types: $(STAMP) ## check the types of the package with mypy --strict
 	$(BIN)/mypy
 
-unit: $(STAMP) ## the tests alone
+unit: $(STAMP) ## run the tests only
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test: lint types unit ## lint, types, tests
+test: lint types unit ## run lint, types and unit
 
-bench: $(STAMP) ## train and test every recipe on the embedded set; tables, plots, report. OPTIONS='--budget 6400'
+bench: $(STAMP) ## train and test every recipe on the embedded data set; tables, plots, report (OPTIONS='--budget 6400')
 	$(BIN)/riszoo bench $(OPTIONS)
 
-clean: ## remove the environment and caches; runs are kept
+clean: ## remove the environment and caches; keep runs
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache

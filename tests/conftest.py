@@ -26,7 +26,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Skipped browser tests are reported even with -q."""
     skipped = terminalreporter.stats.get("skipped", [])
     if any("no chromium" in str(report.longrepr) for report in skipped):
-        terminalreporter.write_line("The report's page was not tested in a browser: apt-get install chromium")
+        terminalreporter.write_line("The report was not tested in a browser: apt-get install chromium, or set CHROME")
 
 
 def pytest_configure(config: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,7 +23,9 @@ from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from tests.support.bench_runs import make_run
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = os.environ.get("CHROME") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
 

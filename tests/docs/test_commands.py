@@ -153,6 +153,21 @@ def test_python_examples_import_what_exists(page: Path) -> None:
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
+def test_the_model_of_the_architecture_page_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (pages.ROOT / "docs" / "architecture.md").read_text()
+    (example,) = [block for block in pages.blocks(page) if block.language == "python"]
+    (tmp_path / "example.py").write_text(textwrap.dedent(example.text))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    vision = {"name": "resnet18", "options": {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}}
+    own = {"size": 64, "vision": vision, "text": {"options": {"embedding": 8, "width": 8}}}
+    (tmp_path / "example.yaml").write_text(json.dumps({"model": {"class_path": "example.Mine", "init_args": own}}))
+    short = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--data.test_images", "2"]
+    short += ["--data.val_images", "2", "--data.batch_size", "4", "--data.workers", "0"]
+    assert main(["fit", "--model", "example.Mine", "--config", "example.yaml", *short]) == 0
+    (run,) = Path("runs").glob("*/run.json")
+    assert json.loads(run.read_text())["training"]["steps"] == 2
+
+
 @pytest.mark.parametrize(
     "words",
     [
