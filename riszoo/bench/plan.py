@@ -1,4 +1,4 @@
-"""What a benchmark measures: one job for each model, seed and ablation row, and what it will cost."""
+"""The plan of a benchmark: one job for each model, seed and ablation row, and its estimated cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from riszoo import recipes
 from riszoo.data.controls import parse_controls
@@ -15,17 +15,17 @@ from riszoo.errors import UserError, unknown_name
 from riszoo.metrics.protocols import get_protocols
 from riszoo.recipes import Config
 
-VALIDATION_SHARE, TEST_SHARE = 1.25, 0.3
-"""What validations add to a training, and what a test costs beside it: rough, for time left only."""
+VALIDATION_FACTOR, TEST_SHARE, MIN_TEST_SECONDS = 1.25, 0.3, 20.0
+"""Rough, for estimates only: training time with validations, and the time of a test relative to it."""
 
 
 @dataclass(frozen=True)
 class Job:
     """One model to be trained (unless a checkpoint is given) and tested.
 
-    variant     `table/row` of an ablation, or nothing
-    over        what it changes in the recipe, as configuration
-    splits      left out, the data recipe's own
+    variant     `table/row` of an ablation, or empty
+    overrides   what the variant and the budget change in the recipe
+    splits      empty for the data recipe's own
     """
 
     model: str
@@ -33,7 +33,7 @@ class Job:
     scale: str
     seed: int = 0
     variant: str = ""
-    over: Config = field(default_factory=dict)
+    overrides: Config = field(default_factory=dict)
     checkpoint: Path | None = None
     splits: tuple[str, ...] = ()
     protocol: str = "original"
@@ -43,11 +43,11 @@ class Job:
 
     @property
     def config(self) -> Config:
-        return recipes.merge(recipes.resolve(self.model, self.data, self.scale), self.over)
+        return recipes.merge(recipes.resolve(self.model, self.data, self.scale), self.overrides)
 
     @property
     def digest(self) -> str:
-        """Of everything its training depends on: a job whose recipe has changed is another job."""
+        """Hash of everything that the training depends on; a changed recipe makes another job."""
         facts = json.dumps([self.config, self.seed, str(self.checkpoint or "")], sort_keys=True, default=str)
         return hashlib.sha256(facts.encode()).hexdigest()[:8]
 
@@ -68,22 +68,22 @@ class Job:
 
     @property
     def steps(self) -> int | None:
-        """Optimiser steps, where the configuration says so."""
+        """Optimiser steps, if the configuration limits them."""
         steps = int(self.config["trainer"].get("max_steps", -1))
         return steps if steps > 0 else None
 
     def sentences(self) -> int | None:
-        """Sentences seen in training; from published counts where the recipe counts epochs; None when not known."""
+        """Training sentences; from published counts if the recipe counts epochs; None if unknown."""
         if self.checkpoint is not None:
             return 0
         if self.steps is not None:
             return self.steps * self.batch
-        epochs, targets = self.config["trainer"].get("max_epochs", -1), _targets(self.config)
+        epochs, targets = self.config["trainer"].get("max_epochs", -1), _published_targets(self.config)
         return None if targets is None or epochs < 1 else int(epochs) * targets
 
 
-def _targets(config: Config) -> int | None:
-    """Objects of the training split as published."""
+def _published_targets(config: Config) -> int | None:
+    """The published number of targets of the training split."""
     from riszoo.data.readers.catalogue import READERS
 
     source = READERS.get(config["run"]["data"])
@@ -91,9 +91,12 @@ def _targets(config: Config) -> int | None:
     return None if counts is None else counts.targets
 
 
-def make(options: Any) -> list[Job]:
-    """The jobs that the command line asks for, every name checked; a whole round of one seed before the next."""
-    _refuse(options)
+# -- from the command line to jobs ------------------------------------------------------------------------------------
+
+
+def make_jobs(options: Any) -> list[Job]:
+    """The jobs of `riszoo bench`'s options, after checking every name; all models of one seed before the next seed."""
+    _check_options(options)
     data = recipes.get("data", options.data).name
     scale = "controlled" if options.controlled else options.scale or recipes.default_scale(data)
     common: dict[str, Any] = {
@@ -107,83 +110,53 @@ def make(options: Any) -> list[Job]:
     }
     checkpoints = _checkpoints(options.checkpoints)
     jobs = []
-    for model, variant, over in _variants(options, scale):
-        over = recipes.merge(over, _budget(model, data, scale, options.budget))
+    for model, variant, overrides in _variants(options, scale):
+        overrides = recipes.merge(overrides, _budget(model, data, scale, options.budget))
         path = checkpoints.get(f"{model}/{variant}" if variant else model)
-        jobs.append(Job(model, variant=variant, over=over, checkpoint=path, **common))
+        jobs.append(Job(model, variant=variant, overrides=overrides, checkpoint=path, **common))
     return [replace(job, seed=seed) for seed in range(options.seeds) for job in jobs]
 
 
-def _refuse(options: Any) -> None:
-    """Options that contradict each other, and names that only a test would find unknown, after hours of training."""
+def _check_options(options: Any) -> None:
+    """Rejects contradictory options, and names that otherwise only a test after the training would reject."""
     for one, other in (("controlled", "scale"), ("ablation", "models")):
         if getattr(options, one) and getattr(options, other):
-            raise UserError(f"--{one} says which {other} to take: leave --{one} or --{other} out")
+            raise UserError(f"--{one} already sets --{other}: leave one of them out")
     if options.protocol:
         get_protocols(options.protocol, published="original")
     parse_controls(options.controls)
 
 
 def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:
-    """Model, `table/row` and override; the plain models where no ablation is asked for."""
+    """(model, `table/row`, overrides) of an ablation's rows, or of the plain models."""
     if options.ablation:
-        for chosen in options.ablation.split(","):
-            name, _, table = chosen.partition("/")
-            yield from ((_with_scale(name, scale, options.data), *row) for row in ablation_rows(name, table))
+        for name, _, table in (chosen.partition("/") for chosen in options.ablation.split(",")):
+            rows = list(ablation_rows(name, table))
+            recipes.checked_scale(name, options.data, scale)
+            yield from ((name, row, overrides) for row, overrides in rows)
         return
-    models = options.models.split(",") if options.models else _having(scale, options.data)
+    models = options.models.split(",") if options.models else _models_with(scale, options.data)
     if not models:
         raise UserError(f"no model has a scale '{scale}': choose another --scale, or name --models")
-    yield from ((_with_scale(name, scale, options.data), "", {}) for name in models)
+    for name in models:
+        recipes.checked_scale(name, options.data, scale)
+        yield name, "", {}
 
 
-def left_out(options: Any, jobs: list[Job]) -> str:
-    """Which models are not measured, and why; nothing where the command line named them."""
-    if options.models or options.ablation:
-        return ""
-    data, scale = jobs[0].data, jobs[0].scale
-    without = [name for name in recipes.names("models") if name not in _having(scale, data)]
-    return f"left out, having no scale '{scale}' in their recipes: {', '.join(without)}" if without else ""
-
-
-def _having(scale: str, data: str) -> list[str]:
+def _models_with(scale: str, data: str) -> list[str]:
     return [name for name in recipes.names("models") if scale in recipes.scales(name, data)]
 
 
-def _with_scale(name: str, scale: str, data: str) -> str:
-    recipes.checked_scale(name, data, scale)
-    return name
-
-
-def ablations(name: str) -> dict[str, Any]:
-    """The tables of configs/ablations/NAME.yaml: `{title, claim, rows: {row: {model: {...}}}}` each.
-
-    `claim` lists rows as the paper orders them; a row without anything is the recipe itself.
-    """
-    recipe = recipes.find("ablations", name)
-    if recipe is None:
-        raise unknown_name("ablation", name, recipes.names("ablations"))
-    tables = {table: content for table, content in recipe.content.items() if isinstance(content, dict)}
-    for table, content in tables.items():
-        if not isinstance(content.get("rows"), dict):
-            raise UserError(f"{recipe.path}: table '{table}' has no 'rows'; give each row's changes under its name")
-    return tables
-
-
-def ablation_rows(name: str, only: str = "") -> Iterator[tuple[str, Config]]:
-    """Every row, or those of one table."""
-    tables = ablations(name)
-    if only and only not in tables:
-        raise unknown_name(f"table of ablation '{name}'", only, tables)
-    for table, content in {only: tables[only]}.items() if only else tables.items():
-        for row, change in content["rows"].items():
-            change = change or {}
-            over = {part: {"init_args": change[part]} for part in ("model", "data") if part in change}
-            yield f"{table}/{row}", over | ({"trainer": change["trainer"]} if "trainer" in change else {})
+def skipped_models(options: Any, jobs: list[Job]) -> list[str]:
+    """The models without this scale; none if the command line names the models."""
+    if options.models or options.ablation:
+        return []
+    planned = _models_with(jobs[0].scale, jobs[0].data)
+    return [name for name in recipes.names("models") if name not in planned]
 
 
 def _budget(model: str, data: str, scale: str, sentences: int | None) -> Config:
-    """So many training sentences instead of the recipe's, validated at the end at the latest."""
+    """Overrides that train for this many sentences, with a validation at the end at the latest."""
     if sentences is None:
         return {}
     job = Job(model, data, scale)
@@ -196,7 +169,7 @@ def _budget(model: str, data: str, scale: str, sentences: int | None) -> Config:
 
 
 def _checkpoints(path: Path | None) -> dict[str, Path]:
-    """A YAML file of `model: checkpoint` (or `model/table/row: checkpoint`); each must be there."""
+    """A YAML file of `model: checkpoint` (or `model/table/row: checkpoint`)."""
     if path is None:
         return {}
     found = {str(name): Path(str(value)) for name, value in recipes.read_yaml(path).items()}
@@ -206,27 +179,68 @@ def _checkpoints(path: Path | None) -> dict[str, Path]:
     return found
 
 
-def seconds(job: Job, rates: Mapping[str, float]) -> tuple[float, float] | None:
-    """How long training and test will take, from measured sentences a second; None where that is not known."""
+# -- ablations --------------------------------------------------------------------------------------------------------
+
+
+def ablations(name: str) -> dict[str, Any]:
+    """The tables of configs/ablations/NAME.yaml: `{title, claim, rows: {row: {model: {...}}}}` each.
+
+    `claim` lists the rows in the paper's order; an empty row is the recipe itself.
+    """
+    recipe = recipes.find("ablations", name)
+    if recipe is None:
+        raise unknown_name("ablation", name, recipes.names("ablations"))
+    tables = {table: content for table, content in recipe.content.items() if isinstance(content, dict)}
+    for table, content in tables.items():
+        if not isinstance(content.get("rows"), dict):
+            raise UserError(f"{recipe.path}: table '{table}' has no 'rows'; give each row's changes under its name")
+    return tables
+
+
+def ablation_rows(name: str, only: str = "") -> Iterator[tuple[str, Config]]:
+    """(`table/row`, overrides) of every table, or of one."""
+    tables = ablations(name)
+    if only and only not in tables:
+        raise unknown_name(f"table of ablation '{name}'", only, tables)
+    for table in [only] if only else tables:
+        for row, change in tables[table]["rows"].items():
+            change = change or {}
+            overrides = {part: {"init_args": change[part]} for part in ("model", "data") if part in change}
+            yield f"{table}/{row}", overrides | ({"trainer": change["trainer"]} if "trainer" in change else {})
+
+
+# -- cost -------------------------------------------------------------------------------------------------------------
+
+
+class Estimate(NamedTuple):
+    """Seconds."""
+
+    training: float
+    test: float
+
+
+def estimate(job: Job, rates: Mapping[str, float]) -> Estimate | None:
+    """The time of a job from each model's training sentences per second; None if length or speed is unknown."""
     sentences, rate = job.sentences(), rates.get(job.model)
     if sentences is None or not rate:
         return None
-    training = sentences / (rate * (job.devices or 1) * (job.nodes or 1)) * VALIDATION_SHARE
-    return training, max(20.0, training * TEST_SHARE)
+    training = sentences / (rate * (job.devices or 1) * (job.nodes or 1)) * VALIDATION_FACTOR
+    return Estimate(training, max(MIN_TEST_SECONDS, training * TEST_SHARE))
 
 
 def describe(jobs: list[Job], rates: Mapping[str, float]) -> str:
-    """The plan as text, with what is known of its cost."""
+    """The plan as text, with the estimated time of each job."""
     lines, total, unknown = [], 0.0, 0
     for job in jobs:
-        cost, sentences = seconds(job, rates), job.sentences()
-        work = "checkpoint given" if job.checkpoint else f"{sentences:,} sentences" if sentences else "length not known"
-        time = "time not known before its speed is measured" if cost is None else f"about {_time(sum(cost))}"
+        cost, sentences = estimate(job, rates), job.sentences()
+        length = "unknown length" if sentences is None else f"{sentences:,} sentences"
+        work = "checkpoint given" if job.checkpoint else length
+        time = "time unknown until its speed is measured" if cost is None else f"about {_format_time(sum(cost))}"
         total, unknown = total + sum(cost or ()), unknown + (cost is None)
         lines.append(f"  {job.title}: {work}, {time}")
-    known = [f"about {_time(total)}"] * (total > 0) + [f"{unknown} of unknown length"] * (unknown > 0)
-    return "\n".join([f"{len(jobs)} job(s), {' and '.join(known)}", *lines])
+    summary = [f"about {_format_time(total)}"] * (total > 0) + [f"{unknown} of unknown time"] * (unknown > 0)
+    return "\n".join([f"{len(jobs)} job(s), {' and '.join(summary)}", *lines])
 
 
-def _time(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min"

@@ -1,4 +1,4 @@
-"""Files of numbers: a row for each thing measured, put in its place by key; two benches at once lose nothing."""
+"""The CSV files of measurements: rows are inserted or replaced by key, safely for several processes at once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,22 @@ from riszoo.metrics.results import RUN, read_metrics
 from riszoo.training import runs
 
 Row = dict[str, str]
-MADE_BY = ("commit", "versions", "device", "devices", "precision", "weights", "config", "command", "training_command")
+PROVENANCE = (
+    "commit",
+    "versions",
+    "device",
+    "devices",
+    "precision",
+    "weights",
+    "config",
+    "command",
+    "training_command",
+)
 
 
 @dataclass(frozen=True)
 class Table:
-    """One CSV file: its name, the columns that tell rows apart, and the rest."""
+    """One CSV file: its name, the columns that identify a row, and the other columns."""
 
     file: str
     key: tuple[str, ...]
@@ -35,17 +45,17 @@ class Table:
         return self.key + self.values
 
 
-WHO = ("data", "model", "scale", "trained", "variant")
+KEY = ("data", "model", "scale", "trained", "variant")
 ACCURACY = Table(
     "accuracy.csv",
-    (*WHO, "split", "control", "protocol", "seed"),
+    (*KEY, "split", "control", "protocol", "seed"),
     (
         "oIoU", "oIoU_low", "oIoU_high", "mIoU", "mIoU_low", "mIoU_high",
         "Pr@0.5", "Pr@0.6", "Pr@0.7", "Pr@0.8", "Pr@0.9", "gIoU", "cIoU", "N-acc", "T-acc",
-        "sentences", "images", "images_trained_on", "training_sentences", "training_seconds", *MADE_BY,
+        "sentences", "images", "images_trained_on", "training_sentences", "training_seconds", *PROVENANCE,
     ),
 )  # fmt: skip
-TYPES = Table("types.csv", (*WHO, "split", "protocol", "seed", "type"), ("mIoU", "oIoU", "sentences", "weights"))
+TYPES = Table("types.csv", (*KEY, "split", "protocol", "seed", "type"), ("mIoU", "oIoU", "sentences", "weights"))
 SPEED = Table(
     "speed.csv",
     ("data", "model", "scale", "variant", "device"),
@@ -59,7 +69,7 @@ SPEED = Table(
 
 
 def read(path: Path) -> list[Row]:
-    """Every row of a file; none where there is no file."""
+    """Every row of a file; none if it does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -67,7 +77,7 @@ def read(path: Path) -> list[Row]:
 
 
 def upsert(folder: Path, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Each row replaces the one of its key, or is added; the file stays sorted by key."""
+    """Replaces the row with the same key, or adds the row; the file stays sorted by key."""
     path = folder / table.file
     with _locked(path):
         kept = {_key(row, table): row for row in read(path)}
@@ -97,30 +107,31 @@ def _csv(table: Table, rows: Sequence[Row]) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One writer at a time; the lock lies beside the file, which itself is replaced at every change."""
+    """One writer at a time. The lock is a file of its own because every change replaces the CSV file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
-# -- from a test's folder ---------------------------------------------------------------------------------------------
+# -- rows of a test ---------------------------------------------------------------------------------------------------
 
 
 def circumstances(folder: Path) -> dict[str, Any]:
+    """The content of a test's run.json."""
     try:
         content: dict[str, Any] = json.loads((folder / RUN).read_text())
     except (OSError, json.JSONDecodeError):
-        raise UserError(f"{folder} holds no readable {RUN}: evaluate the run again") from None
+        raise UserError(f"{folder} contains no readable {RUN}: test the run again") from None
     return content
 
 
 def measured(job: Job, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A test's rows for accuracy.csv and for types.csv."""
+    """The rows of a test for accuracy.csv and for types.csv."""
     accuracy, types = [], []
     run, card = circumstances(folder), runs.card(folder.parent) or {}
     for entry in read_metrics(folder)["splits"].values():
-        shared = _who(job, entry) | _made(job, run, card, str(entry["split"]))
+        shared = key_columns(job, entry) | _provenance(job, run, card, str(entry["split"]))
         for protocol, result in entry["protocols"].items():
             row = shared | {"protocol": protocol, "control": entry["chosen"].get("control", "none")}
             numbers = {name: result["values"].get(name) for name in ACCURACY.values if name in result["values"]}
@@ -131,14 +142,14 @@ def measured(job: Job, folder: Path) -> tuple[list[dict[str, Any]], list[dict[st
     return accuracy, types
 
 
-def _who(job: Job, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A split of mixed sets is named `set/split` and counts as that set's."""
+def key_columns(job: Job, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The key columns. A split of mixed data is named `set/split` and belongs to that set."""
     data, _, split = str(entry["split"]).rpartition("/")
     who = {"model": job.model, "scale": job.scale, "trained": job.data, "variant": job.variant, "seed": job.seed}
     return {**who, "data": data or job.data, "split": split}
 
 
-def _made(job: Job, run: Mapping[str, Any], card: Mapping[str, Any], split: str) -> dict[str, Any]:
+def _provenance(job: Job, run: Mapping[str, Any], card: Mapping[str, Any], split: str) -> dict[str, Any]:
     training = card.get("training", {})
     return {
         "images_trained_on": run.get("images_trained_on", {}).get(split),

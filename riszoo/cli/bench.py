@@ -1,6 +1,6 @@
-"""`riszoo bench`: train and test every recipe, one process each, and keep the tables.
+"""`riszoo bench`: train and test every recipe, one process each, and update the tables.
 
-Interrupted, the same command continues where it stopped."""
+After an interruption the same command continues."""
 
 from __future__ import annotations
 
@@ -18,54 +18,60 @@ from riszoo.errors import UserError
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
-        raise UserError("'riszoo bench' is one process that starts the others: run it once, and give it --launch srun")
+        raise UserError("'riszoo bench' is one process that starts the others: run it once, with --launch srun")
     for name in ("budget", "devices", "nodes", "seeds", "repeats"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: give at least 1")
-    jobs = plan.make(options)
-    if without := plan.left_out(options, jobs):
-        print(without)
+    jobs = plan.make_jobs(options)
+    if skipped := plan.skipped_models(options, jobs):
+        print(f"skipped, no scale '{jobs[0].scale}' in their recipes: {', '.join(skipped)}")
     bench = Bench(jobs, Path(options.root), Path(options.out), shlex.split(options.launch), options.repeats)
     if options.dry_run:
         print(plan.describe(jobs, bench.rates()))
         return 0
-    failed = bench.run()
+    failures = bench.run()
     write_tables(Path(options.out), options.data)
     if options.report and bench.tests:
         from riszoo.bench.report import write_report
 
         write_report(list(bench.tests.values()), Path(options.report))
-    for failure in failed:
+    for failure in failures:
         print(f"riszoo: {failure}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failures else 0
 
 
 def parser() -> CommandParser:
-    made = CommandParser(prog="riszoo bench", description=__doc__)
-    made.add_argument("--models", help="recipes, with commas; all of the scale when left out")
-    made.add_argument("--data", default="scenes")
-    made.add_argument("--scale", help="tiny, paper, ...; the data set's own when left out")
-    made.add_argument("--controlled", action="store_true", help="the scale that gives all models the same encoders")
-    made.add_argument("--ablation", help="NAME or NAME/TABLE: rows of configs/ablations/NAME.yaml, not plain models")
-    made.add_argument("--splits", help="with commas; the data set's own when left out")
-    made.add_argument("--seeds", type=int, default=1, help="how many trainings of each, seeds 0, 1, ...")
-    made.add_argument("--protocol", help="with commas; original, and published at the paper scale")
-    made.add_argument("--controls", default="none,shuffled,blank", help="what the sentences are replaced with")
-    made.add_argument("--checkpoints", type=Path, help="YAML of `model: file.ckpt`: tested instead of trained")
-    made.add_argument("--budget", type=int, help="training sentences, instead of the recipe's length")
-    made.add_argument("--devices", type=int, help="devices of each training and test, on each node")
-    made.add_argument("--nodes", type=int, help="nodes of each training and test")
-    made.add_argument("--launch", default="", help="what starts each process, such as 'srun' or 'torchrun ...'")
-    made.add_argument("--repeats", type=int, default=15, help="measurements of each latency")
-    made.add_argument("--root", default="runs/bench", help="where the runs are kept")
-    made.add_argument("--out", default="benchmarks", help="where the CSV files and tables are kept")
-    made.add_argument("--report", default="runs/bench/report.html", help="the page that is written; '' for none")
-    made.add_argument("--dry-run", action="store_true", help="show the plan and what is known of its cost")
-    return made
+    parser = CommandParser(prog="riszoo bench", description=__doc__)
+    parser.add_argument("--models", help="comma-separated recipes; default: all that have the scale")
+    parser.add_argument("--data", default="scenes")
+    parser.add_argument("--scale", help="tiny, paper, ...; default: that of the data set")
+    parser.add_argument("--controlled", action="store_true", help="the scale that gives all models the same encoders")
+    parser.add_argument(
+        "--ablation", help="NAME or NAME/TABLE: the rows of configs/ablations/NAME.yaml instead of plain models"
+    )
+    parser.add_argument("--splits", help="comma-separated; default: those of the data set")
+    parser.add_argument("--seeds", type=int, default=1, help="number of trainings of each model, with seeds 0, 1, ...")
+    parser.add_argument("--protocol", help="comma-separated; default: original, at the paper scale original,published")
+    parser.add_argument(
+        "--controls", default="none,shuffled,blank", help="comma-separated replacements of the sentences"
+    )
+    parser.add_argument("--checkpoints", type=Path, help="YAML of `model: file.ckpt`: these are tested, not trained")
+    parser.add_argument("--budget", type=int, help="training sentences, instead of the recipe's length")
+    parser.add_argument("--devices", type=int, help="devices of each training and test, on each node")
+    parser.add_argument("--nodes", type=int, help="nodes of each training and test")
+    parser.add_argument(
+        "--launch", default="", help="command that starts each process, such as 'srun' or 'torchrun ...'"
+    )
+    parser.add_argument("--repeats", type=int, default=15, help="measurements of each latency")
+    parser.add_argument("--root", default="runs/bench", help="folder of the runs")
+    parser.add_argument("--out", default="benchmarks", help="folder of the CSV files and tables")
+    parser.add_argument("--report", default="runs/bench/report.html", help="the HTML report; '' for none")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and its estimated cost")
+    return parser
 
 
 def write_tables(folder: Path, data: str) -> None:
-    """The drawn tables and plots follow the CSV files; a page beside the folder that has markers follows too."""
+    """Updates the tables and plots from the CSV files, and prints the data set's table."""
     from riszoo.bench.plots import write_plots
     from riszoo.bench.tables import Results, render_pages
 

@@ -1,4 +1,4 @@
-"""`riszoo bench`, killed amid a training and called again: its processes are forks of this one, all else is real."""
+"""`riszoo bench`, killed during a training and called again; its processes are forks of this one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ARGV = [*SAME, "--budget", str(8 * STEPS)]
 
 
 class Forks:
-    """Stands in for subprocess.Popen: the words of each process, and the steps that it trained, are kept in files."""
+    """Replaces subprocess.Popen; files record the arguments of each process and the steps that it trained."""
 
     kill = False
 
@@ -82,7 +82,7 @@ def note(file: str, text: str) -> None:
 
 
 def noted(file: str) -> list[str]:
-    """What was noted since it was last asked for."""
+    """The lines noted since the last call."""
     text = Path(file).read_text() if Path(file).exists() else ""
     Path(file).unlink(missing_ok=True)
     return text.splitlines()
@@ -109,7 +109,7 @@ def weights(root: str) -> dict[str, Tensor]:
     return state
 
 
-def test_the_same_command_goes_on_where_it_was_killed(
+def test_the_same_command_continues_where_it_was_killed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Forks, "kill", True)
@@ -126,10 +126,10 @@ def test_the_same_command_goes_on_where_it_was_killed(
     assert int(row["training_sentences"]) == 8 * STEPS
 
     assert main([*ARGV, "--root", "a", "--out", "out"]) == 0
-    assert noted("processes") == [], "what is finished is not repeated"
+    assert noted("processes") == [], "finished steps are not repeated"
 
-    (job,) = plan.make(parser().parse_args(ARGV))
-    Bench([job], Path("b"), Path("out"), [])._trained(job)
+    (job,) = plan.make_jobs(parser().parse_args(ARGV))
+    Bench([job], Path("b"), Path("out"), []).train(job)
     assert noted("steps") == [str(step) for step in range(STEPS)]
     whole, continued = weights("b"), weights("a")
-    assert all(torch.equal(whole[name], continued[name]) for name in whole), "as if nothing had happened"
+    assert all(torch.equal(whole[name], continued[name]) for name in whole), "equal to an uninterrupted training"

@@ -1,4 +1,4 @@
-"""The tables: drawn from the files, never stale, claims and measurements apart."""
+"""The tables: generated from the CSV files, never stale, with claims and measurements apart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_committed_tables_show_the_committed_rows() -> None:
     assert tables.render_pages(BENCHMARKS, write=False) == [], "run `riszoo tables`"
 
 
-def test_every_measured_row_says_what_made_it() -> None:
+def test_every_measured_row_has_its_provenance() -> None:
     for row in rows.read(BENCHMARKS / rows.ACCURACY.file):
         needed = ("commit", "versions", "device", "protocol", "seed", "weights", "command")
         assert all(row[name] for name in needed), row
@@ -46,7 +46,7 @@ def test_every_claimed_row_has_its_source_and_a_number() -> None:
     assert not [row for row in claimed if row["method"].lower() in ("risam", "maris")], "no number could be read"
 
 
-def test_what_a_paper_says_itself_comes_before_what_others_say_of_it() -> None:
+def test_a_papers_own_numbers_come_before_second_hand_tables() -> None:
     found = claims(BENCHMARKS / "paper.csv")
     own = [c for c in found if (c.method, c.data) == ("VIPA", "refcoco") and not c.mixed]
     assert [c.value("oIoU", "val") for c in own] == ["75.84"]
@@ -65,10 +65,10 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def measure(folder: Path, data: str = "scenes", scale: str = "tiny", seeds: int = 1, seen: int = 0) -> list[float]:
+def measure(folder: Path, data: str = "scenes", scale: str = "tiny", seeds: int = 1, leaked: int = 0) -> list[float]:
     values = []
     for seed in range(seeds):
-        test = make_run(folder.parent / f"{data}{seed}", "lts", shift=1 + seed, seen=seen)
+        test = make_run(folder.parent / f"{data}{seed}", "lts", shift=1 + seed, seen=leaked)
         accuracy, types = rows.measured(Job("lts", data, scale, seed=seed), test)
         rows.upsert(folder, rows.ACCURACY, accuracy)
         rows.upsert(folder, rows.TYPES, types)
@@ -83,7 +83,7 @@ def line(text: str, metric: str, model: str) -> list[str]:
     return [cell.strip() for cell in found.strip("|").split("|")]
 
 
-def test_a_measured_number_stands_with_its_interval_and_the_language_gap(folder: Path) -> None:
+def test_a_measured_number_has_its_interval_and_its_language_gap(folder: Path) -> None:
     (value,) = measure(folder)
     text = tables.Results.read(folder).table("scenes")
     assert re.fullmatch(rf"{value:.2f} \[[\d.]+, [\d.]+\]", line(text, "mIoU", "lts")[1])
@@ -94,12 +94,12 @@ def test_a_measured_number_stands_with_its_interval_and_the_language_gap(folder:
     assert "claimed" not in text
 
 
-def test_the_training_of_each_model_is_told(folder: Path) -> None:
+def test_the_training_cost_of_each_model_is_listed(folder: Path) -> None:
     measure(folder, seeds=2)
     for row in rows.read(folder / "accuracy.csv"):
         minutes = 7 + 2 * int(row["seed"])
-        told = {"training_sentences": "96000", "training_seconds": str(60 * minutes), "weights": row["seed"]}
-        rows.upsert(folder, rows.ACCURACY, [row | told])
+        changed = {"training_sentences": "96000", "training_seconds": str(60 * minutes), "weights": row["seed"]}
+        rows.upsert(folder, rows.ACCURACY, [row | changed])
     assert line(tables.Results.read(folder).table("scenes"), "Training cost", "lts")[1:4] == [
         "96,000",
         "8.0",
@@ -113,25 +113,25 @@ def test_seeds_give_mean_and_spread(folder: Path) -> None:
     assert cell == f"{(one + two) / 2:.2f} ± {abs(one - two) / 2**0.5:.2f} (2 seeds)"
 
 
-def test_images_seen_in_training_are_marked(folder: Path) -> None:
-    measure(folder, seen=2)
+def test_splits_with_training_images_are_marked(folder: Path) -> None:
+    measure(folder, leaked=2)
     text = tables.Results.read(folder).table("scenes")
     assert line(text, "mIoU", "lts")[1].endswith(tables.LEAKED)
     assert "trained on images of this split" in text
 
 
-def test_claims_and_measurements_stand_side_by_side_and_never_mix(folder: Path) -> None:
+def test_claims_and_measurements_have_separate_columns(folder: Path) -> None:
     (value,) = measure(folder, "refcoco", "paper")
     text = tables.Results.read(folder).table("refcoco")
     cells = line(text, "mIoU", "lts")
     assert cells[1] == "65.43"
     assert cells[2].startswith(f"{value:.2f}")
     assert cells[3:] == ["67.76", tables.DASH, "63.08", tables.DASH]
-    assert "DISPUTED" in text, "the doubt about the metric is told"
-    assert "CRIS" in text, "peers are there"
+    assert "DISPUTED" in text, "the doubt about the metric is in a footnote"
+    assert "CRIS" in text, "peers are listed"
 
 
-def test_unmeasured_is_a_dash_with_a_reason_and_missing_claims_are_told(folder: Path) -> None:
+def test_unmeasured_models_have_a_dash_and_the_command_that_measures_them(folder: Path) -> None:
     text = tables.Results.read(folder).table("refcoco")
     assert line(text, "oIoU", "lts")[2] == tables.DASH
     assert "riszoo bench --data refcoco" in text
@@ -147,7 +147,7 @@ def test_other_scales_and_protocols_have_lines_of_their_own(folder: Path) -> Non
     own = {row.split("|")[1].strip(): row.split("|")[2:4] for row in table.splitlines() if row.startswith("| **lts**")}
     assert own["**lts** (protocol mcn)"][1].startswith(" 12.50")
     assert own["**lts** (scale controlled)"][1].startswith(" 23.50")
-    assert own["**lts** (protocol mcn)"][0].strip() == tables.DASH, "the claim stands once"
+    assert own["**lts** (protocol mcn)"][0].strip() == tables.DASH, "the claim is shown once"
 
 
 def test_the_language_gap_of_another_scale_is_its_own(folder: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_language_gap_of_another_scale_is_its_own(folder: Path) -> None:
     assert "| **lts** (scale controlled) | 10.00 | 10.00 | - | 0.00 |" in other
 
 
-def test_only_what_lies_between_markers_changes(folder: Path) -> None:
+def test_only_the_text_between_markers_changes(folder: Path) -> None:
     page, beside = folder / "README.md", folder.parent / "README.md"
     page.write_text("before\n<!-- table:scenes -->\nold\n<!-- /table:scenes -->\nafter\n")
     beside.write_text("no markers")
@@ -176,13 +176,13 @@ def test_only_what_lies_between_markers_changes(folder: Path) -> None:
     assert beside.read_text() == "no markers"
 
 
-def test_an_unknown_name_between_markers_is_told(folder: Path) -> None:
+def test_an_unknown_table_name_is_an_error(folder: Path) -> None:
     (folder / "README.md").write_text("<!-- table:refcoc -->\n<!-- /table:refcoc -->\n")
     with pytest.raises(UserError, match="unknown data set 'refcoc': did you mean 'refcoco'"):
         tables_verb(["--out", str(folder)])
 
 
-def test_an_ablation_tells_its_rows_or_how_to_measure_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ablation_shows_its_rows_or_how_to_measure_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tableset = {"prior": {"title": "The prior", "claim": ["none", "filter"], "rows": {"none": {}, "filter": {}}}}
     monkeypatch.setattr(tables, "ablations", lambda name: tableset)
     monkeypatch.setattr(recipes, "names", lambda kind: ["lts"])

@@ -1,4 +1,4 @@
-"""A run folder with a test in it, made without training: a toy's checkpoint, and answers of a known quality."""
+"""A run folder with a test, made without training: a toy model's checkpoint and predictions of a known quality."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_run(
     steps: int = 10,
     splits: tuple[str, ...] = ("val",),
 ) -> Path:
-    """The test's folder. The answers are the ground truths, moved to the right by `shift` cells of the frame."""
+    """The test's folder. Its predictions are the ground truths, shifted to the right by `shift` cells."""
     run = root / f"{model}-scenes-20260101-000000"
     network = Entry("toy", {"class_path": "tests.support.toys.Early", "init_args": TOY}).build()
     checkpoint: dict[str, Any] = {"state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
@@ -65,18 +65,18 @@ def make_run(
 
 def evaluated(split: str, shift: int, control: str = "none") -> Evaluation:
     protocols = get_protocols("original")
-    questions = RISDataset(
+    dataset = RISDataset(
         Scenes(image=64).split(split), (64, 64), "squeeze", masks=True, ground_truths=[protocols[0].ground_truth]
     )
-    sentences = questions.split.sentence_image
-    places = [tuple(int(i) for i in (sentences == p).nonzero()[0]) for p in range(IMAGES)]
-    batch = collate([questions[Item(p, own)] for p, own in enumerate(places)])
+    sentences = dataset.split.sentence_image
+    items = [tuple(int(i) for i in (sentences == p).nonzero()[0]) for p in range(IMAGES)]
+    batch = collate([dataset[Item(p, own)] for p, own in enumerate(items)])
     suite = RISMetrics(protocols)
-    suite.update(moved(batch, shift), batch)
+    suite.update(shifted(batch, shift), batch)
     rows = suite.rows()
-    return Evaluation(rows, questions.samples(rows.index.tolist()), {"control": control})
+    return Evaluation(rows, dataset.samples(rows.index.tolist()), {"control": control})
 
 
-def moved(batch: Batch, shift: int) -> Output:
+def shifted(batch: Batch, shift: int) -> Output:
     assert batch.masks is not None
     return Output(torch.roll(batch.masks, shift, -1)[:, None].float() * 2 - 1)
