@@ -1,9 +1,9 @@
-"""Weights as the Darknet framework files them, read into timm's `darknet53`.
+"""Weight files of the Darknet framework, loaded into timm's `darknet53`.
 
-A file is a header and then float32 numbers in the order of the network: for each convolution the BatchNorm's bias,
-scale, running mean and running variance, and the kernel (out, in, h, w). `darknet53.conv.74` holds the 52
-convolutions of the body; a detector's `yolov3.weights` holds them first and its neck and heads after.
-Darknet fed its networks RGB in 0..1, with no mean and deviation taken off.
+A file is a header followed by float32 numbers in the order of the network: for each convolution the BatchNorm's bias,
+scale, running mean and running variance, and the kernel (out, in, h, w). `darknet53.conv.74` contains the 52
+convolutions of the body; a detector's `yolov3.weights` contains its neck and heads after them.
+Darknet's networks take RGB in 0..1, without mean and deviation.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def is_darknet_file(path: Path) -> bool:
 
 
 def read_floats(path: Path) -> Floats:
-    """All numbers after the header, whose counter of images grew from 4 to 8 bytes in version 0.2."""
+    """All numbers after the header, whose image counter has 8 bytes since version 0.2 and 4 before."""
     content = path.read_bytes()
     if len(content) < 20:
-        raise UserError(f"{path} is too short for a Darknet weights file; download it again")
+        raise UserError(f"{path} is too short for a Darknet weight file; download it again")
     major, minor, _ = struct.unpack_from("<3i", content)
     header = 12 + (8 if major * 10 + minor >= 2 else 4)
     if (len(content) - header) % 4:
-        raise UserError(f"{path} does not end on a whole number; it is cut or no Darknet weights file: get it again")
+        raise UserError(f"{path} is truncated or not a Darknet weight file: it ends inside a number; download it again")
     return np.frombuffer(content, dtype="<f4", offset=header)
 
 
@@ -53,31 +53,29 @@ def body_tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def load_darknet(model: nn.Module, path: Path) -> None:
-    """Copy a file's body into timm's darknet53, in place."""
-    _check_network(model, path)
+    """Load the body of a file into timm's darknet53."""
+    check_network(model, path)
     floats = read_floats(path)
     tensors = list(body_tensors(model))
     needed = sum(tensor.numel() for tensor in tensors)
     if len(floats) < needed:
-        raise UserError(f"{path} holds {len(floats):,} numbers, darknet53 needs {needed:,}; get the whole file")
+        raise UserError(f"{path} contains {len(floats):,} numbers, darknet53 needs {needed:,}; download it again")
     if len(floats) > needed:
         warnings.warn(
-            f"{path} holds more than the body of darknet53 and looks like a detector's: weights trained on all of "
-            "COCO have seen the test images of the RefCOCO series; say so beside any result",
+            f"{path} contains more than the body of darknet53, so it is probably a detector's: weights trained on all "
+            "of COCO have seen the test images of RefCOCO, RefCOCO+ and RefCOCOg; state this beside any result",
             stacklevel=2,
         )
-    taken = 0
+    parts = torch.split(torch.from_numpy(floats[:needed].copy()), [tensor.numel() for tensor in tensors])
     with torch.no_grad():
-        for tensor in tensors:
-            part = floats[taken : taken + tensor.numel()]
-            tensor.copy_(torch.from_numpy(part.copy()).view_as(tensor))
-            taken += tensor.numel()
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
 
 
-def _check_network(model: nn.Module, path: Path) -> None:
+def check_network(model: nn.Module, path: Path) -> None:
     convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
     if 5 * convolutions != len(list(body_tensors(model))) or convolutions != CONVOLUTIONS:
-        raise UserError(f"{path} is a file of Darknet's; vision.name must be darknet53 to read it")
+        raise UserError(f"{path} is a Darknet file; vision.name must be darknet53 to load it")
     slopes = {module.negative_slope for module in model.modules() if isinstance(module, nn.LeakyReLU)}
     if slopes != {SLOPE}:
         raise UserError(

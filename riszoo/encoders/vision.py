@@ -1,9 +1,10 @@
-"""Any timm model as an encoder that language can enter between its stages.
+"""timm models as encoders in stages, between which a model can add language.
 
-timm says of every model where its maps are (`feature_info`) and whether its modules form a chain. A chain is cut at
-those maps; where a stage begins with a downsampling module of its own (Swin, ConvNeXt), that becomes `down`. Of
-models with maps at stride 2 or 1 too (ResNet, Darknet, EfficientNet) the maps from stride 4 on are taken, and the
-stem holds what comes before. A plain ViT is a pyramid of one; so is the last map of what cannot be cut.
+timm's `feature_info` says after which modules a model's maps are. A model whose modules form a chain is split there;
+where a stage starts with a downsampling module (Swin, ConvNeXt), that becomes `down`. Only maps from stride 4 on are
+used; the modules before the first one are the stem. A plain ViT has one stage, and so has a model that is not a chain.
+
+    I images   C channels   h x w a grid
 """
 
 from __future__ import annotations
@@ -15,25 +16,30 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import timm
 import torch
+from timm.models import checkpoint_seq
+from timm.models._features import FeatureListNet
+from timm.models.efficientnet import EfficientNetFeatures
+from timm.models.mobilenetv3 import MobileNetV3Features
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from riszoo.encoders import sam
 from riszoo.encoders.base import VisionConfig, VisionEncoder
 from riszoo.encoders.weights import existing, fill, first_line, load_weights, read_state
 from riszoo.errors import UserError
+from riszoo.layers import to_grid, to_tokens
 
 Size = tuple[int, int]
 
 
 def build_vision(vision: VisionConfig, size: Size) -> VisionEncoder:
-    """The encoder that `vision` names, for images in a frame of `size` (H, W)."""
+    """The encoder of a recipe, for images of `size` (H, W)."""
     if vision.name in sam.SIZES:
         return sam.build_sam(vision, size)
-    import timm
-
-    known = timm.is_model(vision.name.split(".")[0])
-    encoder = _build_timm(vision, size) if known else _build_own(vision)
+    is_timm = timm.is_model(vision.name.split(".")[0])
+    encoder = build_timm(vision, size) if is_timm else build_custom(vision)
     if vision.stages is not None:
         encoder.keep(vision.stages)
     return encoder.freeze() if vision.frozen else encoder
@@ -41,7 +47,7 @@ def build_vision(vision: VisionConfig, size: Size) -> VisionEncoder:
 
 @dataclass
 class Maps:
-    """Where a timm model's maps come out: module names, channels and strides, from fine to coarse."""
+    """A timm model's maps from fine to coarse: the modules that return them, their channels and strides."""
 
     modules: list[str]
     channels: list[int]
@@ -49,8 +55,8 @@ class Maps:
     chained: bool
 
 
-class Staged(VisionEncoder):
-    """A chain of modules, cut where its maps come out."""
+class StagedEncoder(VisionEncoder):
+    """A chain of modules, split after each map."""
 
     def __init__(self, model: nn.Module, maps: Maps) -> None:
         super().__init__()
@@ -60,47 +66,47 @@ class Staged(VisionEncoder):
         self.first = nn.Sequential(*before)
         stages = [first, *(part[0] if len(part) == 1 else nn.Sequential(*part) for part in rest)]
         steps = zip(stages[1:], self.channels, self.channels[1:], strict=False)
-        self.downs = nn.ModuleList([nn.Identity(), *(_take_downsample(*step, self.nhwc) for step in steps)])
+        self.downs = nn.ModuleList([nn.Identity(), *(take_downsample(*step, self.nhwc) for step in steps)])
         self.stages = nn.ModuleList(stages)
 
     def stem(self, x: Tensor) -> Tensor:
-        return self._out(self.first(x))
+        return self.to_nchw(self.first(x))
 
     def down(self, stage: int, x: Tensor) -> Tensor:
-        return self._out(self.downs[stage](self._in(x)))
+        return self.to_nchw(self.downs[stage](self.from_nchw(x)))
 
     def blocks(self, stage: int, x: Tensor) -> Tensor:
-        return self._out(self.stages[stage](self._in(x)))
+        return self.to_nchw(self.stages[stage](self.from_nchw(x)))
 
     def keep(self, stages: int) -> None:
         if not 1 <= stages <= len(self.channels):
-            raise UserError(f"vision.stages {stages} of an encoder that has {len(self.channels)}")
+            raise UserError(f"vision.stages {stages} is invalid: {len(self.channels)} stages exist")
         self.channels, self.strides = self.channels[:stages], self.strides[:stages]
         self.downs, self.stages = self.downs[:stages], self.stages[:stages]
 
-    def _in(self, x: Tensor) -> Tensor:
+    def from_nchw(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1) if self.nhwc else x
 
-    def _out(self, x: Tensor) -> Tensor:
+    def to_nchw(self, x: Tensor) -> Tensor:
         return x.permute(0, 3, 1, 2) if self.nhwc else x
 
 
 def segments(model: nn.Module, taps: list[str]) -> list[list[nn.Module]]:
-    """The chain's modules, each segment ending with the one whose output is a map."""
+    """The chain's modules; each segment ends with one whose output is a map."""
     segments: list[list[nn.Module]] = [[]]
-    left = list(taps)
-    for name, module in _chain(model, taps):
+    remaining = list(taps)
+    for name, module in chain(model, taps):
         segments[-1].append(module)
-        if name in left:
-            left.remove(name)
+        if name in remaining:
+            remaining.remove(name)
             segments.append([])
-        if not left:
+        if not remaining:
             break
     return segments[:-1]
 
 
-def _chain(model: nn.Module, taps: list[str]) -> Iterable[tuple[str, nn.Module]]:
-    """The model's children in order, opened where a map comes out inside."""
+def chain(model: nn.Module, taps: list[str]) -> Iterable[tuple[str, nn.Module]]:
+    """The model's children in order; one that returns maps from inside is replaced by its own children."""
     for name, child in model.named_children():
         if any(tap.startswith(f"{name}.") for tap in taps):
             yield from ((f"{name}.{inner}", module) for inner, module in child.named_children())
@@ -108,20 +114,20 @@ def _chain(model: nn.Module, taps: list[str]) -> Iterable[tuple[str, nn.Module]]
             yield name, child
 
 
-def _take_downsample(stage: nn.Module, before: int, after: int, nhwc: bool) -> nn.Module:
-    """Take a stage's own first step out of it, so that the stage goes on from the next."""
+def take_downsample(stage: nn.Module, before: int, after: int, nhwc: bool) -> nn.Module:
+    """Remove the downsampling module from the start of a stage and return it; the identity where there is none."""
     names = [name for name, _ in stage.named_children()]
     if names[:1] != ["downsample"] or "blocks" not in names:
         return nn.Identity()
     downsample = stage.get_submodule("downsample")
-    if not _keeps_layout(downsample, before, after, nhwc):
+    if not keeps_layout(downsample, before, after, nhwc):
         return nn.Identity()
     stage.downsample = nn.Identity()
     return downsample
 
 
-def _keeps_layout(downsample: nn.Module, before: int, after: int, nhwc: bool) -> bool:
-    """Whether a map goes in and comes out as the model's maps lie; PVT's and SwinV2-CR's change NCHW to NHWC here."""
+def keeps_layout(downsample: nn.Module, before: int, after: int, nhwc: bool) -> bool:
+    """Whether input and output have the layout of the model's maps; PVT and SwinV2-CR change NCHW to NHWC here."""
     skeleton = copy.deepcopy(downsample).to("meta")
     try:
         shape = skeleton(torch.empty((1, 4, 4, before) if nhwc else (1, before, 4, 4), device="meta")).shape
@@ -130,8 +136,8 @@ def _keeps_layout(downsample: nn.Module, before: int, after: int, nhwc: bool) ->
     return bool(shape[3 if nhwc else 1] == after)
 
 
-class PlainViT(VisionEncoder):
-    """timm's VisionTransformer: one map, normed; class and register tokens stay inside."""
+class ViTEncoder(VisionEncoder):
+    """timm's VisionTransformer: one normalised map, without class and register tokens."""
 
     def __init__(self, vit: Any) -> None:
         super().__init__()
@@ -142,47 +148,36 @@ class PlainViT(VisionEncoder):
 
     def stem(self, x: Tensor) -> Tensor:
         patch = self.strides[0]
-        tokens = self._placed(self.vit.patch_embed(x))[:, self.vit.num_prefix_tokens :]  # (I, h w, C)
-        return _grid(tokens, x.shape[2] // patch, x.shape[3] // patch)
+        tokens = self.with_positions(self.vit.patch_embed(x))[:, self.vit.num_prefix_tokens :]  # (I, h w, C)
+        return to_grid(tokens, (x.shape[2] // patch, x.shape[3] // patch))
 
     def down(self, stage: int, x: Tensor) -> Tensor:
         return x
 
     def blocks(self, stage: int, x: Tensor) -> Tensor:
-        tokens = torch.cat([self._prefix(x), x.flatten(2).transpose(1, 2)], 1)  # (I, prefix + h w, C)
-        tokens = self.vit.norm(self._transformed(tokens))[:, self.vit.num_prefix_tokens :]
-        return _grid(tokens, x.shape[2], x.shape[3])
+        tokens = torch.cat([self.prefix(x), to_tokens(x)], 1)  # (I, prefix + h w, C)
+        checkpointed = self.vit.grad_checkpointing and torch.is_grad_enabled()
+        tokens = checkpoint_seq(self.vit.blocks, tokens) if checkpointed else self.vit.blocks(tokens)
+        return to_grid(self.vit.norm(tokens)[:, self.vit.num_prefix_tokens :], (x.shape[2], x.shape[3]))
 
-    def _placed(self, patches: Tensor) -> Tensor:
+    def with_positions(self, patches: Tensor) -> Tensor:
         tokens: Tensor = self.vit.norm_pre(self.vit._pos_embed(patches))
         return tokens
 
-    def _prefix(self, x: Tensor) -> Tensor:
-        """(I, prefix, C): no image enters class and register tokens before the blocks, so none is needed here."""
+    def prefix(self, x: Tensor) -> Tensor:
+        """Class and register tokens (I, prefix, C), which do not depend on the image before the first block."""
         patches = x.new_zeros(1, x.shape[2], x.shape[3], x.shape[1])
         patches = patches if self.vit.dynamic_img_size else patches.flatten(1, 2)
-        return self._placed(patches)[:, : self.vit.num_prefix_tokens].expand(len(x), -1, -1)
-
-    def _transformed(self, tokens: Tensor) -> Tensor:
-        from timm.models import checkpoint_seq
-
-        checkpointed = self.vit.grad_checkpointing and torch.is_grad_enabled()
-        transformed: Tensor = checkpoint_seq(self.vit.blocks, tokens) if checkpointed else self.vit.blocks(tokens)
-        return transformed
+        return self.with_positions(patches)[:, : self.vit.num_prefix_tokens].expand(len(x), -1, -1)
 
 
-def _grid(tokens: Tensor, height: int, width: int) -> Tensor:
-    """(I, h w, C) -> (I, C, h, w)"""
-    return tokens.transpose(1, 2).reshape(len(tokens), -1, height, width)
-
-
-class Undivided(VisionEncoder):
-    """A model that cannot be cut: its last map, in one step; normed where all depths share one grid, as in a ViT."""
+class SingleStageEncoder(VisionEncoder):
+    """A model that cannot be split: its last map, normalised where all depths share one grid, as in a ViT."""
 
     def __init__(self, model: Any, maps: Maps) -> None:
         super().__init__()
         model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
-        self.model, self.normed = model, len(maps.strides) == 1
+        self.model, self.normalised = model, len(maps.strides) == 1
         self.channels, self.strides = maps.channels[-1:], maps.strides[-1:]
 
     def stem(self, x: Tensor) -> Tensor:
@@ -193,69 +188,54 @@ class Undivided(VisionEncoder):
 
     def blocks(self, stage: int, x: Tensor) -> Tensor:
         last: Tensor = self.model.forward_intermediates(
-            x, indices=1, norm=self.normed, output_fmt="NCHW", intermediates_only=True
+            x, indices=1, norm=self.normalised, output_fmt="NCHW", intermediates_only=True
         )[-1]
         return last
 
 
-def _build_timm(vision: VisionConfig, size: Size) -> VisionEncoder:
+def build_timm(vision: VisionConfig, size: Size) -> VisionEncoder:
     options = dict(vision.options)
     checkpointed, slope = options.pop("grad_checkpointing", False), options.pop("negative_slope", None)
-    sized = _is_sized(vision.name)
-    if sized:
+    fixed_size = bool(timm.get_pretrained_cfg(vision.name).fixed_input_size)  # windows or position tables
+    if fixed_size:
         options.setdefault("img_size", size)
-    model = _create(vision.name, num_classes=0, **options)
+    model = create_timm(vision.name, num_classes=0, **options)
     if slope is not None:
-        _set_slope(model, slope, vision.name)
+        set_negative_slope(model, slope, vision.name)
     loaded = None if vision.weights == "none" else load_weights(model, vision.weights, vision.name)
-    encoder = _divided(model, vision.name, options)
+    encoder = in_stages(model, vision.name, options)
     if loaded:
         loaded.check(encoder)
         encoder.weight_file = loaded.path
     if checkpointed:
-        _checkpoint(model, encoder, vision.name)
-    if sized:
-        _check_size(encoder, vision.name, size)
+        enable_checkpointing(model, encoder, vision.name)
+    if fixed_size:
+        check_size(encoder, vision.name, size)
     return encoder
 
 
-def _is_sized(name: str) -> bool:
-    """Whether a model is built for one image size (windows, position tables)."""
-    import timm
-
-    return bool(timm.get_pretrained_cfg(name).fixed_input_size)
-
-
-def _create(name: str, **options: Any) -> Any:
-    import timm
-
+def create_timm(name: str, **options: Any) -> Any:
     try:
         return timm.create_model(name, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise UserError(f"timm cannot build {name} with vision.options {options}: {first_line(error)}") from error
 
 
-def _divided(model: Any, name: str, options: dict[str, Any]) -> VisionEncoder:
-    from timm.models.vision_transformer import VisionTransformer
-
+def in_stages(model: Any, name: str, options: dict[str, Any]) -> VisionEncoder:
     if isinstance(model, VisionTransformer):
-        return PlainViT(model)
-    maps = _maps(name, options)
+        return ViTEncoder(model)
+    maps = find_maps(name, options)
     if maps.chained and len(segments(model, maps.modules)) == len(maps.modules):
-        return Staged(model, maps)
+        return StagedEncoder(model, maps)
     if not hasattr(model, "prune_intermediate_layers"):
-        raise UserError(f"timm's {name} gives no maps one after the other; choose a Swin, ConvNeXt, ResNet or ViT")
-    return Undivided(model, maps)
+        raise UserError(f"timm's {name} does not return intermediate maps; choose a Swin, ConvNeXt, ResNet or ViT")
+    return SingleStageEncoder(model, maps)
 
 
-def _maps(name: str, options: dict[str, Any]) -> Maps:
-    """timm's own account of the maps, from a skeleton without memory; of each stride from 4 on the deepest."""
-    from timm.models._features import FeatureListNet
-    from timm.models.efficientnet import EfficientNetFeatures
-    from timm.models.mobilenetv3 import MobileNetV3Features
-
+def find_maps(name: str, options: dict[str, Any]) -> Maps:
+    """The deepest map of each stride from 4 on, as timm reports them for a model on the meta device."""
     with torch.device("meta"):
-        skeleton = _create(name, features_only=True, **options)
+        skeleton = create_timm(name, features_only=True, **options)
     infos = {info["reduction"]: info for info in skeleton.feature_info.get_dicts() if info["reduction"] >= 4}
     return Maps(
         modules=[info["module"] for info in infos.values()],
@@ -265,32 +245,34 @@ def _maps(name: str, options: dict[str, Any]) -> Maps:
     )
 
 
-def _set_slope(model: nn.Module, slope: float, name: str) -> None:
+def set_negative_slope(model: nn.Module, slope: float, name: str) -> None:
     leaky = [module for module in model.modules() if isinstance(module, nn.LeakyReLU)]
     if not leaky:
-        raise UserError(f"{name} has no LeakyReLU; take negative_slope out of vision.options")
+        raise UserError(f"{name} has no LeakyReLU; remove negative_slope from vision.options")
     for module in leaky:
         module.negative_slope = slope
 
 
-def _checkpoint(model: Any, encoder: VisionEncoder, name: str) -> None:
-    """Recompute blocks in the backward pass, where timm does so inside the stages."""
-    if isinstance(encoder, Staged) and not all(hasattr(stage, "grad_checkpointing") for stage in encoder.stages):
-        raise UserError(f"timm's {name} has no gradient checkpointing by stage; take it out of vision.options")
+def enable_checkpointing(model: Any, encoder: VisionEncoder, name: str) -> None:
+    """Recompute blocks in the backward pass, if timm implements that inside the stages."""
+    if isinstance(encoder, StagedEncoder) and not all(hasattr(stage, "grad_checkpointing") for stage in encoder.stages):
+        raise UserError(f"timm's {name} has no gradient checkpointing by stage; remove it from vision.options")
     model.set_grad_checkpointing(True)
 
 
-def _check_size(encoder: VisionEncoder, name: str, size: Size) -> None:
+def check_size(encoder: VisionEncoder, name: str, size: Size) -> None:
     patch = encoder.strides[0]
     if size[0] % patch or size[1] % patch:
-        raise UserError(f"a frame of {size[0]} x {size[1]} is no multiple of the {patch} pixel patches of {name}")
+        raise UserError(
+            f"size {size[0]} x {size[1]} is not a multiple of the {patch} pixel patches of {name}; change it"
+        )
 
 
-def _build_own(vision: VisionConfig) -> VisionEncoder:
-    """A class given by its dotted name; a file must hold exactly its state dict."""
-    encoder = _own_class(vision.name)(**vision.options)
+def build_custom(vision: VisionConfig) -> VisionEncoder:
+    """A class given by its dotted name; its weight file must contain exactly its state dict."""
+    encoder = import_class(vision.name)(**vision.options)
     if not isinstance(encoder, VisionEncoder):
-        raise UserError(f"{vision.name} is no riszoo VisionEncoder; derive it from riszoo.encoders.base.VisionEncoder")
+        raise UserError(f"{vision.name} is not a VisionEncoder; derive it from riszoo.encoders.base.VisionEncoder")
     if vision.weights == "pretrained":
         raise UserError(f"{vision.name} has no pretrained weights by name; give --model.vision.weights PATH or `none`")
     if vision.weights != "none":
@@ -300,13 +282,11 @@ def _build_own(vision: VisionConfig) -> VisionEncoder:
     return encoder
 
 
-def _own_class(name: str) -> Any:
-    import timm
-
+def import_class(name: str) -> Any:
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         near = difflib.get_close_matches(name, [*sam.SIZES, *timm.list_models()], n=1)
         hint = f"did you mean {near[0]}?" if near else "`timm.list_models()` lists the names"
-        raise UserError(f"no vision encoder is called {name!r}; {hint}") from error
+        raise UserError(f"unknown vision encoder {name!r}; {hint}") from error

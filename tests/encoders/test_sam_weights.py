@@ -1,4 +1,4 @@
-"""What goes into a SAM encoder and what of it trains: official files, options, adapters, LoRA."""
+"""Official weight files, options and adaptation of the SAM encoder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.sam_reference import distance, image, official, official_maps
 
 
 def save_official(path: Path, reference: ImageEncoderViT, **more: Tensor) -> str:
-    """A file as the official ones are: the encoder beside parts that are none of ours."""
+    """Save a file as the official ones are: the encoder beside other parts."""
     state = {f"image_encoder.{name}": value for name, value in reference.state_dict().items()}
     torch.save(state | {"mask_decoder.iou_token.weight": torch.zeros(1, 256), **more}, path)
     return str(path)
@@ -35,7 +35,7 @@ def test_official_file_loads_at_its_own_size(tmp_path: Path, peft: str) -> None:
 
 @pytest.mark.parametrize("size", [(320, 320), (256, 640), (1152, 64)], ids=str)
 def test_official_file_loads_at_another_size(tmp_path: Path, size: tuple[int, int]) -> None:
-    """Relative tables: segment_anything resizes its own on the fly. The absolute one is resized here for it."""
+    """segment_anything resizes its relative tables itself; the absolute one is resized here."""
     reference = official((1024, 1024)).double()
     own = toy(size, weights=save_official(tmp_path / "sam.pth", reference)).double()
     grid = (size[0] // 16, size[1] // 16)
@@ -45,7 +45,7 @@ def test_official_file_loads_at_another_size(tmp_path: Path, size: tuple[int, in
     assert max(distance(a, b) for a, b in zip(own(x), official_maps(reference, x, [1, 3]), strict=True)) < 1e-6
 
 
-def test_absolute_table_is_resized_as_a_image(tmp_path: Path) -> None:
+def test_the_absolute_table_is_resized_as_an_image(tmp_path: Path) -> None:
     reference = official((512, 512))
     ramp = torch.linspace(0, 1, 32)  # rises from top to bottom
     reference.pos_embed.data.copy_(ramp.view(1, 32, 1, 1).expand(1, 32, 32, 64))
@@ -87,7 +87,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, kind: str) -> None:
     assert "weights.pth" in str(caught.value)
 
 
-def test_pretrained_is_looked_for_and_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_weights_are_never_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with torch.device("meta"), pytest.raises(UserError, match=r"sam_vit_b_01ec64\.pth"):
         build_sam(VisionConfig("sam_vit_b", "pretrained"), (64, 64))
@@ -119,7 +119,7 @@ def test_a_size_between_patches_is_refused(size: tuple[int, int]) -> None:
         toy(size)
 
 
-def test_a_image_of_another_size_is_refused() -> None:
+def test_an_image_of_another_size_is_refused() -> None:
     with pytest.raises(UserError, match=r"320 x 336.*built for 320 x 320"):
         toy()(image((320, 336)))
 
@@ -128,7 +128,7 @@ def test_a_image_of_another_size_is_refused() -> None:
 
 
 @pytest.mark.parametrize("peft", ["adapter", "lora"])
-def test_adapted_encoder_begins_equal_bit_for_bit(peft: str) -> None:
+def test_an_adapted_encoder_starts_exactly_equal(peft: str) -> None:
     plain, adapted = toy(peft="none"), toy(peft=peft)
     randomise(plain)
     adapted.load_state_dict(plain.state_dict(), strict=False)
@@ -136,7 +136,7 @@ def test_adapted_encoder_begins_equal_bit_for_bit(peft: str) -> None:
     assert all(torch.equal(a, b) for a, b in maps)
 
 
-def test_a_seed_gives_the_same_base_whatever_is_put_in() -> None:
+def test_a_seed_gives_the_same_encoder_for_every_kind_of_adaptation() -> None:
     plain = toy(peft="none").state_dict()
     for peft in ("adapter", "lora", "full"):
         state = toy(peft=peft).state_dict()
@@ -200,7 +200,7 @@ def test_lora_equals_a_change_of_the_query_and_value_weights() -> None:
         ("sam_vit_h", 637_026_048, 10_571_776, 655_360),
     ],
 )
-def test_parameters_count_as_published(name: str, total: int, adapters: int, lora: int) -> None:
+def test_encoders_have_the_published_number_of_parameters(name: str, total: int, adapters: int, lora: int) -> None:
     counts = {}
     with torch.device("meta"):
         for peft in ("none", "adapter", "lora"):
@@ -212,7 +212,7 @@ def test_parameters_count_as_published(name: str, total: int, adapters: int, lor
     assert counts == {"none": (total, 0), "adapter": (total + adapters, adapters), "lora": (total + lora, lora)}
 
 
-def test_neck_counts_as_published() -> None:
+def test_the_neck_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
         own = build_sam(VisionConfig("sam_vit_b"), (1024, 1024))
     assert sum(p.numel() for p in own.image_encoder.neck.parameters()) == 787_456

@@ -1,4 +1,4 @@
-"""Vision encoders: the staged loop against timm's own features, sizes, freezing and what can go wrong."""
+"""Vision encoders: stages against timm's own features, sizes, freezing and errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from riszoo.encoders import vision as building
 from riszoo.encoders.base import VisionConfig, VisionEncoder
 from riszoo.encoders.sam import SamEncoder
-from riszoo.encoders.vision import PlainViT, Staged, Undivided, build_vision
+from riszoo.encoders.vision import SingleStageEncoder, StagedEncoder, ViTEncoder, build_vision
 from riszoo.errors import UserError
 
 SIZE = (64, 96)
@@ -46,8 +46,8 @@ def image(size: tuple[int, int] = SIZE) -> Tensor:
     return torch.randn(2, 3, *size)
 
 
-def stirred(model: nn.Module) -> nn.Module:
-    """Every parameter and running statistic at random, so that no step is the identity by its start values."""
+def randomised(model: nn.Module) -> nn.Module:
+    """Change every parameter and running statistic, so that no module starts as the identity."""
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
             tensor.add_(torch.rand_like(tensor) * 0.02)
@@ -56,17 +56,17 @@ def stirred(model: nn.Module) -> nn.Module:
 
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
-    """Copies of the timm models that `build_vision` takes apart, in their state before."""
+    """Copies of the timm models that `build_vision` splits, made before it does."""
     models: list[nn.Module] = []
-    create = building._create
+    create = building.create_timm
 
     def remember(name: str, **options: Any) -> nn.Module:
         model: nn.Module = create(name, **options)
         if not options.get("features_only"):
-            models.append(copy.deepcopy(stirred(model)))
+            models.append(copy.deepcopy(randomised(model)))
         return model
 
-    monkeypatch.setattr(building, "_create", remember)
+    monkeypatch.setattr(building, "create_timm", remember)
     return models
 
 
@@ -76,26 +76,26 @@ def timm_maps(name: str, options: dict[str, Any], source: nn.Module, x: Tensor) 
     features = timm.create_model(name, features_only=True, **sized, **options)
     flat = {key.replace(".", "_"): tensor for key, tensor in source.state_dict().items()}
     features.load_state_dict({key: flat[key.replace(".", "_")] for key in features.state_dict()})
-    maps = zip(features.eval()(x), features.feature_info.reduction(), strict=True)
+    maps = zip(features.double().eval()(x), features.feature_info.reduction(), strict=True)
     nhwc = str(getattr(features, "output_fmt", "")).endswith("NHWC")
     return [m.permute(0, 3, 1, 2) if nhwc else m for m, stride in maps if stride >= 4]
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_the_loop_is_timms_own_forward(name: str, whole: list[nn.Module]) -> None:
-    encoder = build_vision(VisionConfig(name, options=CHAINS[name]), SIZE).eval()
-    assert isinstance(encoder, Staged)
-    x = image()
+def test_the_maps_equal_timms_own_features(name: str, whole: list[nn.Module]) -> None:
+    encoder = build_vision(VisionConfig(name, options=CHAINS[name]), SIZE).eval().double()
+    assert isinstance(encoder, StagedEncoder)
+    x = image().double()
     maps, expected = encoder(x), timm_maps(name, CHAINS[name], whole[0], x)
     assert encoder.strides == [4, 8, 16, 32]
     assert len(maps) == len(expected) == 4
     for level, (ours, theirs) in enumerate(zip(maps, expected, strict=True)):
-        assert torch.equal(ours, theirs), f"map {level}"
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
         assert ours.shape[1:] == (encoder.channels[level], *(side // encoder.strides[level] for side in SIZE))
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_downsampling_stands_apart_where_a_stage_begins_with_it(name: str) -> None:
+def test_a_downsampling_module_at_the_start_of_a_stage_becomes_down(name: str) -> None:
     encoder = build_vision(VisionConfig(name, options=CHAINS[name]), SIZE).eval()
     x = encoder.blocks(0, encoder.down(0, encoder.stem(image())))
     below = encoder.down(1, x)
@@ -113,24 +113,24 @@ def test_downsampling_stands_apart_where_a_stage_begins_with_it(name: str) -> No
         ("vit_base_patch16_clip_224", {}, 16),
     ],
 )
-def test_a_plain_vit_is_its_own_forward_features(
+def test_a_plain_vit_equals_timms_forward_features(
     name: str, options: dict[str, Any], patch: int, whole: list[nn.Module]
 ) -> None:
     size = (4 * patch, 5 * patch)
-    encoder = build_vision(VisionConfig(name, options={**VIT, **options}), size).eval()
-    assert isinstance(encoder, PlainViT)
-    x = image(size)
-    model: Any = whole[0].eval()
+    encoder = build_vision(VisionConfig(name, options={**VIT, **options}), size).eval().double()
+    assert isinstance(encoder, ViTEncoder)
+    x = image(size).double()
+    model: Any = whole[0].eval().double()
     tokens = model.forward_features(x)[:, model.num_prefix_tokens :]
     (only,) = encoder(x)
     assert only.shape == (2, 16, 4, 5)
-    assert torch.equal(only.flatten(2).transpose(1, 2), tokens)
+    torch.testing.assert_close(only.flatten(2).transpose(1, 2), tokens, rtol=1e-9, atol=1e-9)
     assert encoder.stem(x).shape == (2, 16, 4, 5)
     assert (encoder.channels, encoder.strides) == ([16], [patch])
 
 
 def test_every_parameter_of_an_encoder_gets_a_gradient() -> None:
-    """What timm keeps for classification would break data-parallel training."""
+    """Parameters that only classification uses would break data-parallel training."""
     for name, options in {"vit_base_patch16_siglip_224": VIT, "swin_tiny_patch4_window7_224": SWIN}.items():
         encoder = build_vision(VisionConfig(name, options=options), SIZE)
         sum(m.square().sum() for m in encoder(image())).backward()
@@ -138,21 +138,21 @@ def test_every_parameter_of_an_encoder_gets_a_gradient() -> None:
 
 
 @pytest.mark.parametrize(("name", "cells"), [("xcit_nano_12_p16_224", 6), ("hiera_tiny_224", 3)])
-def test_what_cannot_be_cut_is_a_pyramid_of_one(name: str, cells: int) -> None:
+def test_a_model_that_cannot_be_split_has_one_stage(name: str, cells: int) -> None:
     encoder = build_vision(VisionConfig(name), (96, 96)).eval()
-    assert isinstance(encoder, Undivided)
+    assert isinstance(encoder, SingleStageEncoder)
     (only,) = encoder(image((96, 96)))
     assert only.shape == (2, encoder.channels[0], cells, cells)
 
 
-def test_swin_runs_at_other_multiples_when_not_strict() -> None:
+def test_swin_takes_other_sizes_when_not_strict() -> None:
     options = {**SWIN, "strict_img_size": False}
     encoder = build_vision(VisionConfig("swin_tiny_patch4_window7_224", options=options), (64, 64)).eval()
     assert [m.shape[-1] for m in encoder(image((96, 160)))] == [40, 20, 10, 5]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224"])
-def test_frozen_keeps_every_tensor_through_a_training_step(name: str) -> None:
+def test_a_frozen_encoder_does_not_change_in_a_training_step(name: str) -> None:
     options = {**CHAINS[name], "drop_path_rate": 0.5}
     encoder = build_vision(VisionConfig(name, frozen=True, options=options), SIZE)
     model = nn.Sequential(encoder).train()
@@ -166,7 +166,7 @@ def test_frozen_keeps_every_tensor_through_a_training_step(name: str) -> None:
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-def test_drop_path_passes_through() -> None:
+def test_drop_path_is_active_in_training_only() -> None:
     encoder = build_vision(VisionConfig("convnext_atto", options={**CONVNEXT, "drop_path_rate": 0.9}), SIZE)
     x = image()
     assert not torch.equal(encoder(x)[-1], encoder(x)[-1])
@@ -175,7 +175,7 @@ def test_drop_path_passes_through() -> None:
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "convnext_atto", "vit_tiny_patch16_224"])
-def test_checkpointing_keeps_the_gradients(name: str) -> None:
+def test_checkpointing_changes_no_gradient(name: str) -> None:
     options = {**CHAINS.get(name, VIT), "drop_path_rate": 0.0}
     plain = build_vision(VisionConfig(name, options=options), SIZE).double()
     thrifty = build_vision(VisionConfig(name, options={**options, "grad_checkpointing": True}), SIZE).double()
@@ -187,7 +187,7 @@ def test_checkpointing_keeps_the_gradients(name: str) -> None:
 
 
 def _gradients(encoder: VisionEncoder, x: Tensor) -> tuple[list[Tensor], int]:
-    """The gradient of every parameter, and how many tensors the forward pass kept for it."""
+    """The gradient of every parameter, and the number of tensors that the forward pass saved for it."""
     kept = 0
 
     def count(tensor: Tensor) -> Tensor:
@@ -202,8 +202,8 @@ def _gradients(encoder: VisionEncoder, x: Tensor) -> tuple[list[Tensor], int]:
     return [p.grad for p in encoder.parameters() if p.grad is not None], kept
 
 
-class Own(VisionEncoder):
-    """An encoder of a user's."""
+class Custom(VisionEncoder):
+    """A user's encoder."""
 
     def __init__(self, width: int = 4) -> None:
         super().__init__()
@@ -221,9 +221,9 @@ class Own(VisionEncoder):
         return x
 
 
-def test_a_class_of_ones_own_by_its_dotted_name() -> None:
-    encoder = build_vision(VisionConfig(f"{__name__}.Own", frozen=True, options={"width": 6}), SIZE)
-    assert type(encoder).__name__ == "Own"
+def test_a_custom_class_by_its_dotted_name() -> None:
+    encoder = build_vision(VisionConfig(f"{__name__}.Custom", frozen=True, options={"width": 6}), SIZE)
+    assert type(encoder).__name__ == "Custom"
     assert encoder(image())[0].shape == (2, 6, 16, 24)
     assert encoder.frozen
 
@@ -234,7 +234,7 @@ def test_names_of_sam_build_a_sam_encoder() -> None:
 
 
 def test_swin_base_has_the_published_number_of_parameters() -> None:
-    """86,878,584 without head; the norm after the last stage (2 x 1024) belongs to classification and is left out."""
+    """86,878,584 without head; the norm after the last stage (2 x 1024) serves classification only."""
     with torch.device("meta"):
         encoder = build_vision(VisionConfig("swin_base_patch4_window12_384"), (480, 480))
     assert sum(p.numel() for p in encoder.parameters()) == 86_878_584 - 2048
@@ -251,12 +251,12 @@ def test_swin_base_has_the_published_number_of_parameters() -> None:
             "derive it",
         ),
         (VisionConfig("resnet18", options={"chanels": 3}), SIZE, "chanels"),
-        (VisionConfig("vit_tiny_patch16_224", options=VIT), (64, 72), "no multiple of the 16 pixel patches"),
+        (VisionConfig("vit_tiny_patch16_224", options=VIT), (64, 72), "not a multiple of the 16 pixel patches"),
         (VisionConfig("resnet18", options={**RESNET, "grad_checkpointing": True}), SIZE, "no gradient checkpointing"),
         (VisionConfig("resnet18", options={**RESNET, "negative_slope": 0.1}), SIZE, "no LeakyReLU"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(vision: VisionConfig, size: tuple[int, int], message: str) -> None:
+def test_user_errors_are_one_sentence(vision: VisionConfig, size: tuple[int, int], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         build_vision(vision, size)
     assert "\n" not in str(caught.value)

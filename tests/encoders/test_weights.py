@@ -1,7 +1,8 @@
-"""Weights from files: formats, wrappers, other sizes, Microsoft's Swin, Darknet's binary, and every refusal."""
+"""Weights from files: formats, wrappers, other sizes, Microsoft's Swin, Darknet's binary, and errors."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import struct
@@ -36,7 +37,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def resnet() -> nn.Module:
-    """A random resnet with statistics of its own and a head of ten classes."""
+    """A ResNet with random weights and statistics, and a head of ten classes."""
     model: nn.Module = timm.create_model("resnet18", num_classes=10, **RESNET)
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
@@ -46,6 +47,16 @@ def resnet() -> nn.Module:
 
 def vision(name: str, weights: Path | str, size: tuple[int, int] = SIZE, **options: Any) -> nn.Module:
     return build_vision(VisionConfig(name, str(weights), options=options), size).eval()
+
+
+def assert_same_features(encoder: nn.Module, source: nn.Module, size: tuple[int, int] = SIZE) -> None:
+    """The encoder's last map equals the features of a timm model; a Swin normalises them, NHWC."""
+    x = torch.rand(1, 3, *size, dtype=torch.float64)
+    exact: Any = copy.deepcopy(source).double()
+    features = encoder.double()(x)[-1]
+    if hasattr(exact, "norm"):
+        features = exact.norm(features.permute(0, 2, 3, 1))
+    torch.testing.assert_close(features, exact.forward_features(x), rtol=1e-9, atol=1e-9)
 
 
 def wrapped(state: dict[str, Tensor], kind: str) -> Any:
@@ -62,32 +73,28 @@ def test_a_file_gives_the_features_of_its_model(tmp_path: Path, kind: str, caplo
     torch.save(wrapped(source.state_dict(), kind), tmp_path / "weights.pth")
     with caplog.at_level(logging.INFO):
         encoder = vision("resnet18", tmp_path / "weights.pth", **RESNET)
-    x = torch.randn(1, 3, *SIZE)
-    assert torch.equal(encoder(x)[-1], source.forward_features(x))
+    assert_same_features(encoder, source)
     assert "fc.weight" in caplog.text
 
 
 def test_safetensors(tmp_path: Path) -> None:
     source = resnet()
     save_file(source.state_dict(), tmp_path / "weights.safetensors")
-    x = torch.randn(1, 3, *SIZE)
-    assert torch.equal(
-        vision("resnet18", tmp_path / "weights.safetensors", **RESNET)(x)[-1], source.forward_features(x)
-    )
+    assert_same_features(vision("resnet18", tmp_path / "weights.safetensors", **RESNET), source)
 
 
 # Microsoft's Swin
 
 
 def as_microsoft(model: nn.Module) -> dict[str, Tensor]:
-    """A timm Swin under the names of the original code, with what that filed beside its parameters."""
+    """A timm Swin under the names of the original code, with the buffers that it saved."""
     state = {}
     for name, value in model.state_dict().items():
         moved = re.sub(r"layers\.(\d)\.downsample", lambda m: f"layers.{int(m.group(1)) - 1}.downsample", name)
         state[moved.replace("head.fc.", "head.")] = value
-    for place in ("layers.0.blocks.1", "layers.1.blocks.1"):
-        state[f"{place}.attn_mask"] = torch.zeros(4, 16, 16)
-        state[f"{place}.attn.relative_position_index"] = torch.zeros(16, 16, dtype=torch.int64)
+    for module in ("layers.0.blocks.1", "layers.1.blocks.1"):
+        state[f"{module}.attn_mask"] = torch.zeros(4, 16, 16)
+        state[f"{module}.attn.relative_position_index"] = torch.zeros(16, 16, dtype=torch.int64)
     return state
 
 
@@ -106,9 +113,7 @@ def test_microsofts_swin_file_gives_the_features_of_its_model(tmp_path: Path) ->
     assert "layers.3.downsample.reduction.weight" not in state
     torch.save({"model": state}, tmp_path / "swin_22k.pth")
     encoder = vision(SWIN_NAME, tmp_path / "swin_22k.pth", **SWIN)
-    x = torch.randn(2, 3, *SIZE)
-    features = source.norm(encoder(x)[-1].permute(0, 2, 3, 1))
-    assert torch.equal(features, source.forward_features(x))
+    assert_same_features(encoder, source)
 
 
 def test_swin_at_a_larger_frame_keeps_the_windows_and_their_tables(tmp_path: Path) -> None:
@@ -117,8 +122,7 @@ def test_swin_at_a_larger_frame_keeps_the_windows_and_their_tables(tmp_path: Pat
     encoder = vision(SWIN_NAME, tmp_path / "swin.pth", (160, 192), **SWIN)
     larger = timm.create_model(SWIN_NAME, img_size=(160, 192), num_classes=0, **SWIN).eval()
     larger.load_state_dict({name: value for name, value in source.state_dict().items() if "head" not in name})
-    x = torch.randn(1, 3, 160, 192)
-    assert torch.equal(larger.norm(encoder(x)[-1].permute(0, 2, 3, 1)), larger.forward_features(x))
+    assert_same_features(encoder, larger, (160, 192))
 
 
 def test_tables_of_other_windows_are_resized(tmp_path: Path) -> None:
@@ -162,42 +166,42 @@ def test_a_swin_file_without_its_last_norm_is_enough(tmp_path: Path) -> None:
     assert vision(SWIN_NAME, tmp_path / "swin.pth", **SWIN)
 
 
-def test_a_deeper_models_file_is_not_cut_down_silently(tmp_path: Path) -> None:
+def test_the_file_of_a_deeper_model_is_refused(tmp_path: Path) -> None:
     deeper: nn.Module = timm.create_model("resnet18", **{**RESNET, "layers": [1, 1, 2, 1]})
     torch.save(deeper.state_dict(), tmp_path / "deeper.pth")
-    with pytest.raises(UserError, match=r"deeper.pth holds layer3.1.conv1.weight.* larger architecture"):
+    with pytest.raises(UserError, match=r"deeper.pth contains layer3.1.conv1.weight.* larger architecture"):
         vision("resnet18", tmp_path / "deeper.pth", **RESNET)
     torch.save(as_microsoft(swin(depths=[2, 2, 4, 2])), tmp_path / "swin.pth")
     with pytest.raises(UserError, match=r"swin.pth does not fit SwinTransformer"):
         vision(SWIN_NAME, tmp_path / "swin.pth", **SWIN)
 
 
-def test_other_shapes_are_named(tmp_path: Path) -> None:
+def test_different_shapes_are_named(tmp_path: Path) -> None:
     wider: nn.Module = timm.create_model("resnet18", **{**RESNET, "channels": [8, 12, 16, 28]})
     torch.save(wider.state_dict(), tmp_path / "wider.pth")
-    with pytest.raises(UserError, match=r"layer4.* is \(28.* there and \(24.* here"):
+    with pytest.raises(UserError, match=r"layer4.* is \(28.* in the file and \(24.* in the encoder"):
         vision("resnet18", tmp_path / "wider.pth", **RESNET)
 
 
 class Unsafe:
-    """Something that only an unsafe loader would take from a file."""
+    """An object that only an unsafe loader would read."""
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("w.pth", {"a": torch.zeros(1), "b": torch.zeros(1)}, "none of this encoder's weights; it holds a, b"),
-        ("w.pth", {"model": {"epoch": 3}}, "holds no tensors by name"),
-        ("w.pth", torch.zeros(3), "holds no tensors by name"),
+        ("w.pth", {"a": torch.zeros(1), "b": torch.zeros(1)}, "none of this encoder's weights; it contains a, b"),
+        ("w.pth", {"model": {"epoch": 3}}, "contains no named tensors"),
+        ("w.pth", torch.zeros(3), "contains no named tensors"),
         ("w.pth", {"model": Unsafe()}, "cannot be read as .pth"),
         ("w.pth", b"not a zip", "cannot be read as .pth"),
         ("w.safetensors", b"\x08", "cannot be read as .safetensors"),
-        ("w.npz", b"", "is of no known format"),
+        ("w.npz", b"", "has an unknown format"),
         ("w.weights", b"\0" * 400, "vision.name must be darknet53"),
-        ("absent.pth", None, "no weights file at .*absent.pth; --model.vision.weights"),
+        ("absent.pth", None, "no weight file at .*absent.pth; --model.vision.weights"),
     ],
 )
-def test_a_wrong_file_is_told_in_one_sentence(tmp_path: Path, name: str, content: Any, message: str) -> None:
+def test_errors_about_a_file_are_one_sentence(tmp_path: Path, name: str, content: Any, message: str) -> None:
     if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
     elif content is not None:
@@ -210,7 +214,7 @@ def test_a_wrong_file_is_told_in_one_sentence(tmp_path: Path, name: str, content
 # by name
 
 
-def test_absent_pretrained_weights_say_what_to_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_pretrained_weights_say_what_to_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     message = r"download model.safetensors .* timm/resnet18.a1_in1k and give --model.vision.weights PATH"
@@ -225,26 +229,25 @@ def test_pretrained_weights_are_found_in_the_cache(monkeypatch: pytest.MonkeyPat
     save_file(source.state_dict(), tmp_path / "model.safetensors")
     cache = {("timm/resnet18.a1_in1k", "model.safetensors"): str(tmp_path / "model.safetensors")}
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *key: cache.get(key))
-    x = torch.randn(1, 3, *SIZE)
-    assert torch.equal(vision("resnet18", "pretrained", **RESNET)(x)[-1], source.forward_features(x))
+    assert_same_features(vision("resnet18", "pretrained", **RESNET), source)
 
 
-def test_downloading_takes_a_permission(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_downloading_needs_permission(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch.save(resnet().state_dict(), tmp_path / "model.pth")
-    asked: list[tuple[str, str]] = []
+    requests: list[tuple[str, str]] = []
 
     def download(repository: str, file: str) -> str:
-        asked.append((repository, file))
+        requests.append((repository, file))
         return str(tmp_path / "model.pth")
 
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     with pytest.raises(UserError, match="RISZOO_DOWNLOAD=1"):
         vision("resnet18", "pretrained", **RESNET)
-    assert not asked
+    assert not requests
     monkeypatch.setenv(loading.DOWNLOAD, "1")
     assert vision("resnet18", "pretrained", **RESNET)
-    assert asked == [("timm/resnet18.a1_in1k", "model.safetensors")]
+    assert requests == [("timm/resnet18.a1_in1k", "model.safetensors")]
 
 
 # Darknet
@@ -265,7 +268,7 @@ def darknet() -> nn.Module:
 
 
 def units(model: nn.Module) -> list[tuple[nn.BatchNorm2d, nn.Conv2d]]:
-    """Convolutions with their norms, in the order in which an image passes them."""
+    """Convolutions with their norms, in the order of the forward pass."""
     order: list[nn.Module] = []
     kinds = (nn.Conv2d, nn.BatchNorm2d)
     hooks = [m.register_forward_hook(lambda m, *_: order.append(m)) for m in model.modules() if isinstance(m, kinds)]
@@ -295,18 +298,16 @@ def test_a_darknet_file_gives_the_features_of_its_model(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encoder = vision("darknet53", path, negative_slope=0.1)
-    x = torch.rand(1, 3, *SIZE)
-    assert torch.equal(encoder(x)[-1], darknet.forward_features(x))
+    assert_same_features(encoder, darknet)
     assert sum(p.numel() for p in encoder.parameters()) == 40_584_928
 
 
-def test_a_detectors_file_loads_its_body_and_warns_of_the_leak(tmp_path: Path, darknet: nn.Module) -> None:
+def test_the_file_of_a_detector_loads_and_warns_of_the_leak(tmp_path: Path, darknet: nn.Module) -> None:
     path = darknet_file(tmp_path / "yolov3.weights", darknet, extra=1000)
     with pytest.warns(UserWarning, match="have seen the test images") as caught:
         encoder = vision("darknet53", path, negative_slope=0.1)
     assert len(caught) == 1
-    x = torch.rand(1, 3, *SIZE)
-    assert torch.equal(encoder(x)[-1], darknet.forward_features(x))
+    assert_same_features(encoder, darknet)
 
 
 def test_a_wrong_darknet_file_is_refused(tmp_path: Path, darknet: nn.Module) -> None:
@@ -316,7 +317,7 @@ def test_a_wrong_darknet_file_is_refused(tmp_path: Path, darknet: nn.Module) -> 
     with pytest.raises(UserError, match=r"vision.name must be darknet53"):
         vision("darknet21", path, negative_slope=0.1)
     content = path.read_bytes()
-    for cut, message in ((-4, "holds .* numbers, darknet53 needs 40,6"), (-3, "whole number"), (10, "too short")):
+    for cut, message in ((-4, "contains .* numbers, darknet53 needs 40,6"), (-3, "inside a number"), (10, "too short")):
         path.write_bytes(content[:cut])
         with pytest.raises(UserError, match=message):
             vision("darknet53", path, negative_slope=0.1)

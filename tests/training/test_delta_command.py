@@ -115,4 +115,4 @@ def test_a_file_that_is_gone_is_named(run: Path, capsys: pytest.CaptureFixture[s
     Path("sam.pth").unlink()
     capsys.readouterr()
     assert measure(run) == 2
-    assert "the SAM weights sam.pth are not a file" in capsys.readouterr().err
+    assert "no SAM weights at sam.pth" in capsys.readouterr().err
