@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 
 from riszoo.data.masks import GroundTruth
-from riszoo.data.readers.catalogue import source
-from riszoo.data.readers.opening import Options, build_index, open_split
-from riszoo.data.readers.prepare import prepare
+from riszoo.data.readers.catalogue import get_reader
+from riszoo.data.readers.opening import Options, build_index, open_split, prepare_indices
 
-SOURCE = source("refcoco")
+READER = get_reader("refcoco")
 ANNOTATIONS = 10  # an image, about as many as COCO's images in RefCOCO have
 
 
@@ -123,13 +122,13 @@ def main() -> None:
         make(root, images, np.random.default_rng(0))
         options = Options(root=str(root))
         library = seconds(lambda: plain(root), 2)
-        built = seconds(lambda: build_index(SOURCE, SOURCE.files(root, "unc"), "unc"))
-        memory = {"in memory, forked": worker_memory(open_split(SOURCE, "train", options), "fork")}
-        preparing = seconds(lambda: prepare(SOURCE, options))
-        opened = seconds(lambda: open_split(SOURCE, "train", options), 3)
+        built = seconds(lambda: build_index(READER, READER.files(root, "unc"), "unc"))
+        memory = {"in memory, forked": worker_memory(open_split(READER, "train", options), "fork")}
+        preparing = seconds(lambda: prepare_indices(READER, options))
+        opened = seconds(lambda: open_split(READER, "train", options), 3)
         for method in ("fork", "spawn"):
-            memory[f"prepared, {method}ed"] = worker_memory(open_split(SOURCE, "train", options), method)
-        split = open_split(SOURCE, "train", options)
+            memory[f"prepared, {method}ed"] = worker_memory(open_split(READER, "train", options), method)
+        split = open_split(READER, "train", options)
         print(f"{len(split):,} images, {len(split.target_image):,} targets, {len(split.sentence_target):,} sentences")
         print(f"plain library, pickle and JSON   {library:6.2f} s")
         print(f"index built in memory            {built:6.2f} s  ({built / library:.2f} of the plain library)")

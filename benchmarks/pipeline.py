@@ -24,9 +24,9 @@ from PIL import Image
 from riszoo.data.dataset import RISDataset, collate
 from riszoo.data.images import decode, resize
 from riszoo.data.masks import GroundTruth
-from riszoo.data.readers.catalogue import source
+from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.opening import Options, open_split
-from riszoo.data.samplers import EvalBatchSampler, Share, TrainBatchSampler
+from riszoo.data.samplers import EvalBatchSampler, StepPlan, TrainBatchSampler
 
 SIZE = (480, 640)
 GRAIN = 16  # of 255
@@ -99,7 +99,7 @@ def batches(questions: RISDataset, order: Any) -> Callable[[], int]:
 
 
 def rows(root: Path, seconds: float) -> Iterator[tuple[str, float]]:
-    split = open_split(source("refcoco"), "val", Options(root=str(root)))
+    split = open_split(get_reader("refcoco"), "val", Options(root=str(root)))
     paths = split.paths()
     pixels = [decode(path) for path in paths[:8]]
     masks = [split[n].targets[0].segmentation for n in range(8)]
@@ -113,7 +113,7 @@ def rows(root: Path, seconds: float) -> Iterator[tuple[str, float]]:
     yield "resize to 480, as here", rate(lambda: len([resize(one, (480, 480)) for one in pixels]), seconds)
     shrunk = GroundTruth(frame=(480, 480))
     yield "masks drawn, shrunk to 480", rate(lambda: len([one.draw(shrunk) for one in masks]), seconds)
-    train = TrainBatchSampler(split, Share(16, 16, 1, 1), "targets", 0, 0, 1)
+    train = TrainBatchSampler(split, StepPlan(16, 16, 1, 1), "targets", 0, 0, 1)
     yield "training samples", rate(batches(RISDataset(split, (480, 480), "squeeze", masks=True), train), seconds)
     evaluation = EvalBatchSampler(split, 16, True, 0, 1)
     for name, ground_truth in {"original": GroundTruth(), "480": shrunk}.items():

@@ -17,7 +17,7 @@ from riszoo import recipes
 from riszoo.batch import Batch, Geometry, Sample
 from riszoo.build import from_recipe
 from riszoo.data.datamodule import RISData
-from riszoo.data.samplers import Share
+from riszoo.data.samplers import StepPlan
 from riszoo.errors import UserError
 from riszoo.model import RISModule
 from riszoo.training.optim import make_optimizer
@@ -148,10 +148,10 @@ def latency(model: RISModule, sentences: int, device: torch.device, repeats: int
     return {name: 1000 * statistics.median(found), f"{name}_spread": 1000 * spread(found)}
 
 
-def training_rate(model: RISModule, share: Share, device: torch.device, repeats: int) -> dict[str, float]:
+def training_rate(model: RISModule, plan: StepPlan, device: torch.device, repeats: int) -> dict[str, float]:
     """Images and sentences a second in optimiser steps on data that is already there."""
-    images = share.sentences // share.per_image
-    batch = on_device(model, question(model, share.per_image, images), device)
+    images = plan.sentences // plan.per_image
+    batch = on_device(model, question(model, plan.per_image, images), device)
     optimizer, _ = make_optimizer(model, model.optim, 1000)
     model.train()
 
@@ -161,10 +161,10 @@ def training_rate(model: RISModule, share: Share, device: torch.device, repeats:
         optimizer.step()
 
     seconds = statistics.median(times(step, device, repeats, warm_up=1))
-    return {"train_images_per_s": images / seconds, "train_sentences_per_s": share.sentences / seconds}
+    return {"train_images_per_s": images / seconds, "train_sentences_per_s": plan.sentences / seconds}
 
 
-def speed(model: RISModule, share: Share, device: torch.device, repeats: int = 15) -> dict[str, Any]:
+def speed(model: RISModule, plan: StepPlan, device: torch.device, repeats: int = 15) -> dict[str, Any]:
     """Everything a row of speed.csv measures; a training step is repeated a fifth as often."""
     total, trained = parameters(model)
     counted = {"parameters": total, "trained_parameters": trained}
@@ -173,5 +173,5 @@ def speed(model: RISModule, share: Share, device: torch.device, repeats: int = 1
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     measured = latency(model, 1, device, repeats) | latency(model, 7, device, repeats)
-    measured |= training_rate(model, share, device, max(2, repeats // 5))
-    return {**counted, **measured, "train_batch": share.sentences, "peak_memory_mib": peak_memory(device)}
+    measured |= training_rate(model, plan, device, max(2, repeats // 5))
+    return {**counted, **measured, "train_batch": plan.sentences, "peak_memory_mib": peak_memory(device)}

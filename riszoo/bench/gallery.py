@@ -17,7 +17,7 @@ from riszoo.batch import Sample
 from riszoo.bench.evaluated import EvaluatedRun, sentence_ious
 from riszoo.data.dataset import RISDataset, collate
 from riszoo.data.masks import GroundTruth, shrink
-from riszoo.data.samplers import Item
+from riszoo.data.samplers import SampleKey
 from riszoo.errors import UserError
 from riszoo.inference.drawing import heat, overlay
 from riszoo.inference.predictions import Prediction, evidence_of, predictions
@@ -138,11 +138,11 @@ def draw(found: Sequence[EvaluatedRun], split: str, examples: Sequence[Example])
     return images
 
 
-def _items(examples: Sequence[Example], dataset: RISDataset) -> list[Item]:
+def _items(examples: Sequence[Example], dataset: RISDataset) -> list[SampleKey]:
     """The examples as indices into the data set, grouped by image."""
     indices = sorted(example.sample.index for example in examples)
     images = dataset.split.sentence_image
-    return [Item(image, tuple(own)) for image, own in groupby(indices, key=lambda index: int(images[index]))]
+    return [SampleKey(image, tuple(own)) for image, own in groupby(indices, key=lambda index: int(images[index]))]
 
 
 def _ground_truths(dataset: RISDataset, examples: Sequence[Example]) -> Iterator[tuple[str, Images]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,84 @@ from riszoo.errors import unknown_name
 if TYPE_CHECKING:
     from riszoo.data.datamodule import RISData
 
-VERBS = {"show": None, "check": "riszoo.data.readers.check", "prepare": "riszoo.data.readers.prepare"}
+
+def show(argv: list[str]) -> int:
+    """Write a contact sheet of a data set: images, sentences, outlines of the masks."""
+    parser = CommandParser(prog="riszoo data show", description=show.__doc__)
+    parser.add_argument("data", help="a data set's recipe")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--start", type=int, default=0, help="the first sentence shown")
+    parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
+    parser.add_argument("--out", default=None, help="the PNG to write (default: <data>-<split>.png)")
+    args = parser.parse_args(argv)
+    from riszoo.inference.contact_sheet import sheet
+    from riszoo.inference.drawing import save
+
+    data = load_data(args.data, args.root)
+    out = Path(args.out or f"{args.data}-{args.split}.png")
+    save(sheet(data.split(args.split), args.count, args.start), out)
+    print(f"{out}: {args.count} images of {args.data}, {args.split}")
+    return 0
+
+
+def load_data(name: str, root: str | None = None) -> RISData:
+    """A data set by its recipe's name, for reading only."""
+    from riszoo.build import instantiate
+    from riszoo.data.datamodule import RISData
+
+    recipe = recipes.get("data", name).content
+    options = recipes.merge(recipe.get("common", {}).get("data", {}), {"root": root} if root else {})
+    return instantiate(RISData, {"class_path": recipe["class_path"], "init_args": options})  # type: ignore[type-abstract]
+
+
+def _parser(verb: str, description: str | None) -> CommandParser:
+    parser = CommandParser(prog=f"riszoo data {verb}", description=description)
+    parser.add_argument("sets", nargs="+", metavar="SET", help="refcoco, refcocog-google, phrasecut, folder, ...")
+    parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
+    return parser
+
+
+def check(argv: list[str]) -> int:
+    """Report missing files and differences from the published counts; the exit code is 0 if there are none."""
+    parser = _parser("check", check.__doc__)
+    parser.add_argument("--images-folder", help="the image folder, if it is elsewhere")
+    parser.add_argument("--prepared", help="the folder of prepared indices")
+    parser.add_argument("--images", action="store_true", help="decode every image: damaged ones, other sizes")
+    parser.add_argument("--record", metavar="ID", help="show what is filed under one id, and nothing else")
+    parser.add_argument("--json", action="store_true", help="machine-readable, with every id")
+    args = parser.parse_args(argv)
+    from riszoo.data.readers.catalogue import get_reader
+    from riszoo.data.readers.check import check_sets, find_record, report_lines
+    from riszoo.data.readers.opening import Options
+
+    options = Options(root=args.root, images=args.images_folder, prepared=args.prepared)
+    readers = [get_reader(name) for name in args.sets]
+    if args.record is not None:
+        found = find_record(readers, options, args.record)
+        print(json.dumps(found, indent=2))
+        return 0 if found else 1
+    facts = check_sets(readers, options, args.images)
+    print(json.dumps(facts, indent=2) if args.json else "\n".join(report_lines(facts)))
+    return 0 if facts["good"] else 1
+
+
+def prepare(argv: list[str]) -> int:
+    """Read the annotations once and save them as flat arrays that every process maps. Nothing is downloaded."""
+    parser = _parser("prepare", prepare.__doc__)
+    parser.add_argument("--prepared", help="the folder of the indices (default: beside the annotations)")
+    args = parser.parse_args(argv)
+    from riszoo.data.readers.catalogue import get_reader
+    from riszoo.data.readers.opening import Options, prepare_indices
+
+    options = Options(root=args.root, prepared=args.prepared)
+    for reader in map(get_reader, args.sets):
+        for path in prepare_indices(reader, options):
+            print(f"{reader.name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+VERBS = {"show": show, "check": check, "prepare": prepare}
 
 
 def main(argv: list[str]) -> int:
@@ -22,35 +99,4 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     if argv[0] not in VERBS:
         raise unknown_name("verb of 'riszoo data'", argv[0], VERBS)
-    module = VERBS[argv[0]]
-    return show(argv[1:]) if module is None else int(importlib.import_module(module).run(argv[1:]))
-
-
-def show(argv: list[str]) -> int:
-    """A contact sheet of a set: image, sentence, outline of the mask."""
-    parser = CommandParser(prog="riszoo data show", description=show.__doc__)
-    parser.add_argument("data", help="a data set's recipe")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--count", type=int, default=12)
-    parser.add_argument("--start", type=int, default=0, help="the first image shown")
-    parser.add_argument("--root", help="where the data set lies")
-    parser.add_argument("--out", default=None, help="the PNG to write; <data>-<split>.png when left out")
-    args = parser.parse_args(argv)
-    from riszoo.cli.show import sheet
-    from riszoo.inference.drawing import save
-
-    data = opened(args.data, args.root)
-    out = Path(args.out or f"{args.data}-{args.split}.png")
-    save(sheet(data.split(args.split), args.count, args.start), out)
-    print(f"{out}: {args.count} images of {args.data}, {args.split}")
-    return 0
-
-
-def opened(name: str, root: str | None = None) -> RISData:
-    """A data set by its recipe's name, for those who only read it."""
-    from riszoo.build import instantiate
-    from riszoo.data.datamodule import RISData
-
-    source = recipes.get("data", name).content
-    options = recipes.merge(source.get("common", {}).get("data", {}), {"root": root} if root else {})
-    return instantiate(RISData, {"class_path": source["class_path"], "init_args": options})  # type: ignore[type-abstract]
+    return VERBS[argv[0]](argv[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from riszoo.cli.data import opened
+from riszoo.cli.data import load_data
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
 from riszoo.metrics.console import render
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("name the masks to score: riszoo score PREDICTIONS, a folder of PNGs or a JSON file of RLEs")
     protocols = get_protocols(options.protocol)
 
-    split = opened(options.data, options.root).split(options.split)
+    split = load_data(options.data, options.root).split(options.split)
     scored = score(read_predictions(path), split, protocols)
     out = options.out or path.with_name(f"{path.stem}-score")
     circumstances = {"predictions": str(path), **scored.problem_counts()}

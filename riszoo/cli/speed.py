@@ -41,7 +41,7 @@ def _measure(args: Any, scale: str) -> dict[str, Any]:
     import torch
 
     from riszoo.bench.cost import build, speed
-    from riszoo.data.samplers import Share
+    from riszoo.data.samplers import StepPlan
     from riszoo.training.provenance import circumstances
 
     torch.manual_seed(0)
@@ -51,7 +51,7 @@ def _measure(args: Any, scale: str) -> dict[str, Any]:
     model, _, config = build(args.model, args.data, scale, json.loads(args.over))
     options = config["data"]["init_args"]
     sentences = args.batch or options.get("batch_size", 32)
-    share = Share.of(sentences, sentences, options.get("sentences_per_image", 1), 1)
+    plan = StepPlan.of(sentences, sentences, options.get("sentences_per_image", 1), 1)
     facts = circumstances(device)
     versions = " ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    return speed(model, share, device, args.repeats) | {**facts, "versions": versions, "precision": "32-true"}
+    return speed(model, plan, device, args.repeats) | {**facts, "versions": versions, "precision": "32-true"}

@@ -19,7 +19,7 @@ from riszoo.data.dataset import RISDataset, collate
 from riszoo.data.features import FeatureCache, Kind
 from riszoo.data.masks import GroundTruth
 from riszoo.data.record import Split
-from riszoo.data.samplers import EvalBatchSampler, Share, TrainBatchSampler
+from riszoo.data.samplers import EvalBatchSampler, StepPlan, TrainBatchSampler
 from riszoo.errors import UserError
 
 
@@ -114,13 +114,13 @@ class RISData(LightningDataModule, ABC):
     # -- one optimiser step, over the devices at hand -----------------------------------------------------------------
 
     @property
-    def share(self) -> Share:
-        return Share.of(self.total_batch_size, self.batch_size, self.sentences_per_image, self._world)
+    def step_plan(self) -> StepPlan:
+        return StepPlan.of(self.total_batch_size, self.batch_size, self.sentences_per_image, self._world)
 
     @property
     def device_batch(self) -> int:
         """Sentences a device takes at once."""
-        return self.share.sentences
+        return self.step_plan.sentences
 
     @property
     def _world(self) -> int:
@@ -140,7 +140,7 @@ class RISData(LightningDataModule, ABC):
         for name in self._wanted(stage):
             self.split(name)
         if stage == "fit" and self.trainer is not None:
-            self.trainer.accumulate_grad_batches = self.share.accumulate
+            self.trainer.accumulate_grad_batches = self.step_plan.accumulate
 
     def _wanted(self, stage: str) -> list[str]:
         if stage in ("test", "predict"):
@@ -175,11 +175,11 @@ class RISData(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Batch]:
         split = self.split(self.train_split)
         seed = torch.initial_seed() % 2**32 if self.seed is None else self.seed
-        order = TrainBatchSampler(split, self.share, self.epoch, seed, self._rank, self._world)
+        order = TrainBatchSampler(split, self.step_plan, self.epoch, seed, self._rank, self._world)
         if len(order) == 0:
             raise UserError(
-                f"split '{split.name}' of {split.dataset} is smaller than one batch of {self.share.total} sentences: "
-                "lower --data.total_batch_size or --data.batch_size"
+                f"split '{split.name}' of {split.dataset} is smaller than one batch of {self.step_plan.total} "
+                "sentences: lower --data.total_batch_size or --data.batch_size"
             )
         if self.trainer is not None:
             order.resume(*_trained(self.trainer))

@@ -19,7 +19,7 @@ from riszoo.data.controls import Control
 from riszoo.data.features import FeatureCache, together
 from riszoo.data.masks import GroundTruth
 from riszoo.data.record import Pixels, Record, Split
-from riszoo.data.samplers import Item
+from riszoo.data.samplers import SampleKey
 
 
 class Example(NamedTuple):
@@ -57,7 +57,7 @@ class RISDataset(Dataset[Example]):
         self.split, self.frame, self.geometry, self.augment, self.cache = split, frame, geometry, augment, cache
         self.masks, self.ground_truths, self.control = masks, ground_truths or [], control
 
-    def __getitem__(self, item: Item) -> Example:
+    def __getitem__(self, item: SampleKey) -> Example:
         record = self.split[item.image]
         if self.augment is not None and item.seed is not None:
             record = augmented(record, self._chosen(record, item), self.augment, item.seed)
@@ -98,24 +98,24 @@ class RISDataset(Dataset[Example]):
         return [
             sample
             for image, within in asked.items()
-            for sample in self._samples(self.split[image], Item(image, tuple(within)))
+            for sample in self._samples(self.split[image], SampleKey(image, tuple(within)))
         ]
 
     def by_image(self) -> Iterator[tuple[Record, list[Sample], list[int]]]:
         """Every sentence, an image at a time, with its target's place in the record; no image is decoded."""
         places = np.arange(len(self.split.sentence_target))
         for image, within in groupby(places.tolist(), self.split.sentence_image.tolist().__getitem__):
-            record, item = self.split[image], Item(image, tuple(within))
+            record, item = self.split[image], SampleKey(image, tuple(within))
             yield record, self._samples(record, item), [place for place, _ in self._chosen(record, item)]
 
-    def _chosen(self, record: Record, item: Item) -> list[tuple[int, int]]:
+    def _chosen(self, record: Record, item: SampleKey) -> list[tuple[int, int]]:
         """(place of the target, place of the sentence) of each sentence asked, within the record."""
         first_target = np.searchsorted(self.split.target_image, item.image)
         first = int(np.searchsorted(self.split.sentence_target, first_target))
         flat = [place for place, _ in record.sentences()]
         return [(flat[index - first], index - first) for index in item.sentences]
 
-    def _samples(self, record: Record, item: Item) -> list[Sample]:
+    def _samples(self, record: Record, item: SampleKey) -> list[Sample]:
         flat = record.sentences()
         samples = []
         for index, (place, within) in zip(item.sentences, self._chosen(record, item), strict=True):

@@ -14,7 +14,6 @@ from riszoo.errors import UserError
 Mask = NDArray[np.bool_]  # (h, w)
 Points = NDArray[np.float64]  # (2k,): x0, y0, x1, y1, ...
 Runs = NDArray[np.uint32]  # lengths of runs down the columns, background first
-Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 Size = tuple[int, int]  # h, w
 
 
@@ -49,10 +48,6 @@ class Segmentation(ABC):
     def draw(self, ground_truth: GroundTruth) -> Mask:
         """The mask at the image's own size, or in the ground truth's frame."""
 
-    def boxes(self) -> list[Box]:
-        """One around each object of the target."""
-        return [around(self.draw(GroundTruth()))]
-
 
 @dataclass(frozen=True)
 class Bitmap(Segmentation):
@@ -84,14 +79,6 @@ class Polygons(Segmentation):
             mask = _rasterise_coco(self.parts, ground_truth.overlap, self.size)
         return mask if ground_truth.frame is None else shrink(mask, ground_truth.frame)
 
-    def boxes(self) -> list[Box]:
-        """The extent of the points, as COCO's own boxes are."""
-        if not self.parts:
-            return super().boxes()
-        points = np.concatenate(self.parts).reshape(-1, 2)
-        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
-        return [(left, top, right, bottom)]
-
     def _scaled(self, frame: Size, overlap: str) -> Mask:
         """Scaled first, then drawn; parts of fewer than three points are left out, as ReLA does."""
         ratio = np.array([frame[1] / self.size[1], frame[0] / self.size[0]])
@@ -121,9 +108,6 @@ class Union(Segmentation):
     def draw(self, ground_truth: GroundTruth) -> Mask:
         return _combine([member.draw(ground_truth) for member in self.members], "any", ground_truth.frame or self.size)
 
-    def boxes(self) -> list[Box]:
-        return [box for member in self.members for box in member.boxes()]
-
 
 @dataclass(frozen=True)
 class NoTarget(Segmentation):
@@ -133,9 +117,6 @@ class NoTarget(Segmentation):
 
     def draw(self, ground_truth: GroundTruth) -> Mask:
         return np.zeros(ground_truth.frame or self.size, dtype=np.bool_)
-
-    def boxes(self) -> list[Box]:
-        return []
 
 
 @dataclass(frozen=True)
@@ -159,14 +140,6 @@ def shrink(mask: Mask, frame: Size) -> Mask:
         across = mask.T[cols]
         return np.asarray(across.T.copy()[rows], dtype=np.bool_)
     return np.asarray(mask[rows][:, cols], dtype=np.bool_)
-
-
-def around(mask: Mask) -> Box:
-    """The half-open box around a mask's pixels; all 0 for an empty mask."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return 0.0, 0.0, 0.0, 0.0
-    return float(cols[0]), float(rows[0]), float(cols[-1] + 1), float(rows[-1] + 1)
 
 
 def _rasterise_coco(parts: tuple[Points, ...], overlap: str, size: Size) -> Mask:

@@ -13,7 +13,7 @@ from riszoo.data.record import Ints, Split
 from riszoo.errors import UserError
 
 
-class Item(NamedTuple):
+class SampleKey(NamedTuple):
     """One image and the sentences asked about it, as places within the split.
 
     `seed` is for changes to the image; there are none in evaluation.
@@ -25,7 +25,7 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Share:
+class StepPlan:
     """How one optimiser step of `total` sentences falls on `world` devices, `accumulate` times `sentences` each."""
 
     total: int
@@ -34,7 +34,7 @@ class Share:
     per_image: int
 
     @classmethod
-    def of(cls, total: int | None, most: int, per_image: int, world: int) -> Share:
+    def of(cls, total: int | None, most: int, per_image: int, world: int) -> StepPlan:
         """The fewest accumulations whose batch fits a device; a total that does not divide is an error."""
         total = most * world if total is None else total
         if total % (world * per_image):
@@ -52,7 +52,7 @@ class Share:
         )
 
 
-class TrainBatchSampler(Sampler[list[Item]]):
+class TrainBatchSampler(Sampler[list[SampleKey]]):
     """Shuffled batches of exactly k sentences an image; the last partial step is dropped.
 
     Step t holds the same images on any number of devices. With k = 1 an epoch runs over targets (a sentence drawn
@@ -62,20 +62,20 @@ class TrainBatchSampler(Sampler[list[Item]]):
     def __init__(
         self,
         split: Split,
-        share: Share,
+        plan: StepPlan,
         epoch_of: Literal["targets", "sentences"],
         seed: int,
         rank: int,
         world: int,
     ) -> None:
-        self.share, self.seed, self.rank, self.world = share, seed, rank, world
+        self.plan, self.seed, self.rank, self.world = plan, seed, rank, world
         self.epoch, self.behind = 0, 0
         self.image_of = split.sentence_image
-        groups = self.image_of if share.per_image > 1 else split.sentence_target
-        if share.per_image == 1 and epoch_of == "sentences":
+        groups = self.image_of if plan.per_image > 1 else split.sentence_target
+        if plan.per_image == 1 and epoch_of == "sentences":
             groups = np.arange(len(self.image_of), dtype=np.int64)
         self.first, self.count = runs_of(groups)  # the run of sentences that each unit draws from
-        turns = -(-self.count // share.per_image) if share.per_image > 1 else np.ones_like(self.count)
+        turns = -(-self.count // plan.per_image) if plan.per_image > 1 else np.ones_like(self.count)
         self.units = np.repeat(np.arange(len(self.count)), turns)
         self.turn = np.concatenate([np.arange(t) for t in turns]) if len(turns) else self.units
 
@@ -94,31 +94,31 @@ class TrainBatchSampler(Sampler[list[Item]]):
 
     def __len__(self) -> int:
         """Batches of this process, accumulated ones counted one by one."""
-        return len(self.units) // self._step * self.share.accumulate
+        return len(self.units) // self._step * self.plan.accumulate
 
     @property
     def _step(self) -> int:
-        return self.share.total // self.share.per_image  # images in one optimiser step
+        return self.plan.total // self.plan.per_image  # images in one optimiser step
 
-    def __iter__(self) -> Iterator[list[Item]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         """The epoch is that of this call, whenever the first batch is asked for."""
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.units))
         steps = len(order) // self._step
-        images = self.share.sentences // self.share.per_image
-        shaped = order[: steps * self._step].reshape(steps, self.world, self.share.accumulate, images)
+        images = self.plan.sentences // self.plan.per_image
+        shaped = order[: steps * self._step].reshape(steps, self.world, self.plan.accumulate, images)
         epoch, mine = self.epoch, shaped[:, self.rank].reshape(-1, images)[self.behind :]
         return ([self._item(int(place), epoch) for place in batch] for batch in mine)
 
-    def _item(self, place: int, epoch: int) -> Item:
-        unit, k = int(self.units[place]), self.share.per_image
+    def _item(self, place: int, epoch: int) -> SampleKey:
+        unit, k = int(self.units[place]), self.plan.per_image
         first, count = int(self.first[unit]), int(self.count[unit])
         rng = np.random.default_rng((self.seed, epoch, unit))
         chosen = rng.permutation(count)[(int(self.turn[place]) * k + np.arange(k)) % count]
         seed = int(rng.integers(1 << 62)) + int(self.turn[place])
-        return Item(int(self.image_of[first]), tuple(int(first + c) for c in chosen), seed)
+        return SampleKey(int(self.image_of[first]), tuple(int(first + c) for c in chosen), seed)
 
 
-class EvalBatchSampler(Sampler[list[Item]]):
+class EvalBatchSampler(Sampler[list[SampleKey]]):
     """Every sentence once: images rank, rank + world, ... with all their sentences together, or one at a time."""
 
     def __init__(
@@ -127,17 +127,17 @@ class EvalBatchSampler(Sampler[list[Item]]):
         first, count = runs_of(split.sentence_image)
         count = count[:limit]
         self.items = [
-            Item(int(split.sentence_image[f]), tuple(range(f, f + c)))
+            SampleKey(int(split.sentence_image[f]), tuple(range(f, f + c)))
             for f, c in zip(first[rank : len(count) : world].tolist(), count[rank::world].tolist(), strict=True)
         ]
         if not grouped:
-            self.items = [Item(item.image, (s,)) for item in self.items for s in item.sentences]
+            self.items = [SampleKey(item.image, (s,)) for item in self.items for s in item.sentences]
         self.images = images
 
     def __len__(self) -> int:
         return -(-len(self.items) // self.images)
 
-    def __iter__(self) -> Iterator[list[Item]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         for start in range(0, len(self.items), self.images):
             yield self.items[start : start + self.images]
 

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from riszoo.data.datamodule import RISData
 from riszoo.data.mixed import ConcatSplit, leaks
 from riszoo.data.readers.base import Reader
-from riszoo.data.readers.catalogue import source
+from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.opening import Options, held_out, open_split
 from riszoo.data.record import Split
 from riszoo.data.splits import IndexSplit, TextField
@@ -26,20 +26,20 @@ class Scenes(RISData):
     """The embedded set, rendered on the fly.
 
     Args:
-        image: side of the images in pixels, (height, width), or `mixed`
-        version_seed: the seed that makes the set; another one makes another set
+        image_size: side of the images in pixels, (height, width), or `mixed`
+        version_seed: the seed of the whole set; another seed gives another set
     """
 
     def __init__(
-        self, *, image: int | tuple[int, int] | Literal["mixed"] = 96, version_seed: int = 0, **kwargs: Any
+        self, *, image_size: int | tuple[int, int] | Literal["mixed"] = 96, version_seed: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.image, self.version_seed = image, version_seed
+        self.image_size, self.version_seed = image_size, version_seed
 
     def load_split(self, split: str) -> Split:
         from riszoo.data.scenes import ScenesSplit
 
-        return ScenesSplit(split, size=self.image, seed=self.version_seed)
+        return ScenesSplit(split, size=self.image_size, seed=self.version_seed)
 
     def words(self) -> Iterable[str]:
         """The grammar's own words: the same vocabulary for every split."""
@@ -83,28 +83,28 @@ class RefCOCO(OnDisk):
         self.dataset, self.by = dataset, by
 
     def load_split(self, split: str) -> Split:
-        return open_split(source(self.dataset, self.by), split, self.options)
+        return open_split(get_reader(self.dataset, self.by), split, self.options)
 
 
 class ReferIt(OnDisk):
     """ReferIt in text_objseg's form."""
 
     def load_split(self, split: str) -> Split:
-        return open_split(source("referit"), split, self.options)
+        return open_split(get_reader("referit"), split, self.options)
 
 
 class PhraseCut(OnDisk):
     """PhraseCut; `val_miniv` is its whole validation set."""
 
     def load_split(self, split: str) -> Split:
-        return open_split(source("phrasecut"), split, self.options)
+        return open_split(get_reader("phrasecut"), split, self.options)
 
 
 class Folder(OnDisk):
     """Images of one's own: `root` holds train.jsonl (or .csv), val.jsonl and so on."""
 
     def load_split(self, split: str) -> Split:
-        return open_split(source("folder"), split, self.options)
+        return open_split(get_reader("folder"), split, self.options)
 
 
 class Mixed(OnDisk):
@@ -140,11 +140,11 @@ class Mixed(OnDisk):
         return ConcatSplit("+".join(self.sets), split, parts, named=True)
 
     def _parts(self, split: str) -> list[IndexSplit]:
-        opened = [open_split(source(name), split, self.options) for name in self.sets]
+        opened = [open_split(get_reader(name), split, self.options) for name in self.sets]
         return [part for one in opened for part in (one.parts if isinstance(one, ConcatSplit) else [one])]
 
     def _less_leaks(self, parts: list[IndexSplit]) -> list[IndexSplit]:
-        sources = [source(name) for name in dict.fromkeys([*self.sets, *self.also_held_out])]
+        sources = [get_reader(name) for name in dict.fromkeys([*self.sets, *self.also_held_out])]
         found = leaks(parts, held_out(sources, self.options))
         _say(f"mixed training leaves out {len(found)} image(s) that evaluation splits use")
         if self.report_leaks:
@@ -155,4 +155,4 @@ class Mixed(OnDisk):
     def _source(self, name: str) -> Reader:
         if name not in (*self.sets, *self.also_held_out):
             raise UserError(f"'{name}' is not in play: add it to --data.sets or --data.also_held_out")
-        return source(name)
+        return get_reader(name)

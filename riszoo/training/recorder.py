@@ -59,7 +59,7 @@ class Recorder(Callback):
         self._write_card(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        total = _data(trainer).share.total
+        total = _data(trainer).step_plan.total
         training = {
             "seconds": round(time.time() - self.started, 1),
             "steps": trainer.global_step,

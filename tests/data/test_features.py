@@ -425,7 +425,7 @@ def test_a_changed_image_is_encoded_again(root: Path, capsys: pytest.CaptureFixt
 
 
 def test_every_image_has_a_version_of_its_own(tmp_path: Path) -> None:
-    scenes = [Scenes(image=size, version_seed=seed).split(name)
+    scenes = [Scenes(image_size=size, version_seed=seed).split(name)
               for size in (64, 96) for seed in (0, 1) for name in ("val", "testA")]  # fmt: skip
     versions = [split.image_version(image) for split in scenes for image in range(5)]
     assert len(set(versions)) == len(versions)

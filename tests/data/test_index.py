@@ -10,11 +10,11 @@ import warnings
 import numpy as np
 import pytest
 
+from riszoo.cli.data import main as data_main
 from riszoo.data.index import Index
 from riszoo.data.masks import GroundTruth
-from riszoo.data.readers import prepare
-from riszoo.data.readers.catalogue import source
-from riszoo.data.readers.opening import Options, open_index, open_split
+from riszoo.data.readers.catalogue import get_reader
+from riszoo.data.readers.opening import Options, open_index, open_split, prepare_indices
 from riszoo.errors import UserError
 from tests.support import data_trees as trees
 
@@ -22,7 +22,7 @@ from tests.support import data_trees as trees
 @pytest.fixture(autouse=True)
 def _quiet():
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*bad record")
+        warnings.filterwarnings("ignore", message=".*invalid record")
         yield
 
 
@@ -46,11 +46,11 @@ def everything(split) -> list:
 )
 def test_a_prepared_index_is_the_same_split(tmp_path, name, write, split):
     options = Options(root=str(write(tmp_path)))
-    plain = open_split(source(name), split, options)
-    paths = prepare.prepare(source(name), options)
+    plain = open_split(get_reader(name), split, options)
+    paths = prepare_indices(get_reader(name), options)
     assert all(path.is_file() for path in paths)
     assert not list(tmp_path.rglob("*.part"))
-    prepared = open_split(source(name), split, options)
+    prepared = open_split(get_reader(name), split, options)
     part = getattr(prepared, "parts", [prepared])[0]
     assert part.index.path is not None
     assert everything(prepared) == everything(plain)
@@ -59,29 +59,29 @@ def test_a_prepared_index_is_the_same_split(tmp_path, name, write, split):
 
 def test_an_index_is_of_the_content_not_of_the_time(tmp_path):
     options = Options(root=str(trees.refcoco(tmp_path)))
-    (path,) = prepare.prepare(source("refcoco"), options)
+    (path,) = prepare_indices(get_reader("refcoco"), options)
     filed = tmp_path / "refcoco/refs(unc).p"
     os.utime(filed, (1, 1))
-    assert open_index(source("refcoco"), tmp_path, "unc").path == path
+    assert open_index(get_reader("refcoco"), tmp_path, "unc").path == path
     text = filed.read_bytes()
     filed.write_bytes(text.replace(b"right box", b"RIGHT box"))
     with pytest.warns(UserWarning, match="annotations have changed since"):
-        index = open_index(source("refcoco"), tmp_path, "unc")
+        index = open_index(get_reader("refcoco"), tmp_path, "unc")
     assert index.path is None
     assert "RIGHT box" in list(index.strings["text"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        prepare.prepare(source("refcoco"), options)
-    assert open_index(source("refcoco"), tmp_path, "unc").path == path
+        prepare_indices(get_reader("refcoco"), options)
+    assert open_index(get_reader("refcoco"), tmp_path, "unc").path == path
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 64, b"\xff" * 64, b"\x02" + b"\x00" * 7 + b"{}"])
 def test_a_damaged_index_is_not_used(tmp_path, damage):
     options = Options(root=str(trees.refcoco(tmp_path)))
-    (path,) = prepare.prepare(source("refcoco"), options)
+    (path,) = prepare_indices(get_reader("refcoco"), options)
     path.write_bytes(damage)
     with pytest.warns(UserWarning, match="not used"):
-        assert len(open_split(source("refcoco"), "train", options)) == 2
+        assert len(open_split(get_reader("refcoco"), "train", options)) == 2
 
 
 @pytest.mark.parametrize(
@@ -96,29 +96,29 @@ def test_a_damaged_index_is_not_used(tmp_path, damage):
 )
 def test_an_index_that_was_tampered_with_never_reaches_the_mask_library(tmp_path, name, place, value):
     options = Options(root=str(trees.refcoco(tmp_path)))
-    (path,) = prepare.prepare(source("refcoco"), options)
+    (path,) = prepare_indices(get_reader("refcoco"), options)
     index = Index.load(path)
     index.arrays[name] = index.arrays[name].copy()
     index.arrays[name][place] = value
     index.save(path)
     with pytest.warns(UserWarning, match="not used"):
-        assert len(open_split(source("refcoco"), "train", options)) == 2
+        assert len(open_split(get_reader("refcoco"), "train", options)) == 2
 
 
 def test_an_index_cut_short_is_not_used(tmp_path):
     options = Options(root=str(trees.refcoco(tmp_path)))
-    (path,) = prepare.prepare(source("refcoco"), options)
+    (path,) = prepare_indices(get_reader("refcoco"), options)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.warns(UserWarning, match="not used"):
-        open_split(source("refcoco"), "train", options)
+        open_split(get_reader("refcoco"), "train", options)
 
 
 def test_a_mapped_index_travels_as_its_path(tmp_path):
     options = Options(root=str(trees.refcoco(tmp_path)))
-    plain = open_split(source("refcoco"), "train", options)
+    plain = open_split(get_reader("refcoco"), "train", options)
     assert everything(pickle.loads(pickle.dumps(plain))) == everything(plain)
-    prepare.prepare(source("refcoco"), options)
-    mapped = open_split(source("refcoco"), "train", options)
+    prepare_indices(get_reader("refcoco"), options)
+    mapped = open_split(get_reader("refcoco"), "train", options)
     again = pickle.loads(pickle.dumps(mapped))
     assert everything(again) == everything(plain)
     assert len(pickle.dumps(mapped.index)) < 500
@@ -128,33 +128,33 @@ def test_a_mapped_index_travels_as_its_path(tmp_path):
 def test_indices_may_lie_in_a_folder_of_their_own(tmp_path):
     root = trees.refcoco(tmp_path / "data")
     options = Options(root=str(root), prepared=str(tmp_path / "indices"))
-    assert prepare.run(["refcoco", "--root", str(root), "--prepared", str(tmp_path / "indices")]) == 0
+    assert data_main(["prepare", "refcoco", "--root", str(root), "--prepared", str(tmp_path / "indices")]) == 0
     assert not list(root.rglob("*.index"))
-    assert open_split(source("refcoco"), "train", options).index.path.parent == tmp_path / "indices"
+    assert open_split(get_reader("refcoco"), "train", options).index.path.parent == tmp_path / "indices"
 
 
 def test_nothing_to_prepare_says_what_is_needed(tmp_path):
     with pytest.raises(UserError, match=r"grefs\(unc\)\.json or grefs\(unc\)\.p and instances\.json"):
-        prepare.run(["grefcoco", "--root", str(tmp_path)])
+        data_main(["prepare", "grefcoco", "--root", str(tmp_path)])
     with pytest.raises(UserError, match=r"train\.jsonl or train\.csv"):
-        prepare.run(["folder", "--root", str(tmp_path)])
+        data_main(["prepare", "folder", "--root", str(tmp_path)])
 
 
 def test_units_that_are_there_are_prepared(tmp_path, capsys):
     trees.phrasecut(tmp_path)
     (tmp_path / "VGPhraseCut_v0/refer_train.json").unlink()
-    assert prepare.run(["phrasecut", "--root", str(tmp_path)]) == 0
+    assert data_main(["prepare", "phrasecut", "--root", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("phrasecut: ") == 3
 
 
 def test_the_digest_is_of_the_content(tmp_path):
-    one = open_index(source("refcoco"), trees.refcoco(tmp_path / "a"), "unc")
-    two = open_index(source("refcoco"), trees.refcoco(tmp_path / "b"), "unc")
+    one = open_index(get_reader("refcoco"), trees.refcoco(tmp_path / "a"), "unc")
+    two = open_index(get_reader("refcoco"), trees.refcoco(tmp_path / "b"), "unc")
     assert one.digest == two.digest
     tables = json.loads((tmp_path / "b/refcoco/instances.json").read_text())
     tables["annotations"][0]["segmentation"][0][0] += 0.01
     (tmp_path / "b/refcoco/instances.json").write_text(json.dumps(tables))
-    assert open_index(source("refcoco"), tmp_path / "b", "unc").digest != one.digest
+    assert open_index(get_reader("refcoco"), tmp_path / "b", "unc").digest != one.digest
 
 
 def test_an_empty_set_is_an_index_too(tmp_path):
@@ -166,7 +166,7 @@ def test_an_empty_set_is_an_index_too(tmp_path):
 
 
 def test_places_outside_a_split_are_index_errors(tmp_path):
-    split = open_split(source("refcoco"), "train", Options(root=str(trees.refcoco(tmp_path))))
+    split = open_split(get_reader("refcoco"), "train", Options(root=str(trees.refcoco(tmp_path))))
     assert split[-1].image_id == split[1].image_id
     for place in (2, -3):
         with pytest.raises(IndexError):

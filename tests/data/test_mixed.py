@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from riszoo.data.mixed import ConcatSplit, leaks
-from riszoo.data.readers.catalogue import source
+from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.opening import Options, held_out, open_split
 from tests.support import data_trees as trees
 
@@ -30,11 +30,11 @@ def root(tmp_path):
 def opened(root, name, split="train"):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return open_split(source(name), split, Options(root=str(root)))
+        return open_split(get_reader(name), split, Options(root=str(root)))
 
 
 def test_every_evaluation_image_of_every_set_in_play_is_barred(root):
-    used = held_out([source("refcoco"), source("refcoco+"), source("refcocog")], Options(root=str(root)))
+    used = held_out([get_reader("refcoco"), get_reader("refcoco+"), get_reader("refcocog")], Options(root=str(root)))
     assert used == {"coco:3": ["refcoco/val"], "coco:4": ["refcoco/testA"], "coco:2": ["refcoco+/testB"]}
     parts = [opened(root, name) for name in ("refcoco", "refcoco+", "refcocog")]
     found = leaks(parts, used)
@@ -49,7 +49,7 @@ def test_every_evaluation_image_of_every_set_in_play_is_barred(root):
 
 
 def test_a_part_of_a_random_choice_stays_the_same_choice(root):
-    whole = open_split(source("refcocog"), "train", Options(root=str(root), expressions="random(3)"))
+    whole = open_split(get_reader("refcocog"), "train", Options(root=str(root), expressions="random(3)"))
     part = whole.without(["coco:3"])
     assert list(part.texts()) == list(whole.texts())[1:]
     assert part.fingerprint() != whole.fingerprint()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from riszoo.data.record import Record, Split
-from riszoo.data.samplers import EvalBatchSampler, Share, TrainBatchSampler
+from riszoo.data.samplers import EvalBatchSampler, StepPlan, TrainBatchSampler
 from riszoo.errors import UserError
 
 
@@ -36,23 +36,23 @@ class Toy(Split):
     [(32, 32, 1, 1, 32, 1), (32, 32, 1, 8, 4, 1), (32, 10, 1, 1, 8, 4), (64, 64, 4, 2, 32, 1), (36, 16, 1, 1, 12, 3)],
 )
 def test_a_step_is_shared(total: int, most: int, per_image: int, world: int, sentences: int, accumulate: int) -> None:
-    share = Share.of(total, most, per_image, world)
-    assert (share.sentences, share.accumulate) == (sentences, accumulate)
-    assert share.sentences * share.accumulate * world == total
+    plan = StepPlan.of(total, most, per_image, world)
+    assert (plan.sentences, plan.accumulate) == (sentences, accumulate)
+    assert plan.sentences * plan.accumulate * world == total
 
 
 def test_what_does_not_divide_is_an_error() -> None:
     with pytest.raises(UserError, match="total_batch_size"):
-        Share.of(30, 32, 1, 4)
+        StepPlan.of(30, 32, 1, 4)
     with pytest.raises(UserError, match="batch_size 2"):
-        Share.of(8, 2, 4, 1)
-    assert Share.of(None, 4, 1, 3).total == 12
+        StepPlan.of(8, 2, 4, 1)
+    assert StepPlan.of(None, 4, 1, 3).total == 12
 
 
 def batches(
     world: int, rank: int, *, total: int = 4, per_image: int = 1, epoch: int = 0, most: int = 4
 ) -> TrainBatchSampler:
-    order = TrainBatchSampler(Toy(), Share.of(total, most, per_image, world), "targets", 7, rank, world)
+    order = TrainBatchSampler(Toy(), StepPlan.of(total, most, per_image, world), "targets", 7, rank, world)
     order.set_epoch(epoch)
     return order
 
@@ -78,7 +78,7 @@ def test_an_epoch_draws_one_sentence_of_each_target() -> None:
 
 
 def test_exactly_k_sentences_a_image_cycled() -> None:
-    order = TrainBatchSampler(Toy(), Share.of(4, 4, 4, 1), "targets", 0, 0, 1)
+    order = TrainBatchSampler(Toy(), StepPlan.of(4, 4, 4, 1), "targets", 0, 0, 1)
     items = [item for batch in order for item in batch]
     assert all(len(item.sentences) == 4 for item in items)
     counts = {p: sum(item.image == p for item in items) for p in range(5)}
@@ -89,7 +89,7 @@ def test_exactly_k_sentences_a_image_cycled() -> None:
 
 
 def test_an_epoch_over_sentences() -> None:
-    order = TrainBatchSampler(Toy(), Share.of(5, 5, 1, 1), "sentences", 0, 0, 1)
+    order = TrainBatchSampler(Toy(), StepPlan.of(5, 5, 1, 1), "sentences", 0, 0, 1)
     assert sorted(item.sentences[0] for batch in order for item in batch) == list(range(30))
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from riszoo.cli.show import sheet
 from riszoo.data.scenes import ScenesSplit
 from riszoo.errors import UserError
+from riszoo.inference.contact_sheet import sheet
 from riszoo.inference.drawing import CELL, GAP, GROUND_TRUTH, PREDICTION, contact_sheet, heat, overlay, panel, save
 
 GREY = np.full((60, 90, 3), 128, np.uint8)

@@ -75,7 +75,7 @@ def test_the_verb_scores_a_set_by_name_and_leaves_the_files_of_a_result(
         asked.update(name=name, root=root)
         return Opened()
 
-    monkeypatch.setattr("riszoo.cli.score.opened", opened)
+    monkeypatch.setattr("riszoo.cli.score.load_data", opened)
     masks = masks_of(blobs)
     del masks["s3"]
     folder = as_pngs(masks, tmp_path / "masks")

@@ -11,7 +11,7 @@ import yaml
 
 from riszoo.batch import Batch, Output
 from riszoo.data.dataset import RISDataset, collate
-from riszoo.data.samplers import Item
+from riszoo.data.samplers import SampleKey
 from riszoo.data.sets import Scenes
 from riszoo.files import file_hash, write_atomically
 from riszoo.metrics.protocols import get_protocols
@@ -43,7 +43,7 @@ def make_run(
     training = {"seconds": 5.0, "steps": steps, "sentences": 64 * steps}
     card = {"model": model, "data": "scenes", "scale": "tiny", "command": "riszoo fit", "training": training}
     write_atomically(run / runs.CARD, json.dumps(card))
-    section = {"class_path": "riszoo.data.sets.Scenes", "init_args": {"image": 64, "workers": 0}}
+    section = {"class_path": "riszoo.data.sets.Scenes", "init_args": {"image_size": 64, "workers": 0}}
     write_atomically(run / "config.yaml", yaml.safe_dump({"data": section}))
     write_atomically(run / "metrics.csv", "step,loss,val/mIoU\n4,0.7,\n9,0.4,31.5\n")
     circumstances = {
@@ -66,11 +66,11 @@ def make_run(
 def evaluated(split: str, shift: int, control: str = "none") -> Evaluation:
     protocols = get_protocols("original")
     dataset = RISDataset(
-        Scenes(image=64).split(split), (64, 64), "squeeze", masks=True, ground_truths=[protocols[0].ground_truth]
+        Scenes(image_size=64).split(split), (64, 64), "squeeze", masks=True, ground_truths=[protocols[0].ground_truth]
     )
     sentences = dataset.split.sentence_image
     items = [tuple(int(i) for i in (sentences == p).nonzero()[0]) for p in range(IMAGES)]
-    batch = collate([dataset[Item(p, own)] for p, own in enumerate(items)])
+    batch = collate([dataset[SampleKey(p, own)] for p, own in enumerate(items)])
     suite = RISMetrics(protocols)
     suite.update(shifted(batch, shift), batch)
     rows = suite.rows()

@@ -11,7 +11,7 @@ from riszoo import recipes
 from riszoo.batch import Batch
 from riszoo.build import instantiate, with_vocabulary
 from riszoo.data.dataset import RISDataset, collate
-from riszoo.data.samplers import Item
+from riszoo.data.samplers import SampleKey
 from riszoo.data.sets import Scenes
 from riszoo.model import RISModule
 
@@ -47,7 +47,7 @@ def entries() -> list[Entry]:
 
 
 def questions(model: RISModule, *, split: str = "train", image: Any = 64, masks: bool = True) -> RISDataset:
-    data = Scenes(image=image)
+    data = Scenes(image_size=image)
     ground_truths = list({p.ground_truth for p in model.protocols})
     return RISDataset(data.split(split), model.size, model.geometry, masks=masks, ground_truths=ground_truths)
 
@@ -56,7 +56,7 @@ def batch_of(model: RISModule, images: int = 3, sentences: int = 2, **options: A
     """The first sentences of the first images, as the model's frame wants them."""
     asked = questions(model, **options)
     each = len(asked.split.sentence_target) // len(asked.split)
-    items = [Item(p, tuple(range(p * each, p * each + sentences))) for p in range(images)]
+    items = [SampleKey(p, tuple(range(p * each, p * each + sentences))) for p in range(images)]
     batch = collate([asked[item] for item in items])
     batch.tokens = model.tokenize(batch.texts)
     return batch

@@ -16,7 +16,7 @@ TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 ONE = ["--trainer.devices", "1"]
 SMALL = [
     "--model", "lts", "--trainer.accelerator", "cpu", "--data.workers", "0", "--trainer.enable_progress_bar", "false",
-    "--data.eval_images", "3", "--data.image", "64", "--model.size", "64",
+    "--data.eval_images", "3", "--data.image_size", "64", "--model.size", "64",
 ]  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fit(*callbacks: Callback, checkpoint: Path | None = None, workers: int = 0, **options: Any) -> list[list[str]]:
     model = Listener()
-    data = Scenes(image=64, size=64, batch_size=8, sentences_per_image=2, workers=workers, seed=3)
+    data = Scenes(image_size=64, size=64, batch_size=8, sentences_per_image=2, workers=workers, seed=3)
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(
         accelerator="cpu", max_epochs=EPOCHS, callbacks=list(callbacks), enable_checkpointing=False,

@@ -1,4 +1,4 @@
-"""Every data set on disk by its name: who publishes it, and what was published about its size."""
+"""The readers of all data sets on disk by name, with their publishers and published sizes."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ _ALL: list[Reader] = [
     PhraseCut(),
     Folder(),
 ]
-READERS = {source.name: source for source in _ALL}
+READERS = {reader.name: reader for reader in _ALL}
 
 
-def source(name: str, by: str | None = None) -> Reader:
-    """A set by its name, or by its folder's name and its partition."""
+def get_reader(name: str, by: str | None = None) -> Reader:
+    """The reader of a set, by its name, or by its folder's name and its partition."""
     named = READERS.get(name)
     if named and by in (None, named.by):
         return named
@@ -111,8 +111,8 @@ def source(name: str, by: str | None = None) -> Reader:
         if (other.dataset, other.by) == (name, by):
             return other
     if named or any(other.dataset == name for other in _ALL):
-        there = ", ".join(other.by for other in _ALL if other.dataset == name)
-        raise UserError(f"{name} has no partition '{by}': choose among {there}")
+        partitions = ", ".join(other.by for other in _ALL if other.dataset == name)
+        raise UserError(f"{name} has no partition '{by}': choose among {partitions}")
     near = difflib.get_close_matches(name, READERS, 1)
     hint = f"did you mean '{near[0]}'?" if near else f"choose among {', '.join(READERS)}"
-    raise UserError(f"no data set is called '{name}': {hint}")
+    raise UserError(f"unknown data set '{name}': {hint}")

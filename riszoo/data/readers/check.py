@@ -1,19 +1,16 @@
-"""`riszoo data check`: what is there, what is missing, and what differs from what was published."""
+"""The report of `riszoo data check`: missing files and images, invalid records, differences from published counts."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from riszoo.cli.parser import CommandParser
 from riszoo.data.images import ImageError, decode
 from riszoo.data.index import Index
 from riszoo.data.readers.base import Reader
-from riszoo.data.readers.catalogue import source
 from riszoo.data.readers.opening import (
     Options,
     evaluation_keys,
@@ -28,99 +25,91 @@ from riszoo.errors import UserError
 
 Facts = dict[str, Any]
 Indices = dict[str, list[Index]]  # of each set that could be read
-SHOWN = 10  # lines of one kind in the report for people; --json has them all
+SHOWN = 10  # lines of one kind in the text; --json lists all
 
 
-def run(argv: list[str]) -> int:
-    """0 where everything is there and as published, otherwise 1."""
-    given = _parser().parse_args(argv)
-    options = Options(root=given.root, images=given.images_folder, prepared=given.prepared)
-    sources = [source(name) for name in given.sets]
-    if given.record is not None:
-        return _look_up(sources, options, given.record)
+def check_sets(readers: list[Reader], options: Options, decode_images: bool) -> Facts:
+    """The report on several sets and on the training images that evaluation splits of the others use."""
     indices: Indices = {}
-    reports = [examine(one, options, given.images, indices) for one in sources]
-    facts: Facts = {"sets": reports, "leaks": _leaks(indices), "good": all(report["good"] for report in reports)}
-    print(json.dumps(facts, indent=2) if given.json else "\n".join(_lines(facts)))
-    return 0 if facts["good"] else 1
+    reports = [_check_set(reader, options, decode_images, indices) for reader in readers]
+    return {"sets": reports, "leaks": _leaks(indices), "good": all(report["good"] for report in reports)}
 
 
-def _parser() -> CommandParser:
-    parser = CommandParser(prog="riszoo data check", description=__doc__)
-    parser.add_argument("sets", nargs="+", metavar="SET", help="refcoco, refcocog-google, phrasecut, folder, ...")
-    parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
-    parser.add_argument("--images-folder", help="the image folder, where it is somewhere else")
-    parser.add_argument("--prepared", help="the folder of prepared indices")
-    parser.add_argument("--images", action="store_true", help="decode every image: damaged ones, other sizes")
-    parser.add_argument("--record", metavar="ID", help="show what is filed under one id, and nothing else")
-    parser.add_argument("--json", action="store_true", help="machine-readable, with every id")
-    return parser
+def find_record(readers: list[Reader], options: Options, record: str) -> list[Facts]:
+    """Everything filed under the id of an image, a target, a sentence or an invalid record."""
+    root = options.folder()
+    return [
+        row
+        for reader in readers
+        for unit in reader.all_units(root)
+        for row in _filed(open_index(reader, root, unit, options.prepared_folder()), record)
+    ]
 
 
-def examine(one: Reader, options: Options, images: bool, indices: Indices) -> Facts:
-    """Everything that can be said of one set; `good` is the verdict, `faults` its reasons. `indices` is added to."""
-    facts: Facts = {"set": one.name, "by": one.by, "files": [], "splits": {}, "bad_records": [], "faults": []}
+def _check_set(reader: Reader, options: Options, decode_images: bool, indices: Indices) -> Facts:
+    """The report on one set: `good` is the verdict, `faults` the reasons. Adds what it opens to `indices`."""
+    facts: Facts = {"set": reader.name, "by": reader.by, "files": [], "splits": {}, "bad_records": [], "faults": []}
     try:
         root = options.folder()
         facts["root"] = str(root)
         facts["images"] = {"missing": [], "absent": [], "damaged": [], "other_size": []}
-        for unit in one.all_units(root):
-            index = _unit(one, unit, root, options, facts)
+        for unit in reader.all_units(root):
+            index = _check_unit(reader, unit, root, options, facts)
             if index is None:
                 continue
-            indices.setdefault(one.name, []).append(index)
-            _images(one, index, image_folder(one, root, options.images, index), images, facts)
+            indices.setdefault(reader.name, []).append(index)
+            _check_images(reader, index, image_folder(reader, root, options.images, index), decode_images, facts)
     except UserError as error:
         facts["faults"].append(str(error))
     facts["good"] = not facts["faults"]
     return facts
 
 
-def _unit(one: Reader, unit: str, root: Path, options: Options, facts: Facts) -> Index | None:
+def _check_unit(reader: Reader, unit: str, root: Path, options: Options, facts: Facts) -> Index | None:
     try:
-        files = one.files(root, unit)
-    except UserError as error:  # the other units may be there
+        files = reader.files(root, unit)
+    except UserError as error:  # other units may exist
         facts["faults"].append(str(error))
         return None
     facts["files"] += [{"path": str(path), **stamp(path)} for path in files]
-    index = open_index(one, root, unit, options.prepared_folder())
+    index = open_index(reader, root, unit, options.prepared_folder())
     facts.setdefault("content", {})[unit] = index.digest
     facts["bad_records"] += [{"id": record, "reason": reason} for record, reason in index.problems]
     if index.problems:
-        facts["faults"].append(f"{len(index.problems)} bad record(s) in {files[0].name}")
-    for split in dict.fromkeys([*(s for s in one.published if one.units(s) == (unit,)), *index.splits()]):
-        _split(one, split, index, facts)
+        facts["faults"].append(f"{len(index.problems)} invalid record(s) in {files[0].name}")
+    for split in dict.fromkeys([*(s for s in reader.published if reader.units(s) == (unit,)), *index.splits()]):
+        _check_split(reader, split, index, facts)
     return index
 
 
-def _split(one: Reader, split: str, index: Index, facts: Facts) -> None:
+def _check_split(reader: Reader, split: str, index: Index, facts: Facts) -> None:
     targets = split_targets(index, split)
     first, last = index.arrays["target_sentences"][targets].T
     found = (len(targets), int((last - first).sum()), len(np.unique(index.target_image[targets])))
     names = ("targets", "sentences", "images")
     row: Facts = dict(zip(names, found, strict=True))
-    if split in one.published:
-        row["published"] = one.published[split]._asdict()
+    if split in reader.published:
+        row["published"] = reader.published[split]._asdict()
         differing = [n for n in names if row["published"][n] not in (None, row[n])]
-        facts["faults"] += [f"{split}: {row[n]:,} {n}, published are {row['published'][n]:,}" for n in differing]
+        facts["faults"] += [f"{split}: {row[n]:,} {n}, published: {row['published'][n]:,}" for n in differing]
     facts["splits"][split] = row
 
 
-def _images(one: Reader, index: Index, folder: Path, decoded: bool, facts: Facts) -> None:
-    there, found = present(index, folder), facts["images"]
+def _check_images(reader: Reader, index: Index, folder: Path, decode_images: bool, facts: Facts) -> None:
+    exists, found = present(index, folder), facts["images"]
     found["folder"] = str(folder)
     names = list(index.strings["image_file"])
-    gone = [name for name, here in zip(names, there, strict=True) if not here]
-    missing = [name for name in gone if name not in one.absent]
+    lacking = [name for name, found_it in zip(names, exists, strict=True) if not found_it]
+    missing = [name for name in lacking if name not in reader.absent]
     found["missing"] += missing
-    found["absent"] += [name for name in gone if name in one.absent]
+    found["absent"] += [name for name in lacking if name in reader.absent]
     if missing:
         facts["faults"].append(f"{len(missing)} of {len(names)} images are not in {folder}")
-    if decoded:
-        _decode(index, names, there.nonzero()[0].tolist(), folder, facts)
+    if decode_images:
+        _decode_all(index, names, exists.nonzero()[0].tolist(), folder, facts)
 
 
-def _decode(index: Index, names: list[str], numbers: list[int], folder: Path, facts: Facts) -> None:
+def _decode_all(index: Index, names: list[str], numbers: list[int], folder: Path, facts: Facts) -> None:
     found = facts["images"]
     for number in numbers:
         try:
@@ -130,7 +119,7 @@ def _decode(index: Index, names: list[str], numbers: list[int], folder: Path, fa
             continue
         if size != index.size(number):
             found["other_size"].append(names[number])
-    for kind, words in (("damaged", "cannot be read"), ("other_size", "are not of their annotated size")):
+    for kind, words in (("damaged", "cannot be read"), ("other_size", "differ from their annotated size")):
         if found[kind]:
             facts["faults"].append(f"{len(found[kind])} images in {folder} {words}, such as {found[kind][0]}")
 
@@ -146,42 +135,30 @@ def _leaks(indices: Indices) -> list[Facts]:
     return [row for row in table if row["images"]]
 
 
-def _look_up(sources: list[Reader], options: Options, record: str) -> int:
-    """Everything filed under an id: of an image, a target, a sentence or a bad record."""
-    root = options.folder()
-    found = [
-        row
-        for one in sources
-        for unit in one.all_units(root)
-        for row in _filed(open_index(one, root, unit, options.prepared_folder()), record)
-    ]
-    print(json.dumps(found, indent=2))
-    return 0 if found else 1
-
-
 def _filed(index: Index, record: str) -> Iterator[Facts]:
     yield from ({"id": name, "left_out": reason} for name, reason in index.problems if name == record)
     strings = index.strings
     image, target, sentence = (strings[f"{kind}_id"].find(record) for kind in ("image", "target", "sentence"))
     firsts, lasts = index.arrays["target_sentences"].T
     for number, (first, last) in enumerate(zip(firsts.tolist(), lasts.tolist(), strict=True)):
-        asked = sentence is not None and first <= sentence < last
-        if asked or number == target or index.target_image[number] == image:
-            place = int(index.target_image[number])
-            phrases = [{"id": strings["sentence_id"][n], "raw": strings["text"][n]} for n in range(first, last)]
+        has_sentence = sentence is not None and first <= sentence < last
+        if has_sentence or number == target or index.target_image[number] == image:
+            row = int(index.target_image[number])
+            sentences = [{"id": strings["sentence_id"][n], "raw": strings["text"][n]} for n in range(first, last)]
             yield {
                 "id": strings["target_id"][number],
                 "split": index.splits()[index.arrays["target_split"][number]],
-                "image": strings["image_file"][place],
-                "size": index.size(place),
-                "sentences": phrases,
+                "image": strings["image_file"][row],
+                "size": index.size(row),
+                "sentences": sentences,
             }
 
 
-# -- for people -------------------------------------------------------------------------------------------------------
+# -- as text ---------------------------------------------------------------------------------------------------------
 
 
-def _lines(facts: Facts) -> Iterator[str]:
+def report_lines(facts: Facts) -> Iterator[str]:
+    """The report as lines of text; long lists are cut after SHOWN entries."""
     for report in facts["sets"]:
         yield f"{report['set']} ({report['by']})" + (f" in {report['root']}" if "root" in report else "")
         yield from (f"  {one['path']}  {one['bytes']:,} bytes  sha256 {one['sha256'][:16]}" for one in report["files"])

@@ -1,4 +1,4 @@
-"""From names to a split: where the root is, which index serves, which images are there."""
+"""Opening a split by name: its root folder, its index, its images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from riszoo.files import file_hash
 
 @dataclass(frozen=True)
 class Options:
-    """What every set on disk lets a user choose.
+    """The options of every set on disk.
 
     root         the folder with the annotation folders and the images; left out: RISZOO_DATA, then ./data
-    images     the image folder, where it is somewhere else
-    prepared     the folder of prepared indices, where they are not beside the annotations
+    images       the image folder, if it is elsewhere
+    prepared     the folder of prepared indices, if they are not beside the annotations
     text         `raw` as typed, or `sent`: lower-cased and tokenised
     expressions  `all`, `first` or `random(SEED)` of each target
-    strict       a bad record, a missing, damaged or differently sized image is an error, not a warning
+    strict       an invalid record, a missing, damaged or differently sized image is an error, not a warning
     """
 
     root: str | None = None
@@ -40,49 +40,49 @@ class Options:
     strict: bool = False
 
     def folder(self) -> Path:
-        """The root. Whether it is there shows when files are looked for, and then their names can be told."""
+        """The root. It is not checked here: the error about a missing file names more."""
         return Path(self.root or os.environ.get("RISZOO_DATA") or "data").expanduser()
 
     def prepared_folder(self) -> Path | None:
         return Path(self.prepared).expanduser() if self.prepared else None
 
 
-def open_split(source: Reader, split: str, options: Options) -> IndexSplit | ConcatSplit:
-    """One split of a set; of several units, their sum."""
-    source.check_split(split)
+def open_split(reader: Reader, split: str, options: Options) -> IndexSplit | ConcatSplit:
+    """One split of a set; several units are concatenated."""
+    reader.check_split(split)
     root = options.folder()
-    parts = [_open_unit(source, split, unit, root, options) for unit in source.units(split)]
-    return parts[0] if len(parts) == 1 else ConcatSplit(source.name, split, parts)
+    parts = [_open_unit(reader, split, unit, root, options) for unit in reader.units(split)]
+    return parts[0] if len(parts) == 1 else ConcatSplit(reader.name, split, parts)
 
 
-def _open_unit(source: Reader, split: str, unit: str, root: Path, options: Options) -> IndexSplit:
-    index = open_index(source, root, unit, options.prepared_folder())
+def _open_unit(reader: Reader, split: str, unit: str, root: Path, options: Options) -> IndexSplit:
+    index = open_index(reader, root, unit, options.prepared_folder())
     targets = split_targets(index, split)
     if len(targets) == 0:
-        raise UserError(f"{source.name} has no split '{split}': filed are {', '.join(sorted(index.splits()))}")
-    masks = source.masks_folder(source.files(root, unit))
-    folder = image_folder(source, root, options.images, index)
-    there = present(index, folder)
-    missing = _missing(index, targets, there)
-    _tell(source, split, index, missing, folder, options.strict)
-    facts = {"by": source.by, "missing_images": len(missing), "bad_records": len(index.problems)}
+        raise UserError(f"{reader.name} has no split '{split}': its file contains {', '.join(sorted(index.splits()))}")
+    masks = reader.masks_folder(reader.files(root, unit))
+    folder = image_folder(reader, root, options.images, index)
+    exists = present(index, folder)
+    missing = _missing(index, targets, exists)
+    _report(reader, split, index, missing, folder, options.strict)
+    facts = {"by": reader.by, "missing_images": len(missing), "bad_records": len(index.problems)}
     return IndexSplit(
-        index, targets, dataset=source.name, name=split, folder=folder, masks=masks, text=options.text,
-        expressions=options.expressions, strict=options.strict, keep=there, facts=facts,
+        index, targets, dataset=reader.name, name=split, folder=folder, masks=masks, text=options.text,
+        expressions=options.expressions, strict=options.strict, keep=exists, facts=facts,
     )  # fmt: skip
 
 
-def held_out(sources: Iterable[Reader], options: Options) -> dict[str, list[str]]:
-    """By its key, each image that any evaluation split of any of the sets uses, and the splits that do.
+def held_out(readers: Iterable[Reader], options: Options) -> dict[str, list[str]]:
+    """The key of each image in any evaluation split of the sets, and the splits that use it.
 
-    Annotations are enough: the images need not be there.
+    Only annotations are read; the images need not exist.
     """
     used: dict[str, list[str]] = {}
     root = options.folder()
-    for source in sources:
-        for unit in (unit for unit in source.all_units(root) if not is_training(unit)):
-            for key, split in evaluation_keys(open_index(source, root, unit, options.prepared_folder())):
-                used.setdefault(key, []).append(f"{source.name}/{split}")
+    for reader in readers:
+        for unit in (unit for unit in reader.all_units(root) if not is_training(unit)):
+            for key, split in evaluation_keys(open_index(reader, root, unit, options.prepared_folder())):
+                used.setdefault(key, []).append(f"{reader.name}/{split}")
     return used
 
 
@@ -91,7 +91,7 @@ def is_training(split: str) -> bool:
 
 
 def evaluation_keys(index: Index) -> Iterator[tuple[str, str]]:
-    """(image, split) for each use of an image by whatever is not filed as training."""
+    """(image key, split) for each use of an image by a split that is not for training."""
     filed, keys = index.splits(), index.strings["image_key"]
     pairs = np.stack([index.target_image, index.arrays["target_split"]], axis=1)
     for image, split in np.unique(pairs, axis=0).tolist():
@@ -100,50 +100,50 @@ def evaluation_keys(index: Index) -> Iterator[tuple[str, str]]:
 
 
 def training_keys(index: Index) -> set[str]:
-    """The images of whatever is filed as training."""
-    training = [place for place, split in enumerate(index.splits()) if is_training(split)]
+    """The keys of the images that training splits use."""
+    training = [number for number, split in enumerate(index.splits()) if is_training(split)]
     uses = np.isin(index.arrays["target_split"], training)
     return {index.strings["image_key"][image] for image in np.unique(index.target_image[uses]).tolist()}
 
 
 def split_targets(index: Index, split: str) -> NDArray[np.int64]:
     """The targets filed under a split, by the official matching."""
-    wanted = [place for place, filed in enumerate(index.splits()) if matches(filed, split)]
-    return np.flatnonzero(np.isin(index.arrays["target_split"], wanted))
+    numbers = [number for number, filed in enumerate(index.splits()) if matches(filed, split)]
+    return np.flatnonzero(np.isin(index.arrays["target_split"], numbers))
 
 
-def _tell(source: Reader, split: str, index: Index, missing: list[str], folder: Path, strict: bool) -> None:
+def _report(reader: Reader, split: str, index: Index, missing: list[str], folder: Path, strict: bool) -> None:
     """One warning for all missing images and one for all bad records, or an error."""
     messages = []
     if missing:
         messages.append(f"{len(missing)} image(s) of {split} are not in {folder}, such as {missing[0]}")
     if index.problems:
         (record, reason), *_ = index.problems
-        messages.append(f"{len(index.problems)} bad record(s) left out, such as {record}: {reason}")
+        messages.append(f"{len(index.problems)} invalid record(s) left out, such as {record}: {reason}")
     for message in messages:
-        look = f"`riszoo data check {source.name}` lists them"
+        advice = f"`riszoo data check {reader.name}` lists them"
         if strict:
-            raise UserError(f"{source.name}: {message}; {look}, and --data.strict false goes on without them")
-        warnings.warn(f"{source.name}: {message}; {look}", stacklevel=2)
+            raise UserError(f"{reader.name}: {message}; {advice}, and --data.strict false leaves them out")
+        warnings.warn(f"{reader.name}: {message}; {advice}", stacklevel=2)
 
 
 # -- the index --------------------------------------------------------------------------------------------------------
 
 
-def open_index(source: Reader, root: Path, unit: str, prepared: Path | None = None) -> Index:
-    """The prepared index where it is of the files at hand, otherwise one built in memory."""
-    path = source.index_file(root, unit, prepared)
-    files = source.files(root, unit)
-    return load_prepared(path, files) or build_index(source, files, unit)
+def open_index(reader: Reader, root: Path, unit: str, prepared: Path | None = None) -> Index:
+    """The prepared index if it was made from these files, otherwise one built in memory."""
+    path = reader.index_file(root, unit, prepared)
+    files = reader.files(root, unit)
+    return load_prepared(path, files) or build_index(reader, files, unit)
 
 
-def build_index(source: Reader, files: list[Path], unit: str) -> Index:
+def build_index(reader: Reader, files: list[Path], unit: str) -> Index:
     problems: list[tuple[str, str]] = []
-    return Index.build(source.records(files, unit, lambda record, reason: problems.append((record, reason))), problems)
+    return Index.build(reader.records(files, unit, lambda record, reason: problems.append((record, reason))), problems)
 
 
 def load_prepared(path: Path, files: list[Path]) -> Index | None:
-    """The index in a file, unless there is none or the annotations have changed since."""
+    """The index in a file; None if it does not exist or the annotations have changed since."""
     if not path.is_file():
         return None
     try:
@@ -158,13 +158,13 @@ def load_prepared(path: Path, files: list[Path]) -> Index | None:
 
 
 def stamp(path: Path) -> dict[str, Any]:
-    """What a file is recognised by: at a glance by size and time of change, for certain by content."""
+    """How a file is recognised: quickly by size and modification time, exactly by content."""
     stat = path.stat()
     return {"name": path.name, "bytes": stat.st_size, "changed": stat.st_mtime_ns, "sha256": file_hash(path)}
 
 
 def _unchanged(stamps: list[dict[str, Any]], files: list[Path]) -> bool:
-    """Files whose time of change differs are compared by content: a copy is as good as the original."""
+    """Files whose modification time differs are compared by content, so that copies are accepted."""
     if [one["name"] for one in stamps] != [path.name for path in files]:
         return False
     for one, path in zip(stamps, files, strict=True):
@@ -176,34 +176,66 @@ def _unchanged(stamps: list[dict[str, Any]], files: list[Path]) -> bool:
     return True
 
 
+def prepare_indices(reader: Reader, options: Options) -> list[Path]:
+    """Saves the index of every unit whose files exist; raises a UserError where none do."""
+    root, errors, paths = options.folder(), [], []
+    for unit in reader.all_units(root):
+        try:
+            files = reader.files(root, unit)
+        except UserError as error:
+            errors.append(error)
+            continue
+        paths.append(_prepare_unit(reader, unit, root, files, options.prepared_folder()))
+    if not paths:
+        raise errors[0]
+    return paths
+
+
+def _prepare_unit(reader: Reader, unit: str, root: Path, files: list[Path], folder: Path | None) -> Path:
+    path = reader.index_file(root, unit, folder)
+    with warnings.catch_warnings():  # an outdated index is replaced at once
+        warnings.simplefilter("ignore")
+        current = load_prepared(path, files)
+    if current:
+        return path
+    index = build_index(reader, files, unit)
+    index.about["files"] = [stamp(file) for file in files]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        index.save(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; name another folder with --prepared") from error
+    return path
+
+
 # -- the images -----------------------------------------------------------------------------------------------------
 
 
-def image_folder(source: Reader, root: Path, named: str | None, index: Index | None = None) -> Path:
-    """The first spelling that holds an image of the set, or else the first there is."""
+def image_folder(reader: Reader, root: Path, named: str | None, index: Index | None = None) -> Path:
+    """The first spelling that contains an image of the set, or else the first that exists."""
     base = Path(named).expanduser() if named else root
-    tried = [base, *(base / tail for tail in _tails(source))] if named else [base / name for name in source.folders]
-    there = [folder for folder in tried if folder.is_dir()]
-    if not there:
+    tried = [base, *(base / tail for tail in _tails(reader))] if named else [base / name for name in reader.folders]
+    found = [folder for folder in tried if folder.is_dir()]
+    if not found:
         raise UserError(
-            f"{source.name}: no image folder; tried {', '.join(map(str, tried))}. Get the images from "
-            f"{source.images_from}, or name their folder with --data.images"
+            f"{reader.name}: no image folder; tried {', '.join(map(str, tried))}. Get the images from "
+            f"{reader.images_from}, or name their folder with --data.images"
         )
     if index is None or not index.images:
-        return there[0]
+        return found[0]
     samples = [index.strings["image_file"][n] for n in sorted({0, index.images // 2, index.images - 1})]
-    return next((folder for folder in there if any((folder / name).is_file() for name in samples)), there[0])
+    return next((folder for folder in found if any((folder / name).is_file() for name in samples)), found[0])
 
 
-def _tails(source: Reader) -> Iterable[str]:
+def _tails(reader: Reader) -> Iterable[str]:
     """The ends of the usual spellings: a named folder may be the images' own or one above."""
     return dict.fromkeys(
-        "/".join(parts[start:]) for parts in (n.split("/") for n in source.folders) for start in range(len(parts))
+        "/".join(parts[start:]) for parts in (n.split("/") for n in reader.folders) for start in range(len(parts))
     )
 
 
 def present(index: Index, folder: Path) -> NDArray[np.bool_]:
-    """Whether each image of an index is there, by one listing of each folder."""
+    """Whether the file of each image of an index exists, by one listing of each folder."""
     names = list(index.strings["image_file"])
     folders = {name.rpartition("/")[0] for name in names}
     listed = {f"{sub}/{entry}" if sub else entry for sub in folders for entry in _listing(folder / sub)}
@@ -214,6 +246,6 @@ def _listing(folder: Path) -> list[str]:
     return os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - names, not paths
 
 
-def _missing(index: Index, targets: NDArray[np.int64], there: NDArray[np.bool_]) -> list[str]:
+def _missing(index: Index, targets: NDArray[np.int64], exists: NDArray[np.bool_]) -> list[str]:
     images = np.unique(index.target_image[targets])
-    return [index.strings["image_file"][number] for number in images[~there[images]].tolist()]
+    return [index.strings["image_file"][number] for number in images[~exists[images]].tolist()]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
-from riszoo.data.masks import Box, GroundTruth, Mask, Segmentation, around, shrink
+from riszoo.data.masks import GroundTruth, Mask, Segmentation, shrink
 from riszoo.data.record import Pixels
 from riszoo.data.scenes.layout import NOISE_OFFSETS, Ground, Scene, Thing
 from riszoo.data.scenes.shapes import GRAIN, RING_HOLE, Outline, outline
@@ -75,11 +75,6 @@ class Silhouette(Segmentation):
     def draw(self, ground_truth: GroundTruth) -> Mask:
         mask = self.rendering.mask(self.things)
         return mask if ground_truth.frame is None else shrink(mask, ground_truth.frame)
-
-    def boxes(self) -> list[Box]:
-        """Around the visible part of each thing."""
-        each = (1 << k for k in range(self.things.bit_length()) if self.things >> k & 1)
-        return [around(self.rendering.mask(thing)) for thing in each]
 
 
 def _lay(canvas: Image.Image, thing: Thing, number: int, unit: float) -> None:

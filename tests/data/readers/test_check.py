@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from riszoo.data.readers import check
+from riszoo.cli.data import main as data_main
 from riszoo.data.readers.base import Counts
 from riszoo.data.readers.catalogue import READERS
 from tests.support import data_trees as trees
@@ -32,7 +32,7 @@ def sound(root):
 
 
 def checked(capsys, *argv) -> tuple[int, dict]:
-    code = check.run([*map(str, argv), "--json"])
+    code = data_main(["check", *map(str, argv), "--json"])
     return code, json.loads(capsys.readouterr().out)
 
 
@@ -43,7 +43,7 @@ def test_a_set_as_published_is_good(tmp_path, capsys):
     assert (code, facts["good"], report["faults"]) == (0, True, [])
     assert report["splits"]["train"]["sentences"] == 4
     assert [len(one["sha256"]) for one in report["files"]] == [64, 64]
-    assert check.run(["refcoco", "--root", str(tmp_path)]) == 0
+    assert data_main(["check", "refcoco", "--root", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "4 sentences (published 4)" in text
     assert text.endswith("  good\n")
@@ -64,15 +64,15 @@ def test_every_fault_is_told(tmp_path, capsys):
     assert report["images"]["other_size"] == [trees.coco_name(3)]
     assert report["bad_records"] == [{"id": "99", "reason": "its annotation 999 is not in instances.json"}]
     assert len(report["faults"]) == 4
-    assert check.run(["refcoco", "--root", str(root)]) == 1
+    assert data_main(["check", "refcoco", "--root", str(root)]) == 1
     assert "99: its annotation 999" in capsys.readouterr().out
 
 
 def test_counts_that_differ_from_the_published_ones(tmp_path, capsys):
     code, facts = checked(capsys, "refcoco", "--root", sound(tmp_path))
     assert code == 1
-    assert "train: 4 sentences, published are 120,624" in facts["sets"][0]["faults"]
-    assert "testB: 0 targets, published are 1,810" in facts["sets"][0]["faults"]
+    assert "train: 4 sentences, published: 120,624" in facts["sets"][0]["faults"]
+    assert "testB: 0 targets, published: 1,810" in facts["sets"][0]["faults"]
 
 
 def test_with_nothing_there_it_says_what_is_needed(tmp_path, capsys):
@@ -83,7 +83,7 @@ def test_with_nothing_there_it_says_what_is_needed(tmp_path, capsys):
         "grefcoco": ("grefs(unc).json", "Henghui Ding"),
         "folder": ("train.jsonl or train.csv",),
     }.items():
-        assert check.run([name, "--root", str(tmp_path)]) == 1
+        assert data_main(["check", name, "--root", str(tmp_path)]) == 1
         text = capsys.readouterr().out
         assert all(word in text for word in words)
         assert str(tmp_path) in text
@@ -111,20 +111,20 @@ def test_leakage_between_the_chosen_sets(tmp_path, capsys):
         ("refcocog-google", "refcocog-google", ["coco:3"]),
         ("refcocog-google", "phrasecut", ["coco:3"]),
     ]
-    check.run(["refcoco", "refcocog-google", "--root", str(tmp_path)])
+    data_main(["check", "refcoco", "refcocog-google", "--root", str(tmp_path)])
     assert "1 training images of refcocog-google are in evaluation splits of refcoco\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("record", "targets"), [("1", ["11", "12"]), ("21", ["21"]), ("111", ["11"]), ("99", ["99"])])
 def test_a_record_is_looked_up_by_any_of_its_ids(tmp_path, capsys, record, targets):
-    assert check.run(["refcoco", "--root", str(trees.refcoco(tmp_path)), "--record", record]) == 0
+    assert data_main(["check", "refcoco", "--root", str(trees.refcoco(tmp_path)), "--record", record]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["id"] for row in found] == targets
     assert ("left_out" in found[0]) == (record == "99")
 
 
 def test_an_id_that_is_not_there(tmp_path, capsys):
-    assert check.run(["refcoco", "--root", str(trees.refcoco(tmp_path)), "--record", "nobody"]) == 1
+    assert data_main(["check", "refcoco", "--root", str(trees.refcoco(tmp_path)), "--record", "nobody"]) == 1
     assert capsys.readouterr().out == "[]\n"
 
 
@@ -135,6 +135,6 @@ def test_long_lists_are_cut_for_people_only(tmp_path, capsys):
     trees.write_refer(root, "refcoco", "unc", refs, tables)
     _, facts = checked(capsys, "refcoco", "--root", root)
     assert len(facts["sets"][0]["bad_records"]) == 30
-    check.run(["refcoco", "--root", str(root)])
+    data_main(["check", "refcoco", "--root", str(root)])
     assert "left out: and 20 more (--json lists them)" in capsys.readouterr().out
     assert np.isfinite(facts["sets"][0]["splits"]["val"]["targets"])

@@ -12,7 +12,7 @@ import pytest
 
 from riszoo.data.masks import GroundTruth
 from riszoo.data.readers.base import coco_key, matches
-from riszoo.data.readers.catalogue import READERS, source
+from riszoo.data.readers.catalogue import READERS, get_reader
 from riszoo.data.readers.opening import Options, open_split
 from riszoo.errors import UserError
 from tests.support import data_trees as trees
@@ -23,7 +23,7 @@ ANY, ONCE, OUTLINED = GroundTruth(), GroundTruth(overlap="once"), GroundTruth(en
 def opened(name: str, split: str, root: Path, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return open_split(source(name), split, Options(root=root and str(root), **options))
+        return open_split(get_reader(name), split, Options(root=root and str(root), **options))
 
 
 def areas(split, ground_truth: GroundTruth = ANY) -> dict[str, int]:
@@ -82,8 +82,8 @@ def test_text_and_expressions(tmp_path):
 
 def test_a_bad_record_is_left_out_and_told_once_or_is_an_error(tmp_path):
     root = trees.refcoco(tmp_path)
-    with pytest.warns(UserWarning, match="1 bad record.*99: its annotation 999 is not in instances.json") as told:
-        split = open_split(source("refcoco"), "train", Options(root=str(root)))
+    with pytest.warns(UserWarning, match="1 invalid record.*99: its annotation 999 is not in instances.json") as told:
+        split = open_split(get_reader("refcoco"), "train", Options(root=str(root)))
     assert len(told) == 1
     assert split.describe()["bad_records"] == 1
     with pytest.raises(UserError, match=r"99.*--data\.strict"):
@@ -95,7 +95,7 @@ def test_missing_images_are_left_out_and_counted(tmp_path):
     whole = opened("refcoco", "train", root)
     (root / "images/train2014" / trees.coco_name(1)).unlink()
     with warnings.catch_warnings(record=True) as told:
-        split = open_split(source("refcoco"), "train", Options(root=str(root)))
+        split = open_split(get_reader("refcoco"), "train", Options(root=str(root)))
     missing = [str(one.message) for one in told if "image(s)" in str(one.message)]
     assert len(missing) == 1
     assert "1 image(s) of train" in missing[0]
@@ -107,7 +107,7 @@ def test_missing_images_are_left_out_and_counted(tmp_path):
 
 
 def test_an_unknown_split_lists_those_filed(tmp_path):
-    with pytest.raises(UserError, match="no split 'test2': filed are testA, train, val"):
+    with pytest.raises(UserError, match="no split 'test2': its file contains testA, train, val"):
         opened("refcoco", "test2", trees.refcoco(tmp_path))
 
 
@@ -177,16 +177,16 @@ def test_missing_files_are_named_with_folder_and_publisher(tmp_path):
 
 def test_a_name_nearly_right_is_answered_with_the_right_one():
     with pytest.raises(UserError, match="did you mean 'phrasecut'"):
-        source("phrasecuts")
+        get_reader("phrasecuts")
     with pytest.raises(UserError, match="umd, google"):
-        source("refcocog", "unc")
-    assert source("refcocog", "google") is READERS["refcocog-google"]
+        get_reader("refcocog", "unc")
+    assert get_reader("refcocog", "google") is READERS["refcocog-google"]
 
 
 def test_refclef_splits_overlap_and_rles_unite(tmp_path):
     root = trees.refclef(tmp_path)
     with pytest.warns(UserWarning, match=r"19575\.jpg"):
-        a = open_split(source("refclef", "unc"), "testA", Options(root=str(root)))
+        a = open_split(get_reader("refclef", "unc"), "testA", Options(root=str(root)))
     assert a.image_ids() == ["3", "4"]
     assert opened("refclef-unc", "testB", root).image_ids() == ["4", "5"]
     assert opened("refclef-unc", "testC", root).image_ids() == ["5", "6"]

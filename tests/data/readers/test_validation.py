@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 
 from riszoo.data.masks import GroundTruth, Rles
 from riszoo.data.readers import validation
-from riszoo.data.readers.catalogue import source
+from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.opening import Options, open_split
 from riszoo.errors import UserError
 from tests.support import data_trees as trees
@@ -154,7 +154,7 @@ def test_hostile_records_are_left_out_one_by_one(tmp_path):
     trees.write_refer(tmp_path, "refcoco", "unc", refs, {"images": trees.images(1), "annotations": rows}, (1,))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        split = open_split(source("refcoco"), "train", Options(root=str(tmp_path)))
+        split = open_split(get_reader("refcoco"), "train", Options(root=str(tmp_path)))
     assert list(split.texts()) == ["the sound one"]
     problems = dict(split.index.problems)
     assert len(problems) == len(hostile) + len(strange) + 2
