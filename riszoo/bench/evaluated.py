@@ -88,4 +88,4 @@ def find_run(path: Path) -> EvaluatedRun:
 
 def sentence_ious(result: Evaluation) -> list[float]:
     """Each sentence's IoU under the first protocol; 1 or 0 for sentences without a target."""
-    return [float(value) for value in np.nan_to_num(sentence_value(result.rows, result.rows.protocols[0]))]
+    return [float(value) for value in np.nan_to_num(sentence_value(result.table, result.table.protocols[0]))]

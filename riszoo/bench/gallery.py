@@ -112,9 +112,9 @@ def shared_examples(found: Sequence[EvaluatedRun], split: str) -> list[Example]:
     samples: dict[str, Sample] = {}
     for run in found:
         result = run.evaluation(split)
-        asked = result.asked()
-        samples |= {sample.sentence_id: sample for sample in asked}
-        ious.append({sample.sentence_id: iou for sample, iou in zip(asked, sentence_ious(result), strict=True)})
+        row_samples = result.row_samples()
+        samples |= {sample.sentence_id: sample for sample in row_samples}
+        ious.append({sample.sentence_id: iou for sample, iou in zip(row_samples, sentence_ious(result), strict=True)})
     common = [name for name in ious[0] if all(name in own for own in ious)]
     if not common:
         raise UserError(f"the runs have no sentence of '{split}' in common: report runs on the same data")

@@ -1,1 +1,1 @@
-"""How well masks answer sentences: protocols, exact counts, intervals, comparisons and the files that carry them."""
+"""Evaluation: published protocols, exact counts, confidence intervals, comparisons and the files of a result."""

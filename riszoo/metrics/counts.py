@@ -1,6 +1,6 @@
-"""Two masks as thirteen whole numbers, from which every metric follows.
+"""Counts of a predicted and a true mask: thirteen integers, from which every metric follows.
 
-Letters: n pairs of masks, M0 x M1 cells (a smaller image's are False beyond its size).
+Letters: n pairs of masks, M0 x M1 pixels (masks of a smaller image are False beyond its size), m0 x m1 a window.
 """
 
 from __future__ import annotations
@@ -18,51 +18,52 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right
 
 
 def count(predicted: Tensor, true: Tensor, sizes: Sequence[Size], band: float, corner: Size = (0, 0)) -> Tensor:
-    """(n, m0, m1) and (n, M0, M1) bool -> (n, 13) int64 in the order of `rows.COUNTS`.
+    """(n, m0, m1) and (n, M0, M1) bool -> (n, 13) int64 in the order of `sentence_table.COUNTS`.
 
-    The prediction may be a window of the frame, its first cell at `corner`, beyond which it is False.
+    The prediction may be a window of the frame with its first pixel at `corner`, and is False beyond it.
     """
     (top, left), (height, width) = corner, predicted.shape[1:]
     window = (top, left, top + height, left + width)
-    both = (predicted & true[:, top : window[2], left : window[3]]).sum(-1, dtype=torch.int32).sum(-1)
-    filled = _filled(predicted, true, corner)
-    boxes = torch.cat(_extent(filled), 1)  # (2, 4, n)
-    areas = filled[:, 0].sum(-1)  # (2, n)
-    bands = areas.new_zeros(2, len(both))
+    overlap = predicted & true[:, top : window[2], left : window[3]]
+    intersection = overlap.sum(-1, dtype=torch.int32).sum(-1)
+    lines = _line_counts(predicted, true, corner)
+    boxes = torch.cat(_extent(lines), 1)  # (2, 4, n)
+    areas = lines[:, 0].sum(-1)  # (2, n)
+    bands = areas.new_zeros(2, len(intersection))
     if band:
-        if predicted.device.type == "cpu":  # elsewhere a look at the numbers keeps the device waiting, and all is whole
+        if predicted.device.type == "cpu":  # on a device, reading the boxes would synchronise
             window = _around(window, boxes[1])
         bands = boundary_counts(torch.stack([_cut(predicted, window, corner), _cut(true, window)]), sizes, band)
-    return torch.cat([both[None], areas, bands, *boxes]).T
+    return torch.cat([intersection[None], areas, bands, *boxes]).T
 
 
-def _filled(predicted: Tensor, true: Tensor, corner: Size) -> Tensor:
-    """(2, 2, n, the longer side): the pixels in each row, and in each column, of predictions and ground truths."""
-    filled = true.new_zeros(2, 2, len(true), max(true.shape[1:]), dtype=torch.int32)
-    for own, masks, start in zip(filled, (predicted, true), (corner, (0, 0)), strict=True):
-        for line, first, length, axis in zip(own, start, masks.shape[1:], (-1, -2), strict=True):
+def _line_counts(predicted: Tensor, true: Tensor, corner: Size) -> Tensor:
+    """(2, 2, n, the longer side): the pixels in each row and in each column, of predictions and ground truths."""
+    counts = true.new_zeros(2, 2, len(true), max(true.shape[1:]), dtype=torch.int32)
+    for each, masks, start in zip(counts, (predicted, true), (corner, (0, 0)), strict=True):
+        for line, first, length, axis in zip(each, start, masks.shape[1:], (-1, -2), strict=True):
             line[:, first : first + length] = masks.sum(axis, dtype=torch.int32)
-    return filled
+    return counts
 
 
-def _extent(filled: Tensor) -> tuple[Tensor, Tensor]:
-    """(..., length) -> the first cell that holds anything, and the one after the last; 0 and 0 where none does."""
-    length = filled.shape[-1]
-    reach = ((filled > 0)[..., None, :] * _places(length, filled.device)).amax(-1)  # (..., 2), from either end
+def _extent(lines: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., length) -> the first index that is not zero and the one after the last; 0 and 0 if all are zero."""
+    length = lines.shape[-1]
+    reach = ((lines > 0)[..., None, :] * _ordinals(length, lines.device)).amax(-1)  # (..., 2), from either end
     end = reach[..., 0]
     return torch.minimum(length - reach[..., 1], end), end
 
 
 @lru_cache(maxsize=512)
 @torch.inference_mode(False)
-def _places(length: int, device: torch.device) -> Tensor:
-    """(2, length): every cell counted from 1, from the front and from the back. Read only."""
-    place = torch.arange(1, length + 1, device=device)
-    return torch.stack([place, place.flip(0)])
+def _ordinals(length: int, device: torch.device) -> Tensor:
+    """(2, length): 1, 2, ... from the front and from the back. Read only."""
+    ordinals = torch.arange(1, length + 1, device=device)
+    return torch.stack([ordinals, ordinals.flip(0)])
 
 
 def _around(window: Box, boxes: Tensor) -> Box:
-    """One box around the predictions' window and the ground truths' boxes, (4, n): bands lie nowhere else."""
+    """The box around the predictions' window and the ground truths' boxes, (4, n), which contains all bands."""
     sides = boxes.numpy()
     low, high = sides[:2, sides[2] > 0], sides[2:]
     (top, left), (bottom, right) = low.min(1, initial=2**31).tolist(), high.max(1).tolist()
@@ -70,7 +71,7 @@ def _around(window: Box, boxes: Tensor) -> Box:
 
 
 def _cut(masks: Tensor, box: Box, corner: Size = (0, 0)) -> Tensor:
-    """The cells in a box of the frame, of masks whose first cell lies at `corner`; False where they do not reach."""
+    """A box cut from masks whose first pixel is at `corner` of the frame; False beyond the masks."""
     top, left, bottom, right = (side - corner[i % 2] for i, side in enumerate(box))
     inside = masks[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
     if inside.shape[1:] == (bottom - top, right - left):
@@ -82,12 +83,12 @@ def _cut(masks: Tensor, box: Box, corner: Size = (0, 0)) -> Tensor:
 
 
 def band_width(size: Size, share: float) -> int:
-    """Cells that a boundary band is wide: a share of the diagonal, at least one."""
+    """The width of a boundary band in pixels: a share of the diagonal, at least 1."""
     return max(1, round(share * math.hypot(*size)))
 
 
 def boundary_counts(masks: Tensor, sizes: Sequence[Size], share: float) -> Tensor:
-    """(2, n, M0, M1) -> (2, n): cells in both masks' boundary bands, and in either's (as in boundary IoU)."""
+    """(2, n, M0, M1) -> (2, n): intersection and union of both masks' boundary bands (as in boundary IoU)."""
     widths = [band_width(size, share) for size in sizes]
     bands = torch.empty_like(masks) if len(set(widths)) > 1 else masks
     for width in set(widths):
@@ -102,12 +103,12 @@ def boundary_counts(masks: Tensor, sizes: Sequence[Size], share: float) -> Tenso
 
 
 def erode(masks: Tensor, width: int) -> Tensor:
-    """The cells whose square of 2 width + 1 cells lies wholly inside the mask; outside the image is background."""
+    """The pixels whose square of 2 width + 1 pixels lies inside the mask; outside the image is background."""
     return _erode_axis(_erode_axis(masks, width, -1), width, -2)
 
 
 def _erode_axis(masks: Tensor, width: int, axis: int) -> Tensor:
-    """A window is the meeting of two half as long, so its length doubles with every step."""
+    """The AND over a window is that over two windows half as long, so the length doubles with every step."""
     length = masks.shape[axis]
     if length <= 2 * width:
         return torch.zeros_like(masks)

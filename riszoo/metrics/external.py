@@ -14,14 +14,14 @@ from PIL import Image, UnidentifiedImageError
 
 from riszoo.batch import Sample
 from riszoo.data.dataset import RISDataset
-from riszoo.data.masks import GroundTruth, Mask, shrink
+from riszoo.data.masks import GroundTruth, Mask, Rles, shrink
+from riszoo.data.readers import validation
 from riszoo.data.record import Record, Split
 from riszoo.errors import UserError
 from riszoo.metrics.counts import count
 from riszoo.metrics.protocols import Protocol
 from riszoo.metrics.results import Evaluation
-from riszoo.metrics.rle import RunLengths, decode
-from riszoo.metrics.rows import NO_ANSWER, NO_HEAD, Ints, Rows
+from riszoo.metrics.sentence_table import MISSING, NO_HEAD, Ints, SentenceTable
 
 NAMED_IDS = 3
 """Sentence ids that a warning lists."""
@@ -31,7 +31,7 @@ NAMED_IDS = 3
 class MaskPrediction:
     """A mask that is not decoded yet. `no_target` is the prediction of a no-target head, None without one."""
 
-    source: Path | RunLengths
+    source: Path | Rles
     no_target: bool | None = None
 
 
@@ -72,7 +72,13 @@ def _prediction(entry: Mapping[str, Any], where: str) -> MaskPrediction:
     no_target = entry.get("no_target")
     if no_target is not None and not isinstance(no_target, bool):
         raise UserError(f"{where}: 'no_target' is {no_target!r}, which is neither true nor false")
-    return MaskPrediction(RunLengths.read(entry.get("segmentation"), where), no_target)
+    rle = entry.get("segmentation")
+    try:
+        runs = validation.read_rle(rle)
+    except validation.RecordError as error:
+        raise UserError(f"{where}: {error}") from None
+    assert isinstance(rle, dict)
+    return MaskPrediction(Rles(validation.size(*rle["size"]), (runs,)), no_target)
 
 
 @dataclass
@@ -124,7 +130,7 @@ def score(predictions: Mapping[str, MaskPrediction], split: Split, protocols: Se
         samples += group
     if not samples:
         raise UserError(f"split '{split.name}' of {split.dataset} has no sentences to score")
-    evaluation = Evaluation(Rows.sort(protocols, np.concatenate(blocks)), samples, split.describe())
+    evaluation = Evaluation(SentenceTable.sort(protocols, np.concatenate(blocks)), samples, split.describe())
     unexpected = sorted(predictions.keys() - {sample.sentence_id for sample in samples})
     return ScoredPredictions(evaluation, missing, unusable, unexpected)
 
@@ -136,7 +142,7 @@ def _shared_columns(
     lines = []
     for sample, prediction, mask in zip(samples, predictions, masks, strict=True):
         head = NO_HEAD if prediction is None or prediction.no_target is None else int(prediction.no_target)
-        lines.append([sample.index, int(sample.no_target), NO_ANSWER if mask is None else head])
+        lines.append([sample.index, int(sample.no_target), MISSING if mask is None else head])
     return np.array(lines, np.int64)
 
 
@@ -164,8 +170,8 @@ def _draw(record: Record, target_indices: Sequence[int], ground_truth: GroundTru
 
 def _decode(prediction: MaskPrediction, size: tuple[int, int]) -> Mask | None:
     """The predicted mask; None if it has another size than the image or is not readable."""
-    if isinstance(prediction.source, RunLengths):
-        return decode(prediction.source, size)
+    if isinstance(prediction.source, Rles):
+        return prediction.source.draw(GroundTruth()) if prediction.source.size == size else None
     try:
         with Image.open(prediction.source) as image:
             if (image.height, image.width) != size or len(image.getbands()) != 1:

@@ -1,6 +1,6 @@
-"""What each published evaluator does between a model's logits and its numbers, as plain values.
+"""Protocols: what each published evaluator does between a model's logits and its numbers, as plain values.
 
-A protocol alone resizes and thresholds. `docs/protocols.md` says of each whose code it mirrors and what of it is
+Only a protocol resizes and thresholds. `docs/protocols.md` names the code that each one mirrors and what is
 approximated.
 """
 
@@ -23,8 +23,8 @@ Border = Literal["edge", "image", "zero"]
 class Resampling:
     """One resize of a map.
 
-    align_corners   the outermost cell centres of both grids coincide, instead of their outer edges
-    border          what lies beyond: the last cell of the grid, the last cell of the image's box (the map is
+    align_corners   the centres of the outermost cells of both grids coincide, instead of their outer edges
+    border          the values beyond: the last cell of the grid, the last cell of the image's box (the map is
                     cropped first), or zeros
     """
 
@@ -40,56 +40,57 @@ _UNION, _BILINEAR = GroundTruth(), Resampling()
 class Protocol:
     """From logits to numbers.
 
-    ground truth        how the ground truth is drawn; its frame is where prediction and ground truth are compared
-    score        what is resized: the mask logit, or its sigmoid
-    via          a first resize to the network's frame, where the mirrored code makes one
-    resampling   the resize to the frame of comparison
-    threshold    a score above it is foreground; at it, too, when `inclusive`
-    when         the threshold is applied at the `end`, or already in the network's `frame`: then whatever is above 0
-                 after the last resize counts as foreground
-    iou          a pair's IoU from I and U;  `empty` replaces it where U = 0
-    tie          what a pair must do to pass Pr@t; `> float32` compares with t as a 32-bit number
-    precision    the t of Pr@t, in percent
-    sentences    which sentences enter oIoU, mIoU and Pr: `all`, or `targeted` ones only
-    no_target    whose rules give gIoU, cIoU, N-acc, T-acc (Ref-ZOM: acc)
-    ruled        oIoU, mIoU and Pr follow those rules too: a target called empty has I = 0
-    nt_pixels    a model without a no-target head says "nothing" with a mask of fewer pixels
-    box_tie      how the IoU of the boxes around both masks is compared with 0.5; `>= float32`: I/(U+1e-6), in 32 bit
-    inconsistent how many sentences have exactly one of mask and box right at 0.5 (IE) is reported
-    full         the name under which the sentences of all splits of a run are taken together, too
-    band         width of the boundary band as a share of the image's diagonal; 0: not measured
-    subsets      numbers for each sentence type (its first tag), or for every tag
+    ground_truth     how the ground truth is drawn; its frame is where prediction and ground truth are compared
+    score            what is resized: the mask logit or its sigmoid
+    to_frame         a first resize to the network's frame, if the mirrored code makes one
+    resampling       the resize to the frame of comparison
+    threshold        a score above it is foreground; also a score equal to it if `inclusive`
+    threshold_at     the `end`, or already the network's `frame`: then any value above 0 after the last resize is
+                     foreground
+    iou              IoU of a pair from its intersection I and union U; `empty_iou` replaces it if U = 0
+    tie              how a pair's IoU is compared with t in Pr@t; `> float32` compares with t as a 32-bit number
+    precision        the t of Pr@t, in percent
+    sentences        the sentences in oIoU, mIoU and Pr: `all`, or the `targeted` ones
+    no_target        whose rules give gIoU, cIoU, N-acc and T-acc (Ref-ZOM: acc)
+    punish_rejected  in oIoU, mIoU and Pr, a target that is predicted as no-target has I = 0
+    min_mask_pixels  a model without a no-target head predicts no target with a mask of fewer pixels
+    box_tie          how the IoU of the boxes around both masks is compared with 0.5; `>= float32`: I/(U+1e-6), in 32
+                     bit
+    report_ie        report IE: the share of sentences where exactly one of mask and box is right at 0.5
+    pooled_as        the name under which the sentences of all splits of a run are also taken together
+    band             width of the boundary band as a share of the image's diagonal; 0: not measured
+    subsets          numbers for each sentence type (the first tag), or for every tag
     """
 
     name: str
     mirrors: str
     ground_truth: GroundTruth = _UNION
     score: Literal["logit", "probability"] = "logit"
-    via: Resampling | None = None
+    to_frame: Resampling | None = None
     resampling: Resampling = _BILINEAR
     threshold: float = 0.0
     inclusive: bool = False
-    when: Literal["frame", "end"] = "end"
+    threshold_at: Literal["frame", "end"] = "end"
     iou: Literal["I/U", "I/(U+1e-6)", "I/(U+1e-5)", "(I+1e-10)/(U+1e-10)"] = "I/U"
-    empty: Literal["0", "1", "nan"] = "0"
+    empty_iou: Literal["0", "1", "nan"] = "0"
     tie: Literal[">=", ">", "> float32"] = ">="
     precision: tuple[int, ...] = (50, 60, 70, 80, 90)
     sentences: Literal["all", "targeted"] = "all"
     no_target: Literal["none", "rela", "gsva", "lisa", "refzom"] = "none"
-    ruled: bool = False
-    nt_pixels: int = 1
+    punish_rejected: bool = False
+    min_mask_pixels: int = 1
     box_tie: Literal[">=", ">", ">= float32"] = ">="
-    inconsistent: bool = False
-    full: str | None = None
+    report_ie: bool = False
+    pooled_as: str | None = None
     band: float = 0.0
     subsets: Literal["type", "tags"] = "type"
 
     def definition(self) -> dict[str, Any]:
-        """Everything that fixes the numbers, for the record of a result."""
+        """Everything that fixes the numbers, as plain values for `metrics.json`."""
         eval_size = "original" if self.ground_truth.frame is None else "x".join(map(str, self.ground_truth.frame))
         return {**asdict(self), "eval_size": eval_size, "ground_truth_variant": self.ground_truth.key}
 
-    def pass_name(self, percent: int) -> str:
+    def precision_name(self, percent: int) -> str:
         return f"Pr@{percent / 100:g}"
 
 
@@ -115,7 +116,7 @@ _CRIS = Protocol(
     name="cris035",
     mirrors="CRIS, ETRIS",
     score="probability",
-    via=_CORNERS,
+    to_frame=_CORNERS,
     resampling=Resampling("bicubic", border="zero"),
     threshold=0.35,
     iou="I/(U+1e-6)",
@@ -125,15 +126,15 @@ _MCN = Protocol(
     name="mcn",
     mirrors="MCN",
     score="probability",
-    via=_BILINEAR,
+    to_frame=_BILINEAR,
     resampling=_CROPPED,
     threshold=0.35,
     iou="(I+1e-10)/(U+1e-10)",
-    empty="1",
+    empty_iou="1",
     tie=">",
     precision=_TO_95,
     box_tie=">",
-    inconsistent=True,
+    report_ie=True,
 )
 _RELA = Protocol(
     name="rela",
@@ -142,16 +143,16 @@ _RELA = Protocol(
     precision=(70, 80, 90),
     sentences="targeted",
     no_target="rela",
-    ruled=True,
-    full="full",
+    punish_rejected=True,
+    pooled_as="full",
 )
 _LISA = Protocol(
     name="lisa",
     mirrors="LISA",
-    via=_BILINEAR,
+    to_frame=_BILINEAR,
     resampling=_CROPPED,
     iou="I/(U+1e-5)",
-    empty="1",
+    empty_iou="1",
     no_target="lisa",
 )
 
@@ -166,7 +167,7 @@ PROTOCOLS = _table(
         ground_truth=replace(_ONCE_480, frame=(512, 512)),
         box_tie=">= float32",
     ),
-    replace(_LAVT, name="maskris", mirrors="MaskRIS with --eval_ori_size", ground_truth=_ONCE, empty="nan"),
+    replace(_LAVT, name="maskris", mirrors="MaskRIS with --eval_ori_size", ground_truth=_ONCE, empty_iou="nan"),
     replace(_LAVT, name="mmdet", mirrors="mmdetection's RefSegMetric", ground_truth=_UNION),
     _CRIS,
     replace(
@@ -174,35 +175,35 @@ PROTOCOLS = _table(
         name="cgformer",
         mirrors="CGFormer, test",
         ground_truth=_ONCE,
-        via=None,
+        to_frame=None,
         resampling=_CORNERS,
         threshold=0.5,
     ),
     _MCN,
-    replace(_MCN, name="vlt", mirrors="VLT", inconsistent=False),
+    replace(_MCN, name="vlt", mirrors="VLT", report_ie=False),
     replace(
         _MCN,
         name="simrec",
         mirrors="SimREC",
         score="logit",
-        via=Resampling(align_corners=True),
-        threshold=math.log(0.35 / 0.65),  # its network enlarges the logit, and asks for a sigmoid above 0.35
-        when="frame",
+        to_frame=Resampling(align_corners=True),
+        threshold=math.log(0.35 / 0.65),  # its network enlarges the logit; a sigmoid above 0.35 is foreground
+        threshold_at="frame",
     ),
     Protocol(
         name="rmi",
         mirrors="text_objseg, RMI, CMPC",
-        via=_BILINEAR,
+        to_frame=_BILINEAR,
         threshold=1e-9,
         inclusive=True,
-        when="frame",
+        threshold_at="frame",
     ),
     _RELA,
-    replace(_RELA, name="rela50", mirrors="ReLA, a mask of fewer than 50 pixels being empty", nt_pixels=50),
+    replace(_RELA, name="rela50", mirrors="ReLA, where fewer than 50 pixels count as empty", min_mask_pixels=50),
     Protocol(
         name="gsva",
         mirrors="GSVA on gRefCOCO",
-        via=_BILINEAR,
+        to_frame=_BILINEAR,
         resampling=_CROPPED,
         inclusive=True,
         precision=(70, 80, 90),
@@ -222,21 +223,21 @@ PROTOCOLS = _table(
 
 
 def get_protocols(names: str | Sequence[str], published: str | None = None) -> tuple[Protocol, ...]:
-    """Protocols by name, each once. The word `published` stands for the one that a recipe's paper used."""
+    """Protocols by name, each once; `published` stands for the protocol of the recipe's paper."""
     words = names.split(",") if isinstance(names, str) else list(names)
     resolved = [_resolve(word.strip(), published) for word in words if word.strip()]
     if not resolved:
-        raise UserError(f"no protocol is named; choose from {', '.join(PROTOCOLS)}")
+        raise UserError(f"no protocol given; choose from {', '.join(PROTOCOLS)}")
     return tuple(dict.fromkeys(resolved))
 
 
 def _resolve(word: str, published: str | None) -> Protocol:
     if word == "published":
         if published is None:
-            raise UserError("the recipe names no published protocol: write the name of one instead of 'published'")
+            raise UserError("the recipe has no published protocol: give the name of a protocol instead of 'published'")
         word = published
     if word not in PROTOCOLS:
         near = difflib.get_close_matches(word, PROTOCOLS, n=1, cutoff=0.4)
         hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(PROTOCOLS)}"
-        raise UserError(f"there is no protocol '{word}': {hint}")
+        raise UserError(f"unknown protocol '{word}': {hint}")
     return PROTOCOLS[word]

@@ -1,9 +1,10 @@
-"""The one resize: a map over the network's frame, read at the cell centres of another frame.
+"""The resize of all protocols: a map over the network's frame, sampled at the cell centres of another frame.
 
-Separable, by gathering: each new cell is a weighted sum of the old cells named by its taps. Only element-wise products
-and sums are used, so a map's values do not depend, bit for bit, on what else is in the batch.
+It is separable: each output cell is a weighted sum of the input cells listed by its taps. Only element-wise products
+and sums are used, so the values of a map are bit-equal whatever else is in the batch.
 
-Letters: n maps, each h x w or H x W in, M0 x M1 out (the largest in the batch; a smaller one ends earlier), k taps.
+Letters: n maps of h x w cells in, M0 x M1 cells out (the largest in the batch; a smaller map ends earlier), m cells
+along one axis, k taps.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from riszoo.metrics.protocols import Kernel, Protocol, Resampling
 
 Size = tuple[int, int]
 Window = tuple[slice, slice]  # rows and columns
-_CUBIC = -0.75  # the constant that PyTorch and OpenCV share
+_CUBIC = -0.75  # as in PyTorch and OpenCV
 
 
 class Axis(NamedTuple):
-    """One axis of a resize: where its new cells lie on the old grid.
+    """One axis of a resize: the coordinates of the output cells on the input grid.
 
-    The image covers `inside` cells of a frame of `frame` cells, from cell `offset` on; the old grid covers the whole
-    frame, and the new one of `cells` cells covers the image alone.
+    The image covers `inside` cells of a frame of `frame` cells, from cell `offset` on. The input grid covers the whole
+    frame, the output grid of `cells` cells covers the image alone.
     """
 
     inside: int
@@ -37,16 +38,16 @@ class Axis(NamedTuple):
     frame: int
     cells: int
 
-    def positions(self, grid: int, align_corners: bool) -> Tensor:
-        """(m,) float64: the place of each new cell's centre among the old centres, the first being 0."""
+    def coordinates(self, grid: int, align_corners: bool) -> Tensor:
+        """(m,) float64: the centre of each output cell, where input cell i of `grid` has its centre at i."""
         cell = torch.arange(self.cells, dtype=torch.float64)
         if align_corners:
-            place = self.offset + cell * (self.inside - 1) / max(self.cells - 1, 1)
-            return place * (grid - 1) / max(self.frame - 1, 1)
+            in_frame = self.offset + cell * (self.inside - 1) / max(self.cells - 1, 1)
+            return in_frame * (grid - 1) / max(self.frame - 1, 1)
         return ((cell + 0.5) * self.inside / self.cells + self.offset) * grid / self.frame - 0.5
 
-    def box(self, grid: int) -> tuple[int, int]:
-        """The first and the last cell of the old grid that hold image."""
+    def image_cells(self, grid: int) -> tuple[int, int]:
+        """The first and the last input cell that the image covers."""
         first = self.offset * grid // self.frame
         return first, -(-(self.offset + self.inside) * grid // self.frame) - 1
 
@@ -55,7 +56,7 @@ Axes = tuple[Axis, Axis]
 
 
 def axes(geometries: Sequence[Geometry], sizes: Sequence[Size]) -> list[Axes]:
-    """How each image lies in its frame, along y and along x, and how many cells it is compared at."""
+    """The axes y and x from each network frame to its image at a size in cells."""
     return [_axes(geometry, size) for geometry, size in zip(geometries, sizes, strict=True)]
 
 
@@ -66,17 +67,17 @@ def _axes(geometry: Geometry, size: Size) -> Axes:
     return y, x
 
 
-def whole(frames: Sequence[Size]) -> list[Axes]:
-    """From a grid over the frame to every cell of the frame itself."""
+def frame_axes(frames: Sequence[Size]) -> list[Axes]:
+    """The axes from a grid over the frame to all pixels of the frame."""
     return [(Axis(h, 0, h, h), Axis(w, 0, w, w)) for h, w in frames]
 
 
-def taps(positions: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
-    """(n, m) places -> the old cells that each new one reads and how much, (n, m, k) each, still beyond the border."""
+def taps(coordinates: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
+    """(n, m) -> the input cells of each output cell and their weights, (n, m, k) each; cells may be off the grid."""
     if kernel == "nearest":
-        return (positions + 0.5).floor()[..., None], torch.ones_like(positions)[..., None]
-    first = positions.floor()
-    t = positions - first
+        return (coordinates + 0.5).floor()[..., None], torch.ones_like(coordinates)[..., None]
+    first = coordinates.floor()
+    t = coordinates - first
     if kernel == "bilinear":
         return torch.stack([first, first + 1], -1), torch.stack([1 - t, t], -1)
     weights = torch.stack([_outer(t + 1), _inner(t), _inner(1 - t), _outer(2 - t)], -1)
@@ -91,15 +92,15 @@ def _outer(x: Tensor) -> Tensor:
     return ((x - 5) * x + 8) * x * _CUBIC - 4 * _CUBIC
 
 
-def resize(maps: Tensor, along: Sequence[Axes], how: Resampling, window: Window | None = None) -> Tensor:
+def resize(maps: Tensor, along: Sequence[Axes], resampling: Resampling, window: Window | None = None) -> Tensor:
     """(n, h, w) float32 -> (n, M0, M1), or a window of it."""
     n, h, w = maps.shape
-    within = window or (slice(None), slice(None))
+    window = window or (slice(None), slice(None))
     (rows, row_weights), (cols, col_weights) = (
-        tuple(part[:, span].to(maps.device, non_blocking=True) for part in _stacked(lines, grid, how))
-        for lines, grid, span in zip(zip(*along, strict=True), (h, w), within, strict=True)
+        tuple(part[:, span].to(maps.device, non_blocking=True) for part in _batched_taps(axis, grid, resampling))
+        for axis, grid, span in zip(zip(*along, strict=True), (h, w), window, strict=True)
     )
-    # columns first: the grid's few rows are gathered by cell, the many new rows then copied whole
+    # columns first: the few input rows are gathered cell by cell, the many output rows are then copied whole
     wide = torch.zeros(())
     for k in range(cols.shape[-1]):
         part = maps.gather(2, cols[:, None, :, k].expand(n, h, -1)) * col_weights[:, None, :, k]
@@ -114,33 +115,33 @@ def resize(maps: Tensor, along: Sequence[Axes], how: Resampling, window: Window 
     return out
 
 
-def _stacked(lines: Sequence[Axis], grid: int, how: Resampling) -> tuple[Tensor, Tensor]:
-    """The taps of one axis, (n, m, k) each, or (1, m, k) where all maps lie alike; a shorter one repeats cell 0."""
-    own = {line: _taps_inside(line, grid, how) for line in dict.fromkeys(lines)}
-    if len(own) == 1:
-        ((cells, weights),) = own.values()
+def _batched_taps(axes: Sequence[Axis], grid: int, resampling: Resampling) -> tuple[Tensor, Tensor]:
+    """The taps of n axes, (n, m, k) each, or (1, m, k) if all are the same; shorter ones are padded with zeros."""
+    distinct = {axis: _taps_inside(axis, grid, resampling) for axis in dict.fromkeys(axes)}
+    if len(distinct) == 1:
+        ((cells, weights),) = distinct.values()
         return cells[None], weights[None]
-    each = [own[line] for line in lines]
-    cells, weights = (torch.nn.utils.rnn.pad_sequence([one[i] for one in each], batch_first=True) for i in range(2))
+    pairs = [distinct[axis] for axis in axes]
+    cells, weights = (torch.nn.utils.rnn.pad_sequence([pair[i] for pair in pairs], batch_first=True) for i in range(2))
     return cells, weights
 
 
 @lru_cache(maxsize=512)
-@torch.inference_mode(False)  # what is kept serves with and without gradients
-def _taps_inside(axis: Axis, grid: int, how: Resampling) -> tuple[Tensor, Tensor]:
-    """Taps that stay on the grid: beyond the border they repeat its last cell, or weigh nothing. Read only."""
-    cells, weights = taps(axis.positions(grid, how.align_corners), how.kernel)
-    if how.border == "image":
-        cells = cells.clamp(*axis.box(grid))
-    elif how.border == "zero":
+@torch.inference_mode(False)  # the cached tensors are also used where gradients flow
+def _taps_inside(axis: Axis, grid: int, resampling: Resampling) -> tuple[Tensor, Tensor]:
+    """Taps on the grid: those beyond the border repeat its last cell or have weight 0. Read only."""
+    cells, weights = taps(axis.coordinates(grid, resampling.align_corners), resampling.kernel)
+    if resampling.border == "image":
+        cells = cells.clamp(*axis.image_cells(grid))
+    elif resampling.border == "zero":
         weights = weights * ((cells >= 0) & (cells < grid))
     return cells.clamp(0, grid - 1).long(), weights.float()
 
 
 def foreground(logits: Tensor, geometries: Sequence[Geometry], sizes: Sequence[Size], protocol: Protocol) -> Tensor:
-    """(n, h, w) logits over each network frame -> (n, M0, M1) bool: the protocol's mask, False beyond each size."""
-    maps, along = _last_maps(logits, geometries, protocol), axes(geometries, sizes)
-    mask = _decided(resize(maps, along, protocol.resampling), protocol)
+    """(n, h, w) logits over each network frame -> (n, M0, M1) bool: the masks, False beyond each size."""
+    maps, along = _input_of_last_resize(logits, geometries, protocol), axes(geometries, sizes)
+    mask = _binary(resize(maps, along, protocol.resampling), protocol)
     if len(set(sizes)) == 1:
         return mask
     ends = torch.tensor(sizes).T  # (2, n)
@@ -149,32 +150,34 @@ def foreground(logits: Tensor, geometries: Sequence[Geometry], sizes: Sequence[S
 
 
 def foreground_window(logits: Tensor, geometry: Geometry, size: Size, protocol: Protocol) -> tuple[Tensor, Size]:
-    """Maps that lie alike -> the window that holds all of their foreground, and its corner. Looks at their values."""
-    maps, along = _last_maps(logits, [geometry], protocol), axes([geometry], [size])
-    window = _reach(maps, along[0], protocol)
-    mask = _decided(resize(maps, along, protocol.resampling, window), protocol)
+    """Masks of maps with one geometry, cut to a window that contains all foreground, and the window's corner.
+
+    It reads the values of the maps, which would synchronise a device.
+    """
+    maps, along = _input_of_last_resize(logits, [geometry], protocol), axes([geometry], [size])
+    window = _foreground_bounds(maps, along[0], protocol)
+    mask = _binary(resize(maps, along, protocol.resampling, window), protocol)
     return mask, (window[0].start, window[1].start)
 
 
-def _last_maps(logits: Tensor, geometries: Sequence[Geometry], protocol: Protocol) -> Tensor:
-    """What the last resize starts from."""
+def _input_of_last_resize(logits: Tensor, geometries: Sequence[Geometry], protocol: Protocol) -> Tensor:
     maps = _score(logits, protocol)
-    if protocol.via is not None:
-        maps = resize(maps, whole([g.frame for g in geometries]), protocol.via)
-    return _above(maps, protocol).float() if protocol.when == "frame" else maps
+    if protocol.to_frame is not None:
+        maps = resize(maps, frame_axes([g.frame for g in geometries]), protocol.to_frame)
+    return _above(maps, protocol).float() if protocol.threshold_at == "frame" else maps
 
 
-def _decided(maps: Tensor, protocol: Protocol) -> Tensor:
-    return _above(maps, protocol) if protocol.when == "end" else maps > 0
+def _binary(maps: Tensor, protocol: Protocol) -> Tensor:
+    return _above(maps, protocol) if protocol.threshold_at == "end" else maps > 0
 
 
-def _reach(maps: Tensor, along: Axes, protocol: Protocol) -> Window:
-    """Rows and columns beyond which nothing can be foreground: a weighted mean of low values is low.
+def _foreground_bounds(maps: Tensor, along: Axes, protocol: Protocol) -> Window:
+    """The rows and columns outside of which no cell is foreground, since a weighted mean of low values is low.
 
-    Not so with a kernel that has negative weights, or a threshold that rounding could reach: then it is everything.
+    All of them for a kernel with negative weights, or a threshold that rounding could reach.
     """
-    threshold = protocol.threshold if protocol.when == "end" else 0.0
-    inclusive = protocol.inclusive and protocol.when == "end"
+    threshold = protocol.threshold if protocol.threshold_at == "end" else 0.0
+    inclusive = protocol.inclusive and protocol.threshold_at == "end"
     if protocol.resampling.kernel == "bicubic" or threshold < 0 or inclusive:
         return slice(0, along[0].cells), slice(0, along[1].cells)
     low, (_, h, w) = 0.999 * threshold, maps.shape
@@ -184,7 +187,7 @@ def _reach(maps: Tensor, along: Axes, protocol: Protocol) -> Window:
 
 
 def _span(low: NDArray[np.bool_], cells: NDArray[np.int64]) -> slice:
-    """The new cells that read any old cell that is not low (a nan is not); one where there is none."""
+    """The output cells with a tap on an input cell that is not low (nan is not low); one cell if none has."""
     high = np.flatnonzero(~low)
     if not len(high):
         return slice(0, 1)
@@ -193,15 +196,15 @@ def _span(low: NDArray[np.bool_], cells: NDArray[np.int64]) -> slice:
 
 
 def _score(logits: Tensor, protocol: Protocol) -> Tensor:
-    """In 64 bit, a sigmoid computed by vector or by scalar instructions rounds to the same 32-bit number."""
+    """The logit or its sigmoid, computed in 64 bit so that vector and scalar instructions round to the same float32."""
     if protocol.score == "logit":
         return logits.float()
-    able = logits.cpu() if logits.device.type == "mps" else logits  # Apple's devices have no 64-bit numbers
-    return able.double().sigmoid().float().to(logits.device)
+    source = logits.cpu() if logits.device.type == "mps" else logits  # MPS has no float64
+    return source.double().sigmoid().float().to(logits.device)
 
 
 def _above(maps: Tensor, protocol: Protocol) -> Tensor:
-    """NumPy compares several times as fast as PyTorch does on a CPU; both with the threshold in 32 bit."""
+    """Compare with the threshold in 32 bit; on a CPU, NumPy is several times as fast as PyTorch."""
     if maps.device.type != "cpu":
         return maps >= protocol.threshold if protocol.inclusive else maps > protocol.threshold
     values, threshold = maps.detach().numpy(), np.float32(protocol.threshold)

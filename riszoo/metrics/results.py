@@ -1,6 +1,6 @@
-"""The files of a result: `metrics.json`, `run.json` and a table of sentences for each split.
+"""The files of a result: `metrics.json`, `run.json` and a sentence table for each split.
 
-`metrics.json` holds what equal logits determine and nothing else: it is equal to the byte on any number of processes.
+`metrics.json` depends on the logits alone: equal logits give equal bytes on any number of processes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,15 @@ from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from riszoo.metrics.bootstrap import FIXED, fixed_point, ratio_interval
 from riszoo.metrics.protocols import Protocol, Resampling
-from riszoo.metrics.rows import COUNTS, SHARED, Ints, Rows
-from riszoo.metrics.summary import Values, chosen_sentences, pair_iou, pooled, sentence_value, summarise
+from riszoo.metrics.sentence_table import COUNTS, SHARED, Ints, SentenceTable
+from riszoo.metrics.summary import (
+    Values,
+    chosen_sentences,
+    intersection_and_union,
+    sentence_iou,
+    sentence_value,
+    summarise,
+)
 
 METRICS, RUN = "metrics.json", "run.json"
 NOT_STATED = "not stated"
@@ -37,202 +44,199 @@ CIRCUMSTANCES = (
     "leakage_filter",
     "post_processing",
 )
-"""What a result depends on beyond data and protocol; what a caller leaves out is recorded as not stated."""
-_SHORT = {"both": "I", "predicted": "P", "true": "G"}
+"""What a result depends on besides data and protocol; a value that the caller does not give is `NOT_STATED`."""
+_SHORT = {"intersection": "I", "predicted": "P", "true": "G"}
+"""Columns of the CSV whose usual letter is shorter than the name."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One split's rows and what they are about. `facts` say how its sentences were chosen (`Split.describe()`)."""
+    """The sentence table of one split and its samples; `chosen` says how the sentences were chosen."""
 
-    rows: Rows
-    samples: Sequence[Sample]  # of the whole split, or at least of every row
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    table: SentenceTable
+    samples: Sequence[Sample]  # at least those of the table's rows
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # Split.describe()
 
-    def asked(self) -> list[Sample]:
+    def row_samples(self) -> list[Sample]:
         """The sample of each row."""
-        known = {sample.index: sample for sample in self.samples}
-        return [known[int(index)] for index in self.rows.index]
+        by_index = {sample.index: sample for sample in self.samples}
+        return [by_index[int(index)] for index in self.table.index]
 
     def images(self) -> Ints:
-        """(n,) the image of each row, counted from 0."""
-        codes: Ints = np.unique([sample.image_id for sample in self.asked()], return_inverse=True)[1].astype(np.int64)
-        return codes
+        """(n,) the image of each row, numbered from 0."""
+        image_ids = [sample.image_id for sample in self.row_samples()]
+        numbers: Ints = np.unique(image_ids, return_inverse=True)[1].astype(np.int64)
+        return numbers
 
 
-def write_results(folder: Path, results: Mapping[str, Evaluation], circumstances: Mapping[str, Any]) -> dict[str, Any]:
-    """Write all three kinds of file; `results` has one evaluation a split. Gives back what `metrics.json` holds."""
-    metrics: dict[str, Any] = {"format": 1, "splits": {name: report(result) for name, result in results.items()}}
-    if together := pooled_reports(results):
-        metrics["pooled"] = together
-    for name, result in results.items():
-        write_atomically(folder / f"sentences-{name}.csv", sentence_table(result))
-    write_circumstances(folder, circumstances)
-    write_atomically(folder / METRICS, as_json(metrics))
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_results(
+    folder: Path, evaluations: Mapping[str, Evaluation], circumstances: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the files of evaluations by split; returns the content of `metrics.json`."""
+    metrics: dict[str, Any] = {"format": 1, "splits": {name: report(each) for name, each in evaluations.items()}}
+    if pooled := pooled_reports(evaluations):
+        metrics["pooled"] = pooled
+    for name, evaluation in evaluations.items():
+        write_atomically(folder / f"sentences-{name}.csv", table_csv(evaluation))
+    write_atomically(folder / RUN, _as_json({**dict.fromkeys(CIRCUMSTANCES, NOT_STATED), **circumstances}))
+    write_atomically(folder / METRICS, _as_json(metrics))
     return metrics
 
 
-def write_circumstances(folder: Path, circumstances: Mapping[str, Any]) -> None:
-    write_atomically(folder / RUN, as_json({**dict.fromkeys(CIRCUMSTANCES, NOT_STATED), **circumstances}))
-
-
-def report(result: Evaluation) -> dict[str, Any]:
-    """What is known of one split: its size, and each protocol with its definition and its numbers."""
-    asked = result.asked()
+def report(evaluation: Evaluation) -> dict[str, Any]:
+    """One split: its size, and each protocol with its definition and numbers."""
+    samples = evaluation.row_samples()
     return {
-        "dataset": asked[0].dataset if asked else None,
-        "split": asked[0].split if asked else None,
-        **_sizes(result.rows),
-        "images": len({sample.image_id for sample in asked}),
-        "chosen": dict(result.facts),
-        "protocols": {protocol.name: _numbers(result, protocol) for protocol in result.rows.protocols},
+        "dataset": samples[0].dataset if samples else None,
+        "split": samples[0].split if samples else None,
+        **_sizes(evaluation.table),
+        "images": len({sample.image_id for sample in samples}),
+        "chosen": dict(evaluation.chosen),
+        "protocols": {
+            protocol.name: _values(evaluation.table, protocol)
+            | {"intervals": intervals(evaluation, protocol), "by_type": by_type(evaluation, protocol)}
+            for protocol in evaluation.table.protocols
+        },
     }
 
 
-def pooled_reports(results: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """The sentences of all splits of a run taken together, for protocols that do so (ReLA's `full`).
+def pooled_reports(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """The sentences of all splits of a run taken together, for protocols with `pooled_as` (ReLA's `full`).
 
-    Splits whose sentences a control changed stay out. There are no intervals: images may be shared between splits.
+    Splits with changed sentences (a control) are excluded. There are no intervals: splits may share images.
     """
-    plain = {name: result for name, result in results.items() if result.facts.get("control", "none") == "none"}
-    found: dict[str, Any] = {}
-    for protocol in {p.name: p for result in plain.values() for p in result.rows.protocols if p.full}.values():
-        own = {name: result.rows for name, result in plain.items() if protocol in result.rows.protocols}
-        if len(own) > 1:
-            rows = Rows.pooled(list(own.values()), protocol)
-            entry = found.setdefault(str(protocol.full), _sizes(rows) | {"of": sorted(own), "protocols": {}})
-            entry["protocols"][protocol.name] = _told(rows, protocol) | {"intervals": {}, "by_type": {}}
-    return found
+    tables = {n: each.table for n, each in evaluations.items() if each.chosen.get("control", "none") == "none"}
+    pooled: dict[str, Any] = {}
+    for protocol in {p.name: p for table in tables.values() for p in table.protocols if p.pooled_as}.values():
+        parts = {name: table for name, table in tables.items() if protocol in table.protocols}
+        if len(parts) > 1:
+            table = SentenceTable.concatenate(list(parts.values()), protocol)
+            entry = pooled.setdefault(str(protocol.pooled_as), _sizes(table) | {"of": sorted(parts), "protocols": {}})
+            entry["protocols"][protocol.name] = _values(table, protocol) | {"intervals": {}, "by_type": {}}
+    return pooled
 
 
-def _sizes(rows: Rows) -> dict[str, int]:
+def _sizes(table: SentenceTable) -> dict[str, int]:
     return {
-        "sentences": len(rows),
-        "no_target_sentences": int(rows.no_target.sum()),
-        "unanswered_sentences": int(rows.unanswered.sum()),
+        "sentences": len(table),
+        "no_target_sentences": int(table.no_target.sum()),
+        "missing_predictions": int(table.missing.sum()),
     }
 
 
-def _told(rows: Rows, protocol: Protocol) -> dict[str, Any]:
+def _values(table: SentenceTable, protocol: Protocol) -> dict[str, Any]:
     return {
-        "definition": protocol.definition() | {"no_target_said_by": _no_target_said_by(rows, protocol)},
-        "values": _without_nan(summarise(rows, protocol)),
+        "definition": protocol.definition() | {"no_target_from": _no_target_from(table, protocol)},
+        "values": _without_nan(summarise(table, protocol)),
     }
 
 
-def _numbers(result: Evaluation, protocol: Protocol) -> dict[str, Any]:
-    return _told(result.rows, protocol) | {
-        "intervals": intervals(result, protocol),
-        "by_type": by_type(result, protocol),
-    }
-
-
-def _no_target_said_by(rows: Rows, protocol: Protocol) -> str:
-    if len(rows) and (rows.values[:, 2] >= 0).all():
+def _no_target_from(table: SentenceTable, protocol: Protocol) -> str:
+    if len(table) and (table.head >= 0).all():
         return "head"
-    return "empty mask" if protocol.nt_pixels == 1 else f"fewer than {protocol.nt_pixels} pixels"
+    return "empty mask" if protocol.min_mask_pixels == 1 else f"fewer than {protocol.min_mask_pixels} pixels"
 
 
-def intervals(result: Evaluation, protocol: Protocol) -> dict[str, list[float]]:
-    """95 % intervals over images, for what can be averaged."""
-    chosen = chosen_sentences(result.rows, protocol)
-    inside, either = (counts[chosen] for counts in pooled(result.rows, protocol))
-    iou, images = pair_iou(result.rows, protocol)[chosen], result.images()[chosen]
+def intervals(evaluation: Evaluation, protocol: Protocol) -> dict[str, list[float]]:
+    """95 % intervals over images of oIoU and mIoU, if they are defined."""
+    table = evaluation.table
+    chosen = chosen_sentences(table, protocol)
+    intersection, union = (counts[chosen] for counts in intersection_and_union(table, protocol))
+    iou, images = sentence_iou(table, protocol)[chosen], evaluation.images()[chosen]
     found = {}
-    if either.sum():
-        found["oIoU"] = ratio_interval(inside, either, images)
+    if union.sum():
+        found["oIoU"] = ratio_interval(intersection, union, images)
     if len(iou) and np.isfinite(iou).all():
         found["mIoU"] = ratio_interval(fixed_point(iou), np.full(len(iou), FIXED), images)
     return {name: [100 * low, 100 * high] for name, (low, high) in found.items()}
 
 
-def by_type(result: Evaluation, protocol: Protocol) -> dict[str, dict[str, float | None]]:
-    """The same numbers for each kind of sentence. With `subsets: tags` a sentence counts under every tag it has."""
-    tags = [sample.tags if protocol.subsets == "tags" else sample.tags[:1] for sample in result.asked()]
-    chosen = {tag: np.array([tag in own for own in tags]) for tag in sorted({tag for own in tags for tag in own})}
+def by_type(evaluation: Evaluation, protocol: Protocol) -> dict[str, dict[str, float | None]]:
+    """The metrics of each sentence type; with `subsets: tags`, of each tag."""
+    tags = [s.tags if protocol.subsets == "tags" else s.tags[:1] for s in evaluation.row_samples()]
+    members = {tag: np.array([tag in each for each in tags]) for tag in sorted({tag for each in tags for tag in each})}
     return {
-        tag: _without_nan(summarise(result.rows.take(rows), protocol)) | {"sentences": int(rows.sum())}
-        for tag, rows in chosen.items()
+        tag: _without_nan(summarise(evaluation.table.take(rows), protocol)) | {"sentences": int(rows.sum())}
+        for tag, rows in members.items()
     }
 
 
 def _without_nan(values: Values) -> dict[str, float | None]:
-    """JSON knows no nan."""
+    """JSON has no nan."""
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
-def as_json(content: Any) -> str:
+def _as_json(content: Any) -> str:
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def table_csv(evaluation: Evaluation) -> str:
+    """One line a sentence: the sample and every count, from which all metrics can be computed again."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    header = ["id", "image", "target", "dataset", "split", "text", "tags", *SHARED]
+    for protocol in evaluation.table.protocols:
+        derived = [f"{protocol.name}.{name}" for name in ("IoU", "U", "predicts_no_target")]
+        header += derived + _count_columns(protocol)
+    writer.writerow(header)
+    shared = evaluation.table.values[:, : len(SHARED)].tolist()
+    blocks = [_protocol_values(evaluation.table, protocol) for protocol in evaluation.table.protocols]
+    for row, s in enumerate(evaluation.row_samples()):
+        sample = [s.sentence_id, s.image_id, s.target_id, s.dataset, s.split, s.text, ";".join(s.tags)]
+        writer.writerow([*sample, *shared[row], *(value for block in blocks for value in block[row])])
+    return file.getvalue()
 
 
 def _count_columns(protocol: Protocol) -> list[str]:
     return [f"{protocol.name}.{_SHORT.get(name, name)}" for name in COUNTS]
 
 
-def sentence_table(result: Evaluation) -> str:
-    """One line a sentence as CSV: what was asked, and every count, from which all numbers can be computed again."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    header = ["id", "image", "target", "dataset", "split", "text", "tags", *SHARED]
-    for protocol in result.rows.protocols:
-        header += [f"{protocol.name}.{name}" for name in ("IoU", "U", "pred_nt")] + _count_columns(protocol)
-    writer.writerow(header)
-    blocks = [_protocol_columns(result.rows, protocol) for protocol in result.rows.protocols]
-    for place, sample in enumerate(result.asked()):
-        known = [
-            sample.sentence_id,
-            sample.image_id,
-            sample.target_id,
-            sample.dataset,
-            sample.split,
-            sample.text,
-            ";".join(sample.tags),
-        ]
-        shared = result.rows.values[place, : len(SHARED)].tolist()
-        writer.writerow([*known, *shared, *(value for block in blocks for value in block[place])])
-    return file.getvalue()
-
-
-def _protocol_columns(rows: Rows, protocol: Protocol) -> list[tuple[float, ...]]:
-    counts = rows.counts(protocol)
-    columns = [sentence_value(rows, protocol), counts.either, rows.says_nothing(protocol).astype(np.int64)]
+def _protocol_values(table: SentenceTable, protocol: Protocol) -> list[tuple[float, ...]]:
+    counts = table.counts(protocol)
+    columns = [sentence_value(table, protocol), counts.union, table.predicts_no_target(protocol).astype(np.int64)]
     columns += [getattr(counts, name) for name in COUNTS]
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """`metrics.json` of a run."""
+    """The content of a run's `metrics.json`."""
+    path = folder / METRICS
     try:
-        content = json.loads((folder / METRICS).read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{folder} holds no {METRICS}: evaluate the run first, or name another folder") from None
+        raise UserError(f"{folder} has no {METRICS}: evaluate the run first, or name another folder") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise UserError(f"{folder / METRICS} is not valid JSON: evaluate the run again") from None
+        raise UserError(f"{path} is not valid JSON: evaluate the run again") from None
     if not isinstance(content, dict) or not isinstance(content.get("splits"), dict):
-        raise UserError(f"{folder / METRICS} is not a result of riszoo: it has no 'splits'")
+        raise UserError(f"{path} is not a result of riszoo: it has no 'splits'")
     return content
 
 
 def read_evaluation(folder: Path, split: str) -> Evaluation:
-    """A run read again from its files, without the model."""
-    metrics = read_metrics(folder)["splits"]
-    if split not in metrics:
-        raise UserError(f"{folder} has no results on split '{split}'; it has {', '.join(sorted(metrics)) or 'none'}")
-    protocols = [_protocol(entry["definition"]) for entry in metrics[split]["protocols"].values()]
+    """One split of a run, from its files."""
+    splits = read_metrics(folder)["splits"]
+    if split not in splits:
+        raise UserError(f"{folder} has no results on split '{split}'; it has {', '.join(sorted(splits)) or 'none'}")
     path = folder / f"sentences-{split}.csv"
     try:
         with path.open(newline="") as file:
             lines = list(csv.DictReader(file))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: evaluate the run again") from None
-    columns = [*SHARED, *(name for protocol in protocols for name in _count_columns(protocol))]
     try:
+        protocols = [_protocol(entry["definition"]) for entry in splits[split]["protocols"].values()]
+        columns = [*SHARED, *(name for protocol in protocols for name in _count_columns(protocol))]
         values = np.array([[int(line[name]) for name in columns] for line in lines], np.int64)
         samples = [_sample(line) for line in lines]
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} does not fit {METRICS} beside it: evaluate the run again") from None
-    rows = Rows.sort(protocols, values.reshape(-1, len(columns)))
-    return Evaluation(rows, samples, metrics[split]["chosen"])
+        raise UserError(f"{path} and {METRICS} do not belong together: evaluate the run again") from None
+    return Evaluation(SentenceTable.sort(protocols, values.reshape(-1, len(columns))), samples, splits[split]["chosen"])
 
 
 def _sample(line: Mapping[str, str]) -> Sample:
@@ -250,12 +254,11 @@ def _sample(line: Mapping[str, str]) -> Sample:
 
 
 def _protocol(definition: Mapping[str, Any]) -> Protocol:
-    """The protocol as it was when the result was written."""
-    known = {f.name: definition[f.name] for f in fields(Protocol) if f.name in definition}
-    ground_truth = dict(known["ground_truth"])
-    ground_truth["frame"] = tuple(ground_truth["frame"]) if ground_truth["frame"] else None
-    known["ground_truth"] = GroundTruth(**ground_truth)
-    known["precision"] = tuple(known["precision"])
-    known["resampling"] = Resampling(**known["resampling"])
-    known["via"] = Resampling(**known["via"]) if known["via"] else None
-    return Protocol(**known)
+    """The protocol of a definition, as it was when the result was written."""
+    values = {f.name: definition[f.name] for f in fields(Protocol)}
+    frame = values["ground_truth"]["frame"]
+    values["ground_truth"] = GroundTruth(**{**values["ground_truth"], "frame": tuple(frame) if frame else None})
+    values["precision"] = tuple(values["precision"])
+    values["resampling"] = Resampling(**values["resampling"])
+    values["to_frame"] = Resampling(**values["to_frame"]) if values["to_frame"] else None
+    return Protocol(**values)

@@ -1,4 +1,4 @@
-"""RISMetrics: every protocol in one pass over the logits, equal to the last bit on any number of processes."""
+"""RISMetrics: every protocol in one pass over the logits, bit-equal on any number of processes."""
 
 from __future__ import annotations
 
@@ -14,64 +14,65 @@ from riszoo.batch import Batch, Geometry, Output
 from riszoo.metrics.counts import count
 from riszoo.metrics.protocols import Protocol
 from riszoo.metrics.resample import Size, foreground, foreground_window
-from riszoo.metrics.rows import NO_HEAD, Rows, width
+from riszoo.metrics.sentence_table import NO_HEAD, SentenceTable, width
 from riszoo.metrics.summary import Values, summarise
 
 CELLS_AT_ONCE = {"cpu": 2**17, "cuda": 2**24}
-"""Cells of the largest frame that are in work at a time: what a cache holds, what bounds a device's memory."""
+"""Pixels processed at a time: as many as a CPU cache holds, or as a device's memory allows."""
 
 
 class RISMetrics(Metric):
-    """A row of integers for each sentence; `compute` adds them up, whatever the order they came in.
+    """One row of integers a sentence; `compute` sums them up, independent of their order.
 
-    `update` takes a model's output and its batch, which carries every protocol's ground truth. `rows()`, after
-    all processes met in `compute` or `sync_context`, is the table that the files of a run are written from.
+    `update` takes a model's output and its batch, which carries the ground truth of every protocol.
+    `sentence_table()`, inside `sync_context`, is the table that the files of a run are written from.
     """
 
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
-    table: list[Tensor]
+    blocks: list[Tensor]
 
     def __init__(self, protocols: Sequence[Protocol], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.protocols = tuple(protocols)
-        self.add_state("table", default=[], dist_reduce_fx="cat")
+        self.add_state("blocks", default=[], dist_reduce_fx="cat")
 
     def update(self, output: Output, batch: Batch) -> None:
         geometries = [batch.geometry[i] for i in batch.image_index.tolist()]
-        columns = [_shared(output, batch)]
+        columns = [_shared_columns(output, batch)]
         columns += [protocol_counts(output.logits, geometries, batch, protocol) for protocol in self.protocols]
-        self.table.append(torch.cat(columns, -1))
+        self.blocks.append(torch.cat(columns, -1))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """A process that was given no sentence still meets the others, with an empty table."""
-        if not self.table:
-            self.table.append(torch.zeros(0, width(self.protocols), dtype=torch.int64, device=self.device))
+        """A process without a sentence takes part with an empty block."""
+        if not self.blocks:
+            self.blocks.append(torch.zeros(0, width(self.protocols), dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)
 
-    def rows(self) -> Rows:
-        """What this process holds; every process's rows inside `with metrics.sync_context():`."""
-        blocks = [self.table] if isinstance(self.table, Tensor) else self.table
+    def sentence_table(self) -> SentenceTable:
+        """The rows of this process; inside `with metrics.sync_context():`, the rows of all."""
+        blocks = [self.blocks] if isinstance(self.blocks, Tensor) else self.blocks
         values = [block.cpu().numpy() for block in blocks]
-        return Rows.sort(self.protocols, np.concatenate([np.zeros((0, width(self.protocols)), np.int64), *values]))
+        empty = np.zeros((0, width(self.protocols)), np.int64)
+        return SentenceTable.sort(self.protocols, np.concatenate([empty, *values]))
 
     def compute(self) -> dict[str, Values]:
         """protocol -> metric -> value, times 100."""
-        rows = self.rows()
-        return {protocol.name: summarise(rows, protocol) for protocol in self.protocols}
+        table = self.sentence_table()
+        return {protocol.name: summarise(table, protocol) for protocol in self.protocols}
 
 
-def _shared(output: Output, batch: Batch) -> Tensor:
-    """(N, 3): place in the split, whether nothing is meant, what the head says."""
+def _shared_columns(output: Output, batch: Batch) -> Tensor:
+    """(N, 3): index in the split, whether the sentence has no target, what the no-target head predicts."""
     device = output.logits.device
-    known = torch.tensor([(s.index, s.no_target) for s in batch.samples], device=device, dtype=torch.int64)
-    head = known.new_full((len(known),), NO_HEAD) if output.no_target is None else (output.no_target > 0).long()
-    return torch.cat([known, head.to(device)[:, None]], -1)
+    sample = torch.tensor([(s.index, s.no_target) for s in batch.samples], device=device, dtype=torch.int64)
+    head = sample.new_full((len(sample),), NO_HEAD) if output.no_target is None else (output.no_target > 0).long()
+    return torch.cat([sample, head.to(device)[:, None]], -1)
 
 
 def protocol_counts(logits: Tensor, geometries: Sequence[Geometry], batch: Batch, protocol: Protocol) -> Tensor:
-    """(N, 13) int64 of one protocol, its masks made a chunk of sentences at a time."""
+    """(N, 13) int64 counts of one protocol, computed a chunk of sentences at a time."""
     ground_truths, targets = _ground_truths(batch, protocol)
     sizes = [protocol.ground_truth.frame or geometry.original for geometry in geometries]
     blocks, order = [], []
@@ -79,15 +80,14 @@ def protocol_counts(logits: Tensor, geometries: Sequence[Geometry], batch: Batch
         true = [ground_truths[targets[i]] for i in chunk]
         blocks.append(_chunk_counts(logits[chunk, 0], [geometries[i] for i in chunk], true, protocol))
         order += chunk
-    place = torch.tensor(order, device=logits.device)
-    table = torch.cat(blocks)
-    return torch.empty_like(table).index_copy_(0, place, table)
+    counts = torch.cat(blocks)
+    return torch.empty_like(counts).index_copy_(0, torch.tensor(order, device=logits.device), counts)
 
 
 def _chunk_counts(
     logits: Tensor, geometries: Sequence[Geometry], ground_truths: Sequence[Tensor], protocol: Protocol
 ) -> Tensor:
-    """(n, h, w) logits and their ground truths -> (n, 13). On the CPU, only what may be foreground is resized."""
+    """(n, h, w) logits and their ground truths -> (n, 13). On the CPU, only a window is resized."""
     sizes = [protocol.ground_truth.frame or geometry.original for geometry in geometries]
     if logits.device.type == "cpu":
         mask, corner = foreground_window(logits, geometries[0], sizes[0], protocol)
@@ -99,26 +99,29 @@ def _chunk_counts(
 def _ground_truths(batch: Batch, protocol: Protocol) -> tuple[list[Tensor], list[int]]:
     if protocol.ground_truth.key not in batch.ground_truths or batch.target_index is None:
         raise ValueError(
-            f"the batch carries no ground truth '{protocol.ground_truth.key}' of protocol '{protocol.name}':"
+            f"the batch has no ground truth '{protocol.ground_truth.key}' of protocol '{protocol.name}':"
             " give the data module the same protocols as the metrics"
         )
     return batch.ground_truths[protocol.ground_truth.key], batch.target_index.tolist()
 
 
 def _chunks(sizes: Sequence[Size], geometries: Sequence[Geometry], device: str) -> Iterator[list[int]]:
-    """Sentences whose maps are in work together, as few as the memory allows: on the CPU those that lie alike, so that
-    one resize serves all; elsewhere those of like size, so that there are few."""
-    most, alike = CELLS_AT_ONCE.get(device, 2**22), device == "cpu"
+    """Indices of sentences that are resized together, at most `CELLS_AT_ONCE` pixels.
+
+    On the CPU all of a chunk have the same geometry, so that one resize serves all; on a device a chunk may mix
+    geometries, sorted by size, so that chunks are few.
+    """
+    most, same_kind = CELLS_AT_ONCE.get(device, 2**22), device == "cpu"
     kinds = [(size, geometry.frame, geometry.valid) for size, geometry in zip(sizes, geometries, strict=True)]
     chunk: list[int] = []
     tall = wide = 0
     for i in sorted(range(len(sizes)), key=kinds.__getitem__):
-        own = max(sizes[i][0], geometries[i].frame[0]), max(sizes[i][1], geometries[i].frame[1])
-        grown = max(tall, own[0]), max(wide, own[1])
-        full = (len(chunk) + 1) * grown[0] * grown[1] > most or (alike and bool(chunk) and kinds[i] != kinds[chunk[0]])
-        if chunk and full:
+        single = max(sizes[i][0], geometries[i].frame[0]), max(sizes[i][1], geometries[i].frame[1])
+        grown = max(tall, single[0]), max(wide, single[1])
+        full = (len(chunk) + 1) * grown[0] * grown[1] > most
+        if chunk and (full or (same_kind and kinds[i] != kinds[chunk[0]])):
             yield chunk
-            chunk, grown = [], own
+            chunk, grown = [], single
         chunk, (tall, wide) = [*chunk, i], grown
     if chunk:
         yield chunk
@@ -129,7 +132,7 @@ def _padded(ground_truths: Sequence[Tensor], sizes: Sequence[Size]) -> Tensor:
     for ground_truth, size in zip(ground_truths, sizes, strict=True):
         if tuple(ground_truth.shape) != tuple(size):
             raise ValueError(
-                f"a ground truth of {tuple(ground_truth.shape)} cells is compared at {tuple(size)}: wrong variant"
+                f"a ground truth of size {tuple(ground_truth.shape)} cannot be compared at {tuple(size)}: wrong variant"
             )
     if len(ground_truths) == 1:
         return ground_truths[0][None]

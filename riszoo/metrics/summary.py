@@ -1,4 +1,4 @@
-"""From rows to numbers. Sums are of integers, or exact (fsum), so the order of the rows changes no bit."""
+"""Metrics of a sentence table. Sums are of integers or exact (fsum), so the order of rows changes no bit."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 from riszoo.metrics.protocols import Protocol
-from riszoo.metrics.rows import Bools, Counts, Floats, Ints, Rows
+from riszoo.metrics.sentence_table import Bools, Counts, Floats, Ints, SentenceTable
 
 Values = dict[str, float]
 
-_ADDED = {
+_SMOOTHING = {
     "I/U": (0.0, 0.0),
     "I/(U+1e-6)": (0.0, 1e-6),
     "I/(U+1e-5)": (0.0, 1e-5),
@@ -19,81 +19,77 @@ _ADDED = {
 }
 
 
-def summarise(rows: Rows, protocol: Protocol) -> Values:
-    """Every number of one protocol, times 100; nan where there is nothing to average. `n`: sentences in mIoU."""
-    counts, chosen = rows.counts(protocol), chosen_sentences(rows, protocol)
-    inside, either = pooled(rows, protocol)
-    iou = pair_iou(rows, protocol)[chosen]
-    values = {"oIoU": _ratio(inside[chosen].sum(), either[chosen].sum()), "mIoU": _mean(iou)}
-    passed = {t: passes(rows, t, protocol)[chosen] for t in protocol.precision}
-    values |= {protocol.pass_name(t): _share(hits) for t, hits in passed.items()}
-    boxed = box_passes(counts, protocol.box_tie)
-    values["box@0.5"] = _share(boxed[chosen])
-    if protocol.inconsistent:
-        values["IE"] = _share((boxed != passes(rows, 50, protocol))[chosen])
+def summarise(table: SentenceTable, protocol: Protocol) -> Values:
+    """Every metric of one protocol, times 100; nan for a mean over no sentences. `n`: the sentences in mIoU."""
+    counts, chosen = table.counts(protocol), chosen_sentences(table, protocol)
+    intersection, union = intersection_and_union(table, protocol)
+    iou = sentence_iou(table, protocol)[chosen]
+    values = {"oIoU": _ratio(intersection[chosen].sum(), union[chosen].sum()), "mIoU": _mean(iou)}
+    for percent in protocol.precision:
+        values[protocol.precision_name(percent)] = _share(passes(table, percent, protocol)[chosen])
+    box_found = box_passes(counts, protocol.box_tie)
+    values["box@0.5"] = _share(box_found[chosen])
+    if protocol.report_ie:
+        values["IE"] = _share((box_found != passes(table, 50, protocol))[chosen])
     if protocol.band:
-        values["bIoU"] = _mean(plain_iou(counts.band_both, counts.band_either)[chosen])
-    return values | _general(rows, protocol, values) | {"n": float(chosen.sum())}
+        values["bIoU"] = _mean(plain_iou(counts.band_intersection, counts.band_union)[chosen])
+    return values | _no_target_values(table, protocol, values) | {"n": float(chosen.sum())}
 
 
-def chosen_sentences(rows: Rows, protocol: Protocol) -> Bools:
-    """The sentences over which oIoU, mIoU and Pr run."""
-    return ~rows.no_target if protocol.sentences == "targeted" else np.ones(len(rows), dtype=np.bool_)
+def chosen_sentences(table: SentenceTable, protocol: Protocol) -> Bools:
+    """The sentences in oIoU, mIoU and Pr."""
+    return ~table.no_target if protocol.sentences == "targeted" else np.ones(len(table), dtype=np.bool_)
 
 
-def pooled(rows: Rows, protocol: Protocol) -> tuple[Ints, Ints]:
-    """What each sentence adds to the sums of I and of U. A target called empty keeps the U of the mask as predicted."""
-    counts = rows.counts(protocol)
-    lost = rows.says_nothing(protocol) & ~rows.no_target & protocol.ruled
-    return np.where(lost, 0, counts.both), counts.either
+def intersection_and_union(table: SentenceTable, protocol: Protocol) -> tuple[Ints, Ints]:
+    """What each sentence adds to the sums of I and U; the U of a rejected target includes the mask as predicted."""
+    counts = table.counts(protocol)
+    punished = table.predicts_no_target(protocol) & ~table.no_target & protocol.punish_rejected
+    return np.where(punished, 0, counts.intersection), counts.union
 
 
-def pair_iou(rows: Rows, protocol: Protocol) -> Floats:
-    """Each sentence's IoU, as it enters mIoU."""
-    inside, either = pooled(rows, protocol)
-    above, below = _ADDED[protocol.iou]
-    iou = (inside + above) / (either + below) if below else plain_iou(inside, either)
-    iou = np.where(either == 0, float(protocol.empty), iou)
-    return np.where(rows.unanswered, 0.0, iou)
+def sentence_iou(table: SentenceTable, protocol: Protocol) -> Floats:
+    """Each sentence's IoU in mIoU."""
+    intersection, union = intersection_and_union(table, protocol)
+    above, below = _SMOOTHING[protocol.iou]
+    iou = (intersection + above) / (union + below) if below else plain_iou(intersection, union)
+    iou = np.where(union == 0, float(protocol.empty_iou), iou)
+    return np.where(table.missing, 0.0, iou)
 
 
-def sentence_value(rows: Rows, protocol: Protocol) -> Floats:
-    """Each sentence's IoU; where nothing is meant and the protocol knows it, 1 for saying so and 0 otherwise."""
-    iou = pair_iou(rows, protocol)
+def sentence_value(table: SentenceTable, protocol: Protocol) -> Floats:
+    """Each sentence's IoU; for a no-target sentence, 1 if it is predicted so and 0 otherwise."""
+    iou = sentence_iou(table, protocol)
     if protocol.no_target == "none":
         return iou
-    return np.where(rows.no_target, _rejects(rows, protocol), iou)
+    return np.where(table.no_target, _rejected(table, protocol), iou)
 
 
-def plain_iou(inside: Ints, either: Ints) -> Floats:
-    return np.divide(inside, either, out=np.zeros(len(inside)), where=either > 0)
+def plain_iou(intersection: Ints, union: Ints) -> Floats:
+    """I/U, and 0 for an empty union."""
+    return np.divide(intersection, union, out=np.zeros(len(intersection)), where=union > 0)
 
 
-def passes(rows: Rows, percent: int, protocol: Protocol) -> Bools:
-    """Which pairs pass at a threshold. A plain I/U is compared in whole numbers; a smoothed one as its code does."""
+def passes(table: SentenceTable, percent: int, protocol: Protocol) -> Bools:
+    """Which sentences pass at a threshold. I/U is compared in integers, a smoothed IoU as the mirrored code does."""
     if protocol.iou != "I/U":
         threshold = float(np.float32(percent / 100)) if protocol.tie == "> float32" else percent / 100
-        iou = pair_iou(rows, protocol)
+        iou = sentence_iou(table, protocol)
         return iou >= threshold if protocol.tie == ">=" else iou > threshold
-    inside, either = pooled(rows, protocol)
-    return at_least(100 * inside, percent * either, protocol.tie)
-
-
-def at_least(part: Ints, whole: Ints, tie: str) -> Bools:
-    """An empty union never passes."""
-    reached: Bools = (part >= whole) & (whole > 0) if tie == ">=" else part > whole
-    return reached
+    intersection, union = intersection_and_union(table, protocol)
+    return _reaches(100 * intersection, percent * union, protocol.tie)
 
 
 def box_passes(counts: Counts, tie: str) -> Bools:
-    """Whether the boxes around both masks have an IoU of 0.5. Boxes are half-open, so areas are exact."""
+    """Whether the boxes around both masks have an IoU of 0.5."""
     predicted, true = counts.predicted_box, counts.true_box
-    inside = _area(np.maximum(predicted[:, :2], true[:, :2]), np.minimum(predicted[:, 2:], true[:, 2:]))
-    union = _area(predicted[:, :2], predicted[:, 2:]) + _area(true[:, :2], true[:, 2:]) - inside
-    if tie == ">= float32":  # the added term is lost beside a union of 32 and more
-        reached: Bools = inside.astype(np.float32) / (union.astype(np.float32) + np.float32(1e-6)) >= np.float32(0.5)
-        return reached
-    return at_least(2 * inside, union, tie)
+    intersection = _area(np.maximum(predicted[:, :2], true[:, :2]), np.minimum(predicted[:, 2:], true[:, 2:]))
+    union = _area(predicted[:, :2], predicted[:, 2:]) + _area(true[:, :2], true[:, 2:]) - intersection
+    if tie == ">= float32":  # the added term vanishes beside a union of 32 or more
+        smoothed = union.astype(np.float32) + np.float32(1e-6)
+        passed: Bools = intersection.astype(np.float32) / smoothed >= np.float32(0.5)
+        return passed
+    return _reaches(2 * intersection, union, tie)
 
 
 def _area(low: Ints, high: Ints) -> Ints:
@@ -101,39 +97,45 @@ def _area(low: Ints, high: Ints) -> Ints:
     return area
 
 
-def _rejects(rows: Rows, protocol: Protocol) -> Bools:
-    """Ref-ZOM and LISA look at the mask alone."""
+def _reaches(part: Ints, whole: Ints, tie: str) -> Bools:
+    """part >= whole or part > whole; an empty whole is never reached."""
+    reached: Bools = (part >= whole) & (whole > 0) if tie == ">=" else part > whole
+    return reached
+
+
+def _rejected(table: SentenceTable, protocol: Protocol) -> Bools:
+    """Whether "no target" is predicted; Ref-ZOM and LISA judge by the mask alone."""
     if protocol.no_target in ("refzom", "lisa"):
-        empty: Bools = (rows.counts(protocol).predicted == 0) & ~rows.unanswered
+        empty: Bools = (table.counts(protocol).predicted == 0) & ~table.missing
         return empty
-    return rows.says_nothing(protocol)
+    return table.predicts_no_target(protocol)
 
 
-def _general(rows: Rows, protocol: Protocol, values: Values) -> Values:
-    """The numbers of sets where a sentence may mean nothing."""
+def _no_target_values(table: SentenceTable, protocol: Protocol, values: Values) -> Values:
+    """The metrics of sets with no-target sentences."""
     if protocol.no_target == "none":
         return {}
     if protocol.no_target == "lisa":
         return {"gIoU": values["mIoU"], "cIoU": values["oIoU"]}
-    rejected = _rejects(rows, protocol)
+    rejected = _rejected(table, protocol)
     if protocol.no_target == "refzom":
-        return {"acc": _share(rejected[rows.no_target])}
-    return _with_flags(rows, protocol, rejected)
+        return {"acc": _share(rejected[table.no_target])}
+    return _rela_values(table, protocol, rejected)
 
 
-def _with_flags(rows: Rows, protocol: Protocol, rejected: Bools) -> Values:
-    """ReLA's evaluator, and GSVA's, which keeps I where a target is called empty."""
-    counts, nothing = rows.counts(protocol), rows.no_target
-    lost = rejected & ~nothing & (protocol.no_target == "rela")
-    inside = np.where(nothing | lost, 0, counts.both)
-    either = np.where(nothing, np.where(rejected, 0, counts.predicted), counts.either)
-    iou = np.where(nothing, rejected, plain_iou(inside, either))
-    named = bool(nothing.any())  # ReLA prints 0 for both accuracies on a set that always means something
+def _rela_values(table: SentenceTable, protocol: Protocol, rejected: Bools) -> Values:
+    """ReLA's evaluator, and GSVA's, which keeps the I of a rejected target."""
+    counts, no_target = table.counts(protocol), table.no_target
+    punished = rejected & ~no_target & (protocol.no_target == "rela")
+    intersection = np.where(no_target | punished, 0, counts.intersection)
+    union = np.where(no_target, np.where(rejected, 0, counts.predicted), counts.union)
+    iou = np.where(no_target, rejected, plain_iou(intersection, union))
+    measured = bool(no_target.any())  # ReLA prints 0 for both accuracies on a set without no-target sentences
     return {
         "gIoU": _mean(iou),
-        "cIoU": _ratio(inside.sum(), either.sum()),
-        "N-acc": _share(rejected[nothing]) if named else 0.0,
-        "T-acc": _share(~rejected[~nothing]) if named else 0.0,
+        "cIoU": _ratio(intersection.sum(), union.sum()),
+        "N-acc": _share(rejected[no_target]) if measured else 0.0,
+        "T-acc": _share(~rejected[~no_target]) if measured else 0.0,
     }
 
 
@@ -145,5 +147,5 @@ def _mean(values: Floats) -> float:
     return 100 * math.fsum(values) / len(values) if len(values) else math.nan
 
 
-def _share(hits: Bools) -> float:
-    return _ratio(int(hits.sum()), len(hits))
+def _share(passed: Bools) -> float:
+    return _ratio(int(passed.sum()), len(passed))

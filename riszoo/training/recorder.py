@@ -136,11 +136,11 @@ class Recorder(Callback):
         results: dict[str, Evaluation] = {}
         for suite, (dataset, control) in zip(model.suites, _data(trainer).suites, strict=True):
             with suite.sync_context():
-                rows = suite.rows()
+                table = suite.sentence_table()
             if trainer.is_global_zero:
                 name = dataset.split.name + ("" if control == "none" else f"-{control}")
-                facts = {**dataset.split.describe(), "control": control}
-                results[name] = Evaluation(rows, dataset.samples(rows.index.tolist()), facts)
+                chosen = {**dataset.split.describe(), "control": control}
+                results[name] = Evaluation(table, dataset.samples(table.index.tolist()), chosen)
         return results
 
     def _circumstances(self, trainer: Trainer, model: RISModule) -> dict[str, Any]:

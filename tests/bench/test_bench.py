@@ -50,7 +50,7 @@ def test_a_budget_sets_the_steps_and_the_validation_interval() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--protocol", "original,typo"], "there is no protocol 'typo'"),
+        (["--protocol", "original,typo"], "unknown protocol 'typo'"),
         (["--controls", "none,blnak"], "unknown control 'blnak': choose among none, shuffled, blank"),
         (["--controlled", "--scale", "paper"], "--controlled already sets --scale"),
         (["--ablation", "vipa", "--models", "lts"], "--ablation already sets --models"),

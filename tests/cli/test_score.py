@@ -117,7 +117,7 @@ def test_missing_extra_and_wrongly_sized_masks_are_counted_and_named(
         (["nowhere", "--data", "folder", "--root", "gone"], "not found in gone"),
         (["nowhere", "--data", "scenes", "--split", "vall"], "val"),
         (["nowhere", "--protocol", "orginal"], "did you mean 'original'"),
-        (["nowhere", "--protocol", "published"], "write the name of one instead"),
+        (["nowhere", "--protocol", "published"], "give the name of a protocol instead"),
         (["nowhere", "--fast"], "unrecognized arguments: --fast"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

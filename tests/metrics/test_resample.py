@@ -1,4 +1,4 @@
-"""The one resize: equal to PyTorch's where PyTorch has it, and through every geometry and back."""
+"""The resize of all protocols: equal to PyTorch's where it exists, through every geometry and back."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def test_a_squeezed_frame_is_resized_as_by_interpolate(kernel, align_corners):
         torch.testing.assert_close(row[:height, :width], theirs, atol=1e-5, rtol=0)
 
 
-def test_nearest_is_the_cell_under_each_new_centre():
+def test_nearest_takes_the_cell_under_each_output_centre():
     maps = torch.arange(12.0).view(1, 3, 4)
     got = resize(maps, axes([Geometry.fit("squeeze", (6, 2), (30, 40))], [(6, 2)]), Resampling("nearest"))
     torch.testing.assert_close(got, interpolate(maps[None], (6, 2), mode="nearest-exact")[0])
 
 
 @pytest.mark.parametrize("kernel", ["nearest", "bilinear", "bicubic"])
-def test_weights_of_a_cell_add_up_to_one(kernel):
+def test_the_weights_of_a_cell_sum_to_one(kernel):
     _, weights = taps(torch.linspace(-2, 9, 57, dtype=torch.float64)[None], kernel)
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 57, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("kind", ["squeeze", "letterbox", "pad"])
 @pytest.mark.parametrize("size", [(311, 97), (83, 240), (61, 61), (640, 427)])
-def test_a_mask_survives_the_frame_and_the_way_back(kind, size):
+def test_a_mask_resized_to_the_frame_and_back_stays_the_same(kind, size):
     mask = torch.from_numpy(disc(size, (size[0] * 0.4, size[1] * 0.55), min(size) * 0.33))
     geometry = Geometry.fit(kind, size, (256, 256))
     top, left, bottom, right = geometry.valid
@@ -53,7 +53,7 @@ def test_a_mask_survives_the_frame_and_the_way_back(kind, size):
     assert (back & mask).sum() / (back | mask).sum() > 0.98
 
 
-def test_a_letterboxed_image_under_a_square_frame_is_the_squeezed_image():
+def test_a_letterboxed_image_is_squeezed_to_a_square_frame():
     geometry = Geometry.fit("letterbox", (40, 80), (64, 64))  # rows 16 to 48
     logits = torch.full((1, 64, 64), -1.0)
     logits[0, 16:32] = 1  # the upper half of the image
@@ -75,25 +75,25 @@ def test_the_threshold_is_exclusive_unless_the_protocol_includes_it():
 
 
 @pytest.mark.parametrize(("name", "threshold"), [("mcn", 0.35), ("simrec", 0.35), ("cris035", 0.35), ("cgformer", 0.5)])
-def test_a_probability_threshold_parts_the_logits_at_its_logit(name, threshold):
+def test_a_probability_threshold_is_a_threshold_on_the_logit(name, threshold):
     edge = torch.logit(torch.tensor(threshold, dtype=torch.float64)).item()
     geometry = Geometry.fit("squeeze", (6, 6), (8, 8))
     for logit, expected in ((edge - 0.01, False), (edge + 0.01, True)):
         mask = foreground(torch.full((1, 4, 4), logit), [geometry], [(6, 6)], PROTOCOLS[name])
-        assert mask[0, 2:4, 2:4].all().item() is expected  # away from the border, where CRIS sees zeros
+        assert mask[0, 2:4, 2:4].all().item() is expected  # away from the border, where CRIS reads zeros
 
 
-def test_a_threshold_before_the_resize_fattens_the_mask():
+def test_a_threshold_before_the_resize_enlarges_the_mask():
     logits = torch.full((1, 8, 8), -5.0)
     logits[0, 3:5, 3:5] = 1.0
     geometry = Geometry.fit("squeeze", (64, 64), (8, 8))
-    early = foreground(logits, [geometry], [(64, 64)], _protocol(when="frame"))
+    early = foreground(logits, [geometry], [(64, 64)], _protocol(threshold_at="frame"))
     late = foreground(logits, [geometry], [(64, 64)], PROTOCOLS["original"])
-    assert early.sum() == (16 + 2 * 4) ** 2  # each side grows by half an old cell: as far as any weight reaches
+    assert early.sum() == (16 + 2 * 4) ** 2  # each side grows by half an input cell
     assert late.sum() < 16**2
 
 
-def test_the_borders_part_at_the_edge_of_the_image():
+def test_the_borders_differ_at_the_edge_of_the_image():
     """Foreground in the padding leaks into the image unless the map is cropped first; zeros eat the frame's edge."""
     geometry = Geometry.fit("letterbox", (4, 8), (8, 8))  # rows 2 to 6
     logits = torch.full((1, 8, 8), -1.0)
@@ -111,7 +111,7 @@ def test_the_borders_part_at_the_edge_of_the_image():
 
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
 def test_a_mask_does_not_depend_on_its_neighbours(name):
-    """To the last bit, in half precision too, beside larger and smaller images."""
+    """Bit-equal, also in half precision, beside larger and smaller images."""
     torch.manual_seed(1)
     sizes = [(33, 21), (50, 64), (33, 21), (7, 90)]
     geometries = [Geometry.fit("letterbox", size, (64, 64)) for size in sizes]
@@ -125,7 +125,7 @@ def test_a_mask_does_not_depend_on_its_neighbours(name):
 
 
 def _objects(kind: str) -> torch.Tensor:
-    """(3, 16, 16) logits: one object each, noise, nothing, something in the padding alone, or numbers gone astray."""
+    """(3, 16, 16) logits: objects, noise, no foreground, zeros, foreground in the padding only, or nan and inf."""
     torch.manual_seed(4)
     logits = torch.full((3, 16, 16), -2.0)
     if kind == "objects":
@@ -136,17 +136,17 @@ def _objects(kind: str) -> torch.Tensor:
         logits[:, 9:12] = 0.0
     elif kind == "padding":
         logits[:, :2] = 5.0
-    elif kind == "astray":
+    elif kind == "not finite":
         logits[0, 5, 5], logits[1, 9, 1], logits[2, 8, 12] = torch.nan, torch.inf, -torch.inf
         logits[:, 9:11, 6:8] = 1.0
     return logits
 
 
-@pytest.mark.parametrize("kind", ["objects", "noise", "nothing", "zeros", "padding", "astray"])
+@pytest.mark.parametrize("kind", ["objects", "noise", "empty", "zeros", "padding", "not finite"])
 @pytest.mark.parametrize("size", [(37, 90), (90, 37)])
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
-def test_the_window_holds_all_of_the_foreground_and_the_same(name, size, kind):
-    """What lies beyond it is not resized at all; what lies in it is equal to the last bit."""
+def test_the_window_contains_all_foreground_unchanged(name, size, kind):
+    """Outside the window nothing is resized; inside it the mask is the same."""
     frame = PROTOCOLS[name].ground_truth.frame or size
     geometry = Geometry.fit("letterbox", size, (64, 64))
     logits = _objects(kind) if size[0] < size[1] else _objects(kind).mT.contiguous()
@@ -167,8 +167,8 @@ def test_the_window_is_no_larger_than_it_must_be():
     assert window.shape == (1, 12 + 4, 12 + 4)
 
 
-def test_what_is_kept_from_an_evaluation_serves_where_gradients_flow():
-    """Tensors made in inference mode cannot be differentiated through, and taps are kept."""
+def test_cached_taps_from_inference_mode_allow_gradients():
+    """Tensors created in inference mode cannot be used in autograd, and taps are cached."""
     along = axes([Geometry.fit("squeeze", (31, 29), (16, 16))], [(31, 29)])
     with torch.inference_mode():
         resize(torch.zeros(1, 8, 8), along, Resampling())

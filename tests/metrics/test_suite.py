@@ -1,4 +1,4 @@
-"""RISMetrics: the same to the last byte however the sentences arrive."""
+"""RISMetrics: the same bytes for any batch size, order and number of processes."""
 
 from __future__ import annotations
 
@@ -25,45 +25,45 @@ FULL, FEW = ("split", "shuffled"), ("few",)
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("alone")
+def single_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("single")
     evaluate(folder, 0, 1)
     return folder
 
 
-def test_batch_size_grouping_and_order_change_no_byte(alone: Path):
-    assert len(written(alone, FULL)) == 1
+def test_batch_size_grouping_and_order_change_no_byte(single_process: Path):
+    assert len(written(single_process, FULL)) == 1
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_several_processes_change_no_byte(world: int, alone: Path, tmp_path: Path):
-    multiprocessing.set_forkserver_preload(["torchmetrics"])  # the imports, seconds each, are made once
+def test_several_processes_change_no_byte(world: int, single_process: Path, tmp_path: Path):
+    multiprocessing.set_forkserver_preload(["torchmetrics"])  # imported once instead of in each process
     torch.multiprocessing.start_processes(join, (str(tmp_path), world), world, start_method="forkserver")
-    assert written(tmp_path, FULL) == written(alone, FULL)
-    assert written(tmp_path, FEW) == written(alone, FEW)
+    assert written(tmp_path, FULL) == written(single_process, FULL)
+    assert written(tmp_path, FEW) == written(single_process, FEW)
 
 
 def test_original_is_bilinear_interpolation_and_a_threshold():
-    """Against a plain computation that shares no code with the suite."""
+    """Compared with a plain computation that shares no code with the suite."""
     blobs = Blobs(kind="squeeze")
     metrics = RISMetrics(get_protocols("original"))
     metrics.update(*blobs.batch(range(len(blobs.samples)), metrics.protocols))
-    ious, inside, either = [], 0, 0
+    ious, intersection, union = [], 0, 0
     for sample, logits, true in zip(blobs.samples, blobs.logits, blobs.masks, strict=True):
         if sample.no_target:
             continue
         mask = (interpolate(logits[None], true.shape, mode="bilinear")[0, 0] > 0).numpy()
         i, u = int((mask & true).sum()), int((mask | true).sum())
-        ious, inside, either = [*ious, i / u], inside + i, either + u
+        ious, intersection, union = [*ious, i / u], intersection + i, union + u
     got = metrics.compute()["original"]
-    assert got["oIoU"] == 100 * inside / either
+    assert got["oIoU"] == 100 * intersection / union
     assert got["mIoU"] == 100 * math.fsum(ious) / len(ious)
     assert got["Pr@0.7"] == 100 * sum(iou >= 0.7 for iou in ious) / len(ious)
     assert 20 < got["bIoU"] < got["mIoU"]
 
 
-def test_a_perfect_answer_scores_100_under_every_protocol():
-    """But for those whose threshold before the resize fattens it."""
+def test_perfect_logits_score_high_under_every_protocol():
+    """Less under protocols whose threshold before the resize enlarges the mask."""
     blobs = Blobs(kind="squeeze", images=3)
     protocols = get_protocols(",".join(PROTOCOLS))
     metrics = RISMetrics(protocols)
@@ -77,7 +77,7 @@ def test_a_perfect_answer_scores_100_under_every_protocol():
         assert values["box@0.5"] == 100, name
 
 
-def test_memory_is_bounded_by_chunks_that_change_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_chunks_change_no_count(monkeypatch: pytest.MonkeyPatch):
     blobs = Blobs(images=4)
     protocols = get_protocols("original,lavt480,mcn")
     everything = blobs.batch(range(len(blobs.samples)), protocols)
@@ -85,21 +85,21 @@ def test_memory_is_bounded_by_chunks_that_change_nothing(monkeypatch: pytest.Mon
     whole.update(*everything)
     monkeypatch.setattr(suite, "CELLS_AT_ONCE", {"cpu": 1})
     pieces.update(*everything)
-    assert np.array_equal(whole.rows().values, pieces.rows().values)
+    assert np.array_equal(whole.sentence_table().values, pieces.sentence_table().values)
 
 
-def test_the_head_decides_where_there_is_one():
+def test_the_no_target_head_decides_if_there_is_one():
     with_head, without = Blobs(head=True), Blobs()
     metrics = [RISMetrics(get_protocols("rela")) for _ in range(2)]
     for metric, blobs in zip(metrics, (with_head, without), strict=True):
         metric.update(*blobs.batch(range(len(blobs.samples)), metric.protocols))
-    said = (with_head.head > 0).numpy()
-    nothing = np.array([s.no_target for s in with_head.samples])
-    assert metrics[0].compute()["rela"]["N-acc"] == 100 * said[nothing].sum() / nothing.sum()
+    predicted = (with_head.head > 0).numpy()
+    no_target = np.array([s.no_target for s in with_head.samples])
+    assert metrics[0].compute()["rela"]["N-acc"] == 100 * predicted[no_target].sum() / no_target.sum()
     assert metrics[1].compute()["rela"]["N-acc"] != metrics[0].compute()["rela"]["N-acc"]
 
 
-def test_a_batch_without_the_ground_truth_of_a_protocol_says_which():
+def test_a_missing_ground_truth_is_named():
     blobs = Blobs(images=1)
     output, batch = blobs.batch([0], get_protocols("original"))
     with pytest.raises(ValueError, match="no ground truth 'once-coco-480x480-nearest' of protocol 'lavt480'"):
@@ -109,18 +109,18 @@ def test_a_batch_without_the_ground_truth_of_a_protocol_says_which():
         RISMetrics(get_protocols("original")).update(output, batch)
 
 
-def test_reset_forgets_and_nothing_evaluated_is_nothing_known():
+def test_reset_clears_the_table_and_means_over_nothing_are_nan():
     blobs = Blobs(images=1)
     metrics = RISMetrics(get_protocols("original"))
     metrics.update(*blobs.batch([0, 1], metrics.protocols))
     metrics.reset()
-    assert len(metrics.rows()) == 0
+    assert len(metrics.sentence_table()) == 0
     with pytest.warns(UserWarning, match="before the ``update``"):
         assert math.isnan(metrics.compute()["original"]["mIoU"])
 
 
-def test_two_sentences_share_a_target():
-    """A ground truth is carried once a target, whatever order the sentences come in."""
+def test_two_sentences_can_share_a_target():
+    """The batch has one ground truth a target."""
     blobs = Blobs(images=1)
     protocols = get_protocols("original")
     output, batch = blobs.batch([0, 1, 2], protocols)
@@ -128,13 +128,13 @@ def test_two_sentences_share_a_target():
     metrics = RISMetrics(protocols)
     metrics.update(output, batch)
     areas = [int(blobs.masks[i].sum()) for i in (2, 2, 0)]
-    assert metrics.rows().counts(protocols[0]).true.tolist() == areas
+    assert metrics.sentence_table().counts(protocols[0]).true.tolist() == areas
 
 
 @pytest.mark.parametrize("kind", ["squeeze", "letterbox"])
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
-def test_counts_are_those_of_whole_masks_counted_plainly(name: str, kind: str):
-    """Whatever is left out for speed: windows, sentences that lie alike, bands around the masks alone."""
+def test_counts_equal_those_of_a_plain_implementation(name: str, kind: str):
+    """With all optimisations: windows, chunks of one geometry, bands computed around the masks only."""
     blobs = Blobs(kind=kind, images=4)
     metrics = RISMetrics(get_protocols(name))
     (protocol,) = metrics.protocols
@@ -146,21 +146,21 @@ def test_counts_are_those_of_whole_masks_counted_plainly(name: str, kind: str):
     masks = foreground(output.logits[:, 0], geometries, sizes, protocol)
     plain = []
     for mask, true, (height, wide) in zip(masks, batch.ground_truths[protocol.ground_truth.key], sizes, strict=True):
-        plain.append(plainly(mask[:height, :wide].numpy(), true.numpy(), protocol.band))
-    assert np.array_equal(metrics.rows().values[:, 3:], plain)
+        plain.append(plain_counts(mask[:height, :wide].numpy(), true.numpy(), protocol.band))
+    assert np.array_equal(metrics.sentence_table().values[:, 3:], plain)
     padded = suite._padded([batch.ground_truths[protocol.ground_truth.key][i] for i in batch.target_index], sizes)
     assert np.array_equal(count(masks, padded, sizes, protocol.band), plain)  # as on a device, many sizes at once
 
 
-def plainly(mask: np.ndarray, true: np.ndarray, share: float) -> list[int]:
-    """The thirteen numbers, with nothing shared with the suite but the width of the band."""
+def plain_counts(mask: np.ndarray, true: np.ndarray, share: float) -> list[int]:
+    """The thirteen numbers; only the width of the band is shared with the suite."""
     bands = [0, 0]
     if share:
         reach = 2 * band_width(mask.shape, share) + 1
         padded = [np.pad(~m, reach // 2, constant_values=True) for m in (mask, true)]
         near = [sliding_window_view(p, (reach, reach)).any((-2, -1)) for p in padded]
-        one, other = (m & n for m, n in zip((mask, true), near, strict=True))
-        bands = [int((one & other).sum()), int((one | other).sum())]
+        a, b = (m & n for m, n in zip((mask, true), near, strict=True))
+        bands = [int((a & b).sum()), int((a | b).sum())]
     return [int((mask & true).sum()), int(mask.sum()), int(true.sum()), *bands, *box_of(mask), *box_of(true)]
 
 
@@ -169,8 +169,7 @@ def box_of(mask: np.ndarray) -> tuple[int, ...]:
     return (ys.min(), xs.min(), ys.max() + 1, xs.max() + 1) if len(ys) else (0, 0, 0, 0)
 
 
-def test_a_chunk_holds_what_lies_alike_and_no_more_than_fits():
-    """On the CPU; elsewhere any sizes, the like ones together."""
+def test_a_chunk_has_one_geometry_on_the_cpu_and_similar_sizes_on_a_device():
     sizes = [(40, 40), (8, 8), (40, 40), (8, 8), (8, 8)]
     geometries = [Geometry.fit("letterbox" if i == 4 else "pad", size, (16, 8)) for i, size in enumerate(sizes)]
     assert list(suite._chunks(sizes, geometries, "cpu")) == [[1, 3], [4], [0, 2]]

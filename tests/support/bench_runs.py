@@ -73,8 +73,8 @@ def evaluated(split: str, shift: int, control: str = "none") -> Evaluation:
     batch = collate([dataset[SampleKey(p, own)] for p, own in enumerate(items)])
     suite = RISMetrics(protocols)
     suite.update(shifted(batch, shift), batch)
-    rows = suite.rows()
-    return Evaluation(rows, dataset.samples(rows.index.tolist()), {"control": control})
+    table = suite.sentence_table()
+    return Evaluation(table, dataset.samples(table.index.tolist()), {"control": control})
 
 
 def shifted(batch: Batch, shift: int) -> Output:

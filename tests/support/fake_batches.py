@@ -81,7 +81,7 @@ class Blobs:
 def evaluated(blobs: Blobs, names: str = NAMES) -> Evaluation:
     metrics = RISMetrics(get_protocols(names))
     metrics.update(*blobs.batch(range(len(blobs.samples)), metrics.protocols))
-    return Evaluation(metrics.rows(), blobs.samples, {"expressions": "all"})
+    return Evaluation(metrics.sentence_table(), blobs.samples, {"expressions": "all"})
 
 
 class BlobSplit(Split):

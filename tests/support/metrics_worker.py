@@ -31,9 +31,9 @@ def evaluate(folder: Path, rank: int, world: int) -> None:
             metrics.update(*blobs.batch(own[start : start + size], metrics.protocols, grouped))
         values = metrics.compute()
         with metrics.sync_context():
-            rows = metrics.rows()
+            table = metrics.sentence_table()
         if rank == 0:
-            result = write_results(folder / f"{size}-{grouped}-{order}", {"val": Evaluation(rows, blobs.samples)}, {})
+            result = write_results(folder / f"{size}-{grouped}-{order}", {"val": Evaluation(table, blobs.samples)}, {})
             told = result["splits"]["val"]["protocols"]["original"]["values"]
             assert {name: values["original"][name] for name in told} == told or order == "few"
 
