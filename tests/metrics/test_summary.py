@@ -10,16 +10,7 @@ import pytest
 from riszoo.metrics.protocols import PROTOCOLS
 from riszoo.metrics.sentence_table import MISSING, NO_HEAD, SentenceTable, width
 from riszoo.metrics.summary import sentence_value, summarise
-
-
-def values_of(name: str, *cases: tuple) -> dict[str, float]:
-    """Cases are (I, |P|, |G|) and, on sets with no-target sentences, (I, |P|, |G|, no_target, head)."""
-    protocol = PROTOCOLS[name]
-    values = np.zeros((len(cases), width([protocol])), np.int64)
-    for i, case in enumerate(cases):
-        intersection, predicted, true, no_target, head = (*case, False, NO_HEAD) if len(case) == 3 else case
-        values[i, :6] = i, no_target, head, intersection, predicted, true
-    return summarise(SentenceTable.sort([protocol], values), protocol)
+from tests.support.fake_batches import values_of
 
 
 def test_overall_iou_weighs_by_area_and_mean_iou_by_sentence():

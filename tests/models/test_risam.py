@@ -27,7 +27,7 @@ from riszoo.models.risam.model import RISAM, informative_words
 from riszoo.models.risam.options import Align, Decoder, Enhancement, MutualAware, NoTarget, Objective
 from riszoo.training.checkpoints import RISCheckpointIO, from_checkpoint, read_checkpoint
 from riszoo.training.optim import Optim, make_optimizer
-from tests.metrics.test_rules import table
+from tests.support.fake_batches import values_of
 from tests.support.sam_reference import TOY, official, official_decoder, save_sam
 from tests.support.zoo import Entry, batch_of
 
@@ -388,7 +388,7 @@ def test_masks_come_back_at_the_images_size(original: tuple[int, int]) -> None:
 
 
 def test_no_target_sentences_are_scored_as_in_the_benchmark() -> None:
-    got = table("rela", (0, 0, 0, True, -1), (0, 5, 0, True, -1), (2, 4, 4, False, -1), (9, 9, 9, False, -1))
+    got = values_of("rela", (0, 0, 0, True, -1), (0, 5, 0, True, -1), (2, 4, 4, False, -1), (9, 9, 9, False, -1))
     assert got["gIoU"] == pytest.approx(100 * (1 + 0 + 2 / 6 + 1) / 4)
     assert got["cIoU"] == pytest.approx(100 * 11 / (5 + 6 + 9))
     assert got["N-acc"] == 50

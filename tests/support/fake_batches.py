@@ -10,9 +10,11 @@ import torch
 from riszoo.batch import Batch, Geometry, Output, Sample
 from riszoo.data.masks import Bitmap, shrink
 from riszoo.data.record import Record, Sentence, Split, Target
-from riszoo.metrics.protocols import Protocol, get_protocols
+from riszoo.metrics.protocols import PROTOCOLS, Protocol, get_protocols
 from riszoo.metrics.results import Evaluation
+from riszoo.metrics.sentence_table import NO_HEAD, SentenceTable, width
 from riszoo.metrics.suite import RISMetrics
+from riszoo.metrics.summary import summarise
 
 FRAME = (96, 96)
 NAMES = "original,lavt480,refzom,cris035,phrasecut"
@@ -82,6 +84,19 @@ def evaluated(blobs: Blobs, names: str = NAMES) -> Evaluation:
     metrics = RISMetrics(get_protocols(names))
     metrics.update(*blobs.batch(range(len(blobs.samples)), metrics.protocols))
     return Evaluation(metrics.sentence_table(), blobs.samples, {"expressions": "all"})
+
+
+def values_of(name: str, *cases: tuple) -> dict[str, float]:
+    """The metrics of sentences given by their counts.
+
+    Cases are (I, |P|, |G|) and, on sets with no-target sentences, (I, |P|, |G|, no_target, head).
+    """
+    protocol = PROTOCOLS[name]
+    values = np.zeros((len(cases), width([protocol])), np.int64)
+    for i, case in enumerate(cases):
+        intersection, predicted, true, no_target, head = (*case, False, NO_HEAD) if len(case) == 3 else case
+        values[i, :6] = i, no_target, head, intersection, predicted, true
+    return summarise(SentenceTable.sort([protocol], values), protocol)
 
 
 class BlobSplit(Split):
