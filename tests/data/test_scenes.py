@@ -16,10 +16,10 @@ import pytest
 
 from riszoo.data.masks import GroundTruth
 from riszoo.data.scenes import PLANS, ScenesSplit, vocabulary
-from riszoo.data.scenes.chance import Dice, Odds
 from riszoo.data.scenes.layout import COLOURS, HELD_OUT, SEEN, SIZES, TEXTURES, Ground, Scene, Thing
 from riszoo.data.scenes.logic import Facts, Kind, Placed, Ranked, Related, Without, bits, kind, names
 from riszoo.data.scenes.render import Rendering
+from riszoo.data.scenes.rng import Odds, RandomStream
 from riszoo.data.scenes.sentences import SINGLE
 from riszoo.data.scenes.shapes import AREA, FAMILIES, SHAPES
 from riszoo.errors import UserError
@@ -41,30 +41,30 @@ def scenes(name: str, count: int = IMAGES) -> list:
     return [split.scene(image) for image in range(count)]
 
 
-def shaken(scene: Scene, dice: random.Random) -> Scene:
+def shaken(scene: Scene, rng: random.Random) -> Scene:
     """Everything a little elsewhere: more than a pixel at 96."""
     moved = [
-        replace(thing, x=thing.x + dice.uniform(-0.014, 0.014), y=thing.y + dice.uniform(-0.014, 0.014))
+        replace(thing, x=thing.x + rng.uniform(-0.014, 0.014), y=thing.y + rng.uniform(-0.014, 0.014))
         for thing in scene.things
     ]
     return replace(scene, things=tuple(moved))
 
 
-def swollen(scene: Scene, dice: random.Random) -> Scene:
+def swollen(scene: Scene, rng: random.Random) -> Scene:
     """Everything a little larger or smaller."""
-    return replace(scene, things=tuple(replace(t, area=t.area * dice.uniform(0.9, 1.1)) for t in scene.things))
+    return replace(scene, things=tuple(replace(t, area=t.area * rng.uniform(0.9, 1.1)) for t in scene.things))
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_sentences_name_exactly_their_targets(name: str) -> None:
-    dice = random.Random(7)
-    for scene, sayings in scenes(name):
-        changed = [scene, shaken(scene, dice), swollen(scene, dice)]
-        for saying in sayings:
+    rng = random.Random(7)
+    for scene, sentences in scenes(name):
+        changed = [scene, shaken(scene, rng), swollen(scene, rng)]
+        for sentence in sentences:
             for world in changed:
-                assert read(saying.text, world) == set(bits(saying.things)), saying.text
+                assert read(sentence.text, world) == set(bits(sentence.things)), sentence.text
             for jolt in (-0.03, 0.03):
-                assert read(saying.text, scene, jolt) == set(bits(saying.things)), saying.text
+                assert read(sentence.text, scene, jolt) == set(bits(sentence.things)), sentence.text
 
 
 def thing(shape: str, colour: str, x: float, y: float, size: str = "medium", texture: str = "plain") -> Thing:
@@ -214,14 +214,14 @@ def test_square_images_show_one_world_at_every_size() -> None:
 def test_masks_are_the_visible_parts_and_targets_can_be_seen() -> None:
     touched, areas = [], []
     for name in ("train", "testA", "unseen", "general"):
-        for scene, sayings in scenes(name):
+        for scene, sentences in scenes(name):
             rendering = Rendering(scene, (96, 96))
             seen = np.bincount(rendering.owner.ravel(), minlength=len(scene.things) + 1)[1:] / 96**2
             full = np.array([thing.area for thing in scene.things])
             assert seen.min() >= 0.012
             assert (seen / full).min() >= 0.5
             touched += list(seen / full < 0.93)
-            areas += [seen[list(bits(s.things))].sum() for s in sayings if s.type in SINGLE]
+            areas += [seen[list(bits(s.things))].sum() for s in sentences if s.type in SINGLE]
     assert np.mean(touched) > 0.05
     assert statistics.median(areas) <= 0.06
 
@@ -282,9 +282,9 @@ def test_flat_arrays_ids_and_texts_match_the_records(name: str) -> None:
         record = split[image]
         assert record.image_id == split.image_ids()[image]
         places = np.flatnonzero(split.sentence_image == image)
-        said = [sentence for _, sentence in record.sentences()]
-        assert [split.text(int(place)) for place in places] == [sentence.text for sentence in said]
-        assert [next(texts) for _ in said] == [sentence.text for sentence in said]
+        used = [sentence for _, sentence in record.sentences()]
+        assert [split.text(int(place)) for place in places] == [sentence.text for sentence in used]
+        assert [next(texts) for _ in used] == [sentence.text for sentence in used]
         assert all(target.no_target == (not target.segmentation.draw(GroundTruth()).any()) for target in record.targets)
     assert split[-1].image_id == split.image_ids()[-1]
     with pytest.raises(IndexError):
@@ -292,11 +292,17 @@ def test_flat_arrays_ids_and_texts_match_the_records(name: str) -> None:
 
 
 def test_vocabulary_is_what_is_said() -> None:
-    said = {word for name in PLANS for _, sayings in scenes(name) for saying in sayings for word in saying.text.split()}
+    used = {
+        word
+        for name in PLANS
+        for _, sentences in scenes(name)
+        for sentence in sentences
+        for word in sentence.text.split()
+    }
     words = vocabulary()
     assert words == sorted(set(words))
-    assert said <= set(words)
-    assert len(said) >= 0.95 * len(words)
+    assert used <= set(words)
+    assert len(used) >= 0.95 * len(words)
 
 
 def test_splits_hold_what_they_promise() -> None:
@@ -304,9 +310,9 @@ def test_splits_hold_what_they_promise() -> None:
     assert {shape for shape, _ in HELD_OUT} == set(SHAPES)
     assert {colour for _, colour in HELD_OUT} == set(COLOURS)
     for name in PLANS:
-        for scene, sayings in scenes(name):
+        for scene, sentences in scenes(name):
             shown = {(thing.shape, thing.colour) for thing in scene.things}
-            targets = [scene.things[place] for saying in sayings for place in bits(saying.things)]
+            targets = [scene.things[place] for sentence in sentences for place in bits(sentence.things)]
             if name == "unseen":
                 assert {(thing.shape, thing.colour) for thing in targets} <= HELD_OUT
                 continue
@@ -319,9 +325,9 @@ def test_splits_hold_what_they_promise() -> None:
 
 def test_nothing_is_said_about_unseen_combinations_in_training() -> None:
     for name in ("train", "general-train"):
-        for _, sayings in scenes(name):
-            for saying in sayings:
-                for part in saying.form.parts():
+        for _, sentences in scenes(name):
+            for sentence in sentences:
+                for part in sentence.form.parts():
                     assert not isinstance(part, Kind) or part.values[-2:][::-1] not in HELD_OUT
 
 
@@ -334,15 +340,15 @@ def test_every_attribute_appears() -> None:
 
 def test_the_mix_of_sentences() -> None:
     for name in ("train", "val", "testA", "testB", "unseen"):
-        types = Counter(saying.tags[0] for _, sayings in scenes(name) for saying in sayings)
+        types = Counter(sentence.tags[0] for _, sentences in scenes(name) for sentence in sentences)
         share = {kind: count / sum(types.values()) for kind, count in types.items()}
         assert set(share) == set(SINGLE)
         assert 0.39 < share["attribute"] < 0.52
         assert min(share.values()) > 0.035
         assert statistics.median(len(scene.things) for scene, _ in scenes(name)) >= 5
-        distinct = [len({saying.things for saying in sayings}) / len(sayings) for _, sayings in scenes(name)]
+        distinct = [len({sentence.things for sentence in sentences}) / len(sentences) for _, sentences in scenes(name)]
         assert statistics.mean(distinct) > 0.95
-    types = Counter(saying.type for _, sayings in scenes("general") for saying in sayings)
+    types = Counter(sentence.type for _, sentences in scenes("general") for sentence in sentences)
     assert set(types) == {*SINGLE, "plural", "none"}
     assert types["plural"] > 0.25 * sum(types.values())
     assert types["none"] > 0.15 * sum(types.values())
@@ -350,11 +356,11 @@ def test_the_mix_of_sentences() -> None:
 
 def test_more_than_attributes_is_needed_where_a_type_says_so() -> None:
     """The head of such a sentence alone fits at least two things."""
-    for scene, sayings in scenes("val"):
-        for saying in sayings:
-            if saying.type != "attribute":
-                head = saying.form.of  # type: ignore[attr-defined]
-                assert names(head, Facts(scene)).bit_count() >= 2, saying.text  # type: ignore[union-attr]
+    for scene, sentences in scenes("val"):
+        for sentence in sentences:
+            if sentence.type != "attribute":
+                head = sentence.form.of  # type: ignore[attr-defined]
+                assert names(head, Facts(scene)).bit_count() >= 2, sentence.text  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("name", "most"), [("val", 0.20), ("train", 0.20), ("general", 0.25)])
@@ -377,7 +383,7 @@ def test_mistakes_are_told() -> None:
 
 
 def test_dice_draw_by_weight() -> None:
-    dice = Dice("weights")
-    drawn = Counter(dice.draw(Odds({"often": 3, "seldom": 1})) for _ in range(2000))
+    rng = RandomStream("weights")
+    drawn = Counter(rng.draw(Odds({"often": 3, "seldom": 1})) for _ in range(2000))
     assert 0.7 < drawn["often"] / 2000 < 0.8
-    assert sorted(dice.sample(range(5), 9)) == [0, 1, 2, 3, 4]
+    assert sorted(rng.sample(range(5), 9)) == [0, 1, 2, 3, 4]

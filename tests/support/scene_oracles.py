@@ -18,10 +18,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from riszoo.data.scenes import PLANS, ScenesSplit
-from riszoo.data.scenes.chance import Dice
 from riszoo.data.scenes.layout import Scene
 from riszoo.data.scenes.render import Rendering
-from riszoo.data.scenes.sentences import Speaker
+from riszoo.data.scenes.rng import RandomStream
+from riszoo.data.scenes.sentences import SentenceSampler
 from tests.support.scene_reader import head_words
 
 POSSIBLE = 240
@@ -51,11 +51,11 @@ def blind(name: str, images: Iterable[int]) -> float:
 
 def _possible(split: ScenesSplit, scene: Scene, image: int) -> list[int]:
     """What sentences about the image name, in the shares in which they are asked."""
-    dice = Dice(f"possible {image}")
+    rng = RandomStream(f"possible {image}")
     named: list[int] = []
     while len(named) < POSSIBLE:
-        sayings = Speaker(scene, dice).say(split.plan.sentences, split.plan.mix) or []
-        named += [saying.things for saying in sayings]
+        sentences = SentenceSampler(scene, rng).sample(split.plan.sentences, split.plan.mix) or []
+        named += [sentence.things for sentence in sentences]
     return named
 
 
@@ -64,10 +64,10 @@ def colour_and_shape(name: str, images: Iterable[int]) -> dict[str, list[float]]
     split = ScenesSplit(name)
     scores: dict[str, list[float]] = defaultdict(list)
     for image in images:
-        scene, sayings = split.scene(image)
+        scene, sentences = split.scene(image)
         table = overlaps(scene)
-        for saying in sayings:
-            scores[saying.type].append(float(table[_guess(scene, saying.text, table), saying.things]))
+        for sentence in sentences:
+            scores[sentence.type].append(float(table[_guess(scene, sentence.text, table), sentence.things]))
     return scores
 
 

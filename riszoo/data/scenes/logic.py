@@ -1,8 +1,8 @@
-"""What a sentence means, as a form that can be evaluated on a scene.
+"""The meaning of a sentence as a logical form that is evaluated on a scene.
 
-Sets of things are whole numbers with a bit for each thing. Vague words (left of, near, larger) have three answers, so
-every form answers with two sets: what it surely names and what it perhaps names. Between the two lies what a pixel,
-or a person's taste, would decide. A sentence is fit to be asked where both are the same set.
+A set of things is an integer with one bit for each thing. Words such as "left of", "near" or "larger" have unclear
+cases, so a form evaluates to two sets: the things that it certainly names and those that it possibly names. A sentence
+is used only if both sets are equal.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from itertools import pairwise
 from riszoo.data.scenes.layout import COLOURS, SIZES, TEXTURES, Scene, Thing
 
 Answer = tuple[int, int]
-"""What is surely and what is perhaps named."""
+"""The sets of things that are certainly and possibly named."""
 
 ASPECT = {
     **dict.fromkeys(COLOURS, "colour"),
     **dict.fromkeys(TEXTURES, "texture"),
     **dict.fromkeys(SIZES, "size"),
 }
-"""Which attribute a word tells of; every other one is a shape."""
+"""The attribute that a word describes; any other word is a shape."""
 
 PLACES = {
     "left": ("left",),
@@ -38,14 +38,14 @@ PLACES = {
     "bottom right": ("bottom", "right"),
     "middle": ("middle",),
 }
-"""Every place, and the parts of the picture in all of which what is there lies."""
-SIDE = (0.36, 0.46)  # surely and perhaps at a side: as near to it, in parts of the image
-MIDDLE = (0.14, 0.24)  # surely and perhaps in the middle: as near to it in both directions
+"""The places in an image, each with the conditions that a thing there meets."""
+SIDE = (0.36, 0.46)  # certainly and possibly at a side: the distance to it as a share of the image
+MIDDLE = (0.14, 0.24)  # certainly and possibly in the middle: the distance to it in both directions
 
 RELATIONS = {"left of": "left", "right of": "right", "above": "top", "below": "bottom", "near": None}
-"""Every relation, and the measure in which the one comes before the other."""
-BEFORE = (-0.09, 0.01)  # surely and perhaps left of, above, ...: from middle to middle, in world units
-NEAR = (0.06, 0.15)  # surely and perhaps near: the gap between discs of the things' areas
+"""The relations, each with the measure by which one thing comes before the other."""
+BEFORE = (-0.09, 0.01)  # certainly and possibly left of, above, ...: from centre to centre, in world units
+NEAR = (0.06, 0.15)  # certainly and possibly near: the gap between discs of the same areas
 
 MEASURES: dict[str, tuple[Callable[[Thing], float], float]] = {
     "left": (lambda thing: thing.x, 0.06),
@@ -55,60 +55,60 @@ MEASURES: dict[str, tuple[Callable[[Thing], float], float]] = {
     "large": (lambda thing: -math.log(thing.area), 0.4),
     "small": (lambda thing: math.log(thing.area), 0.4),
 }
-"""What things are ordered by, least first, and how far apart two must be to be told apart."""
+"""The measures by which things are ordered, lowest first, each with the least difference that counts."""
 
 
 def bits(things: int) -> Iterator[int]:
-    """The places of the things in a set."""
+    """The indices of the things in a set."""
     while things:
         yield (things & -things).bit_length() - 1
         things &= things - 1
 
 
 def below(values: Iterable[float], limits: tuple[float, float]) -> Answer:
-    """What is surely small enough, and what perhaps is."""
-    surely = perhaps = 0
+    """The indices of the values that are certainly and possibly below the limit."""
+    certain = possible = 0
     bit = 1
     for value in values:
         if value < limits[0]:
-            surely |= bit
+            certain |= bit
         if value < limits[1]:
-            perhaps |= bit
+            possible |= bit
         bit <<= 1
-    return surely, perhaps
+    return certain, possible
 
 
 class Facts:
-    """What is true in a scene; what is vague about it is worked out when first asked for."""
+    """What is true in a scene; places and relations are computed when first used."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.things = scene.things
-        self.said = [thing.values for thing in scene.things]
+        self.attributes = [thing.values for thing in scene.things]
         self.everything = (1 << len(scene.things)) - 1
         self.having: defaultdict[str, int] = defaultdict(int)
-        for place, values in enumerate(self.said):
+        for index, values in enumerate(self.attributes):
             for value in values:
-                self.having[value] |= 1 << place
+                self.having[value] |= 1 << index
         self._placed: dict[str, Answer] = {}
         self._related: dict[tuple[str, int], Answer] = {}
 
     def placed(self, place: str) -> Answer:
-        """What lies at a place of the picture."""
+        """The things at a place of the image."""
         if place not in self._placed:
-            surely = perhaps = self.everything
+            certain = possible = self.everything
             for part in PLACES[place]:
-                there, perhaps_there = self._in_part(part)
-                surely, perhaps = surely & there, perhaps & perhaps_there
-            self._placed[place] = surely, perhaps
+                there, possible_there = self._in_part(part)
+                certain, possible = certain & there, possible & possible_there
+            self._placed[place] = certain, possible
         return self._placed[place]
 
     def related(self, relation: str, anchor: int) -> Answer:
-        """What stands in a relation to the anchor."""
+        """The things in a relation to the anchor."""
         if (relation, anchor) not in self._related:
-            surely, perhaps = self._related_to(self.things[anchor], RELATIONS[relation])
+            certain, possible = self._related_to(self.things[anchor], RELATIONS[relation])
             others = ~(1 << anchor)
-            self._related[relation, anchor] = surely & others, perhaps & others
+            self._related[relation, anchor] = certain & others, possible & others
         return self._related[relation, anchor]
 
     def _in_part(self, part: str) -> Answer:
@@ -131,16 +131,16 @@ class Facts:
 
 
 class Form(ABC):
-    """A meaning. Forms are plain values and nest."""
+    """A logical form: a plain value that may contain other forms."""
 
     __slots__ = ()
 
     @abstractmethod
     def answer(self, facts: Facts) -> Answer:
-        """What it names in a scene."""
+        """The things that the form names in a scene."""
 
     def parts(self) -> Iterator[Form]:
-        """The form and all that it is made of."""
+        """The form and all forms inside it."""
         yield self
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
@@ -150,7 +150,7 @@ class Form(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Kind(Form):
-    """Things with all of some attributes, in the order in which they are said."""
+    """Things with all of the given attributes, which are in the order of an English noun phrase."""
 
     values: tuple[str, ...] = ()
 
@@ -163,69 +163,69 @@ class Kind(Form):
 
 @dataclass(frozen=True, slots=True)
 class Without(Form):
-    """Those that lack one attribute, or are not at a place."""
+    """Things without one attribute, or not at a place."""
 
     of: Form
     value: str
 
     def answer(self, facts: Facts) -> Answer:
-        surely, perhaps = self.of.answer(facts)
+        certain, possible = self.of.answer(facts)
         if self.value in PLACES:
-            there, perhaps_there = facts.placed(self.value)
-            return surely & ~perhaps_there, perhaps & ~there
+            there, possible_there = facts.placed(self.value)
+            return certain & ~possible_there, possible & ~there
         having = facts.having[self.value]
-        return surely & ~having, perhaps & ~having
+        return certain & ~having, possible & ~having
 
 
 @dataclass(frozen=True, slots=True)
 class Placed(Form):
-    """Those at a place of the picture."""
+    """Things at a place of the image."""
 
     of: Form
     place: str
 
     def answer(self, facts: Facts) -> Answer:
-        surely, perhaps = self.of.answer(facts)
-        there, perhaps_there = facts.placed(self.place)
-        return surely & there, perhaps & perhaps_there
+        certain, possible = self.of.answer(facts)
+        there, possible_there = facts.placed(self.place)
+        return certain & there, possible & possible_there
 
 
 @dataclass(frozen=True, slots=True)
 class Related(Form):
-    """Those in a relation to one other thing."""
+    """Things in a relation to one other thing."""
 
     of: Form
     relation: str
     anchor: Form
 
     def answer(self, facts: Facts) -> Answer:
-        surely, perhaps = self.of.answer(facts)
-        anchor, perhaps_anchor = self.anchor.answer(facts)
-        if anchor != perhaps_anchor or anchor.bit_count() != 1:
-            return 0, perhaps
-        there, perhaps_there = facts.related(self.relation, anchor.bit_length() - 1)
-        return surely & there, perhaps & perhaps_there
+        certain, possible = self.of.answer(facts)
+        anchor, possible_anchor = self.anchor.answer(facts)
+        if anchor != possible_anchor or anchor.bit_count() != 1:
+            return 0, possible
+        there, possible_there = facts.related(self.relation, anchor.bit_length() - 1)
+        return certain & there, possible & possible_there
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked(Form):
-    """The first, second, ... of those, by place or by size."""
+    """The first, second, ... of some things, by position or by size."""
 
     of: Form
     measure: str
     rank: int = 1
 
     def answer(self, facts: Facts) -> Answer:
-        surely, perhaps = self.of.answer(facts)
-        if surely != perhaps:
-            return 0, perhaps
+        certain, possible = self.of.answer(facts)
+        if certain != possible:
+            return 0, possible
         measure, margin = MEASURES[self.measure]
-        order = sorted((measure(facts.things[place]), place) for place in bits(surely))
+        order = sorted((measure(facts.things[index]), index) for index in bits(certain))
         if len(order) < self.rank:
             return 0, 0
         around = order[: self.rank + 1]
         if any(after[0] - before[0] < margin for before, after in pairwise(around)):
-            return 0, perhaps
+            return 0, possible
         named = 1 << order[self.rank - 1][1]
         return named, named
 
@@ -238,17 +238,17 @@ class Both(Form):
     second: Form
 
     def answer(self, facts: Facts) -> Answer:
-        (first, perhaps_first), (second, perhaps_second) = self.first.answer(facts), self.second.answer(facts)
-        return first | second, perhaps_first | perhaps_second
+        (first, possible_first), (second, possible_second) = self.first.answer(facts), self.second.answer(facts)
+        return first | second, possible_first | possible_second
 
 
 @lru_cache(maxsize=4096)
 def kind(*values: str) -> Kind:
-    """A kind, made once: there are few and they are asked for all the time."""
+    """A cached `Kind`: there are few, and they are used often."""
     return Kind(values)
 
 
 def names(form: Form, facts: Facts) -> int | None:
-    """The set a form names, or None where that is vague."""
-    surely, perhaps = form.answer(facts)
-    return surely if surely == perhaps else None
+    """The set that a form names, or None where that is unclear."""
+    certain, possible = form.answer(facts)
+    return certain if certain == possible else None

@@ -1,7 +1,7 @@
-"""A scene as pixels: drawn three times as large in whole numbers, then averaged, so that edges are smooth.
+"""Rendering of a scene: drawn at three times the size in integers, then averaged, so that edges are smooth.
 
-The things lie as numbers in one large map. A pixel belongs to the thing that is seen at its centre, so masks are the
-visible parts, never overlap, and come from the very map that the colours come from.
+Things are drawn as numbers into one large map, from which both colours and masks are made. A pixel belongs to the thing
+that is visible at its centre, so masks are the visible parts and never overlap.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from riszoo.data.scenes.layout import NOISE_OFFSETS, Ground, Scene, Thing
 from riszoo.data.scenes.shapes import GRAIN, RING_HOLE, Outline, outline
 
 FINE = 3
-"""Fine pixels along the side of an image's pixel; odd, so that one lies at its centre."""
+"""Fine pixels along the side of a pixel; odd, so that one is at its centre."""
 
 PERIOD = 0.062
 """Width of a stripe and its gap, in world units."""
 
 
 class Rendering:
-    """A scene at a size in pixels, drawn when first looked at. It travels undrawn."""
+    """A scene at a size in pixels, drawn when first used. Only the scene is pickled."""
 
     def __init__(self, scene: Scene, size: tuple[int, int]) -> None:
         self.scene = scene
@@ -42,20 +42,20 @@ class Rendering:
 
     @cached_property
     def owner(self) -> NDArray[np.uint8]:
-        """(H0, W0): 0 the ground, k + 1 the k-th thing."""
+        """(H0, W0): 0 for the ground, k + 1 for thing k."""
         centres = np.asarray(self._map)[FINE // 2 :: FINE, FINE // 2 :: FINE]
         owner: NDArray[np.uint8] = (centres + 1) // 2
         return owner
 
     def mask(self, things: int) -> Mask:
-        """(H0, W0): where things are seen, a bit for each."""
+        """(H0, W0): the visible part of the given things, one bit each."""
         wanted = np.array([False] + [bool(things >> k & 1) for k in range(len(self.scene.things))])
         mask: Mask = wanted[self.owner]
         return mask
 
     @cached_property
     def _map(self) -> Image.Image:
-        """The fine map: thing k has the numbers 2k + 1 and, where its texture is, 2k + 2."""
+        """The fine map: thing k has the numbers 2k + 1 and, on its texture, 2k + 2."""
         height, width = self.size
         canvas = Image.new("L", (width * FINE, height * FINE), 0)
         unit = FINE * math.sqrt(height * width)
@@ -65,7 +65,7 @@ class Rendering:
 
 
 class Silhouette(Segmentation):
-    """The visible part of some of a rendering's things."""
+    """The visible part of some things of a rendering."""
 
     def __init__(self, rendering: Rendering, things: int) -> None:
         self.rendering = rendering
@@ -78,7 +78,7 @@ class Silhouette(Segmentation):
 
 
 def _lay(canvas: Image.Image, thing: Thing, number: int, unit: float) -> None:
-    """Put one thing on the map, over what lies there."""
+    """Draw one thing on the map, over what is there."""
     radius = round(thing.reach * unit)
     left, top = round(thing.x * unit) - radius, round(thing.y * unit) - radius
     stencil = _stencil(thing, radius)
@@ -108,7 +108,7 @@ def _corners(corners: Outline, middle: int, radius: int) -> list[int]:
 
 @lru_cache(maxsize=64)
 def _pattern(texture: str, slanted: bool, period: int, side: int) -> Image.Image:
-    """255 where the second colour lies: stripes across or slanted, or dots in rows."""
+    """255 where the second colour is: straight or slanted stripes, or rows of dots."""
     y, x = np.mgrid[:side, :side]
     if texture == "striped":
         inside = (y + x * slanted) % period < period // 2
@@ -119,7 +119,7 @@ def _pattern(texture: str, slanted: bool, period: int, side: int) -> Image.Image
 
 
 def _colour(canvas: Image.Image, scene: Scene, size: tuple[int, int]) -> Image.Image:
-    """Things over their ground, and a little noise over both."""
+    """The image: things over the ground, with noise over both."""
     ground = _ground(scene.ground, size)
     painted = canvas.copy()
     painted.putpalette(_palette(scene))
@@ -143,7 +143,7 @@ BLOTCH = 4
 
 @lru_cache(maxsize=1)
 def _noise_field() -> Image.Image:
-    """Enough noise for the largest image at any offset; RandomState's throws are frozen for good."""
+    """Noise for the largest image at any offset; numpy guarantees that RandomState never changes."""
     side = 640 + NOISE_OFFSETS
     throws = np.random.RandomState(640).randint(0, NOISE_MIDDLE + 1, (2, side, side, 3))
     return Image.fromarray(throws.sum(0).astype(np.uint8))
@@ -155,7 +155,7 @@ def _noise(offset: tuple[int, int], size: tuple[int, int]) -> Image.Image:
 
 
 def _ground(ground: Ground, size: tuple[int, int]) -> Image.Image:
-    """The ground's colour, made lighter and darker by blotches of one of three kinds."""
+    """The colour of the ground with lighter and darker blotches of one of three kinds."""
     height, width = size
     flat = Image.new("RGB", (width, height), ground.colour)
     cells = {"cloudy": (5, 5), "grainy": (24, 24), "woven": (3, 48)}[ground.texture]

@@ -1,4 +1,4 @@
-"""The outlines of the shapes, in whole numbers so that every machine draws the same pixels."""
+"""The outlines of the shapes, in integers so that every machine draws the same pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Point = tuple[float, float]
 Outline = NDArray[np.int64]  # x0, y0, x1, y1, ...
 
 GRAIN = 1 << 12
-"""The radius of a shape's enclosing circle in the whole numbers of an outline."""
+"""The radius of a shape's enclosing circle in the integer units of an outline."""
 
 FAMILIES = {
     "round": ("circle", "ring", "heart", "moon"),
@@ -41,7 +41,7 @@ def _heart() -> list[Point]:
 
 
 def _moon() -> list[Point]:
-    """A disc less a smaller one at its right; their circles cross at x."""
+    """A disc minus a smaller one at its right; the circles cross at x."""
     offset, small = 0.45, 0.8
     x = (offset**2 + 1 - small**2) / (2 * offset)
     outer, inner = math.acos(x), math.acos((x - offset) / small)
@@ -60,7 +60,7 @@ def _cross() -> list[Point]:
 
 
 def _centred(points: list[Point]) -> list[Point]:
-    """Moved and scaled so that the unit circle around the middle of the box just holds them."""
+    """The points moved and scaled so that the unit circle around the centre of their box encloses them."""
     xs, ys = [x for x, _ in points], [y for _, y in points]
     x0, y0 = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
     radius = max(math.hypot(x - x0, y - y0) for x, y in points)
@@ -84,12 +84,12 @@ _POINTS = {
 }
 AREA = {name: _shoelace(points) for name, points in _POINTS.items()}
 AREA["ring"] *= 1 - RING_HOLE**2
-"""What each shape fills, in squares of its enclosing circle's radius."""
+"""The area of each shape for an enclosing circle of radius 1."""
 
 
 @lru_cache(maxsize=256)
 def outline(shape: str, turn: int) -> Outline:
-    """The corners of a shape turned by so many steps."""
+    """The corners of a shape turned by `turn` steps."""
     cos, sin = math.cos(turn * TURN), math.sin(turn * TURN)
     turned = [(x * cos - y * sin, x * sin + y * cos) for x, y in _POINTS[shape]]
     return np.array([round(value * GRAIN) for point in turned for value in point])

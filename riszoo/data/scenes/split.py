@@ -1,14 +1,14 @@
-"""The splits of the embedded set.
+"""The splits of the embedded data set.
 
-train, val        images and sentences of one kind
-testA, testB      as in RefCOCO, by kind of object: the targets of testA are round shapes (circle, ring, heart, moon),
-                  those of testB angular ones (square, triangle, star, cross); one or two others stand among them
-unseen            images whose things and targets are combinations of shape and colour that no other split shows,
-                  with one or two seen combinations among them
-general           sentences that name one thing, several, or nothing
-general-train     the same kind, for training
+train, val        images and sentences from one distribution
+testA, testB      by kind of object, as in RefCOCO: targets of testA are round (circle, ring, heart, moon), those of
+                  testB angular ones (square, triangle, star, cross), with one or two of the other kind as distractors
+unseen            things and targets are combinations of shape and colour that no other split contains, with one or two
+                  seen combinations as distractors
+general           sentences that name one thing, several, or none
+general-train     the same distribution, for training
 
-The images of each come from a stream of throws of their own.
+Each split has its own random stream.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from typing import Any, Literal
 import numpy as np
 
 from riszoo.data.record import Record, Sentence, Split, Target
-from riszoo.data.scenes.chance import Dice, Odds
-from riszoo.data.scenes.layout import HELD_OUT, SEEN, Combination, Scene, extent_of, family, imagine
+from riszoo.data.scenes.layout import HELD_OUT, SEEN, Combination, Scene, extent_of, family, make_scene
 from riszoo.data.scenes.render import Rendering, Silhouette
-from riszoo.data.scenes.sentences import GENERAL, SINGLE, Saying, Speaker
+from riszoo.data.scenes.rng import Odds, RandomStream
+from riszoo.data.scenes.sentences import GENERAL, SINGLE, SceneSentence, SentenceSampler
 from riszoo.data.scenes.wording import vocabulary
 from riszoo.errors import UserError
 
 VERSION = "1"
-"""Of worlds, words and pixels together: raised with every change that an image or a sentence shows."""
+"""Version of scenes, sentences and pixels: raised with every change that shows in an image or a sentence."""
 
 Size = int | tuple[int, int] | Literal["mixed"]
 
@@ -42,12 +42,12 @@ HASHED_SENTENCES, HASHED_IMAGES, HASHED_SIZE = 64, 8, 96
 
 @dataclass(frozen=True)
 class Plan:
-    """What a split is made of."""
+    """The contents of a split."""
 
     images: int
     sentences: int
     wanted: Sequence[Combination] = SEEN
-    strangers: Sequence[Combination] = ()
+    distractors: Sequence[Combination] = ()
     mix: Odds[str] = Odds(SINGLE)
 
 
@@ -63,11 +63,11 @@ PLANS = {
 
 
 class ScenesSplit(Split):
-    """One split of the embedded set, made from its seed when asked for.
+    """One split of the embedded data set; images are generated from the seed on access.
 
-    `size` is that of every image: a side, (height, width), or `mixed`: between 64 and 640 and up to twice as long as
-    wide, another for each image. Images of one form show the same world at every size. Every sentence is a target
-    of its own.
+    `size` is the size of every image: a side, (height, width), or `mixed`: a random size for each image, from 64 to 640
+    with an aspect ratio of up to 2. Images of the same aspect ratio show the same scene at every size. Every sentence
+    has its own target.
     """
 
     dataset = "scenes"
@@ -94,30 +94,30 @@ class ScenesSplit(Split):
 
     def __getitem__(self, image: int) -> Record:
         image = range(len(self))[image]
-        scene, sayings = self.scene(image)
+        scene, sentences = self.scene(image)
         rendering = Rendering(scene, self.size_of(image))
         name = self.image_id(image)
-        targets = tuple(_target(f"{name}-{k}", rendering, saying) for k, saying in enumerate(sayings))
+        targets = tuple(_target(f"{name}-{k}", rendering, sentence) for k, sentence in enumerate(sentences))
         return Record(name, rendering.size, targets, rendering.pixels)
 
-    def scene(self, image: int) -> tuple[Scene, list[Saying]]:
-        """An image's world and what is said about it; nothing is drawn."""
-        dice = Dice(f"riszoo scenes {self.seed} {self.name} {image}")
+    def scene(self, image: int) -> tuple[Scene, list[SceneSentence]]:
+        """The scene of an image and its sentences, without drawing it."""
+        rng = RandomStream(f"riszoo scenes {self.seed} {self.name} {image}")
         extent = extent_of(self.size_of(image))
         while True:
-            scene = imagine(dice, extent, self.plan.wanted, self.plan.strangers)
-            sayings = Speaker(scene, dice).say(self.plan.sentences, self.plan.mix)
-            if sayings:
-                return scene, sayings
+            scene = make_scene(rng, extent, self.plan.wanted, self.plan.distractors)
+            sentences = SentenceSampler(scene, rng).sample(self.plan.sentences, self.plan.mix)
+            if sentences:
+                return scene, sentences
 
     def size_of(self, image: int) -> tuple[int, int]:
         """Height and width of an image."""
         if self.size != "mixed":
             return self.size
-        dice = Dice(f"riszoo scenes size {self.seed} {self.name} {image}")
-        longer = math.exp(dice.between(math.log(SMALLEST), math.log(LARGEST)))
-        sides = round(longer), max(SMALLEST, round(longer / dice.between(1, WIDEST)))
-        return sides if dice.chance(0.5) else sides[::-1]
+        rng = RandomStream(f"riszoo scenes size {self.seed} {self.name} {image}")
+        longer = math.exp(rng.between(math.log(SMALLEST), math.log(LARGEST)))
+        sides = round(longer), max(SMALLEST, round(longer / rng.between(1, WIDEST)))
+        return sides if rng.chance(0.5) else sides[::-1]
 
     def image_id(self, image: int) -> str:
         return f"scenes{self.seed}-{self.name}-{image:05d}"
@@ -129,34 +129,33 @@ class ScenesSplit(Split):
         return f"{VERSION} {self.image_id(image)} {self.size_of(image)}"
 
     def text(self, sentence: int) -> str:
-        """One sentence by its place in the split; its image's world is thought up, not drawn."""
-        image, place = divmod(range(len(self.sentence_target))[sentence], self.plan.sentences)
-        return self.scene(image)[1][place].text
+        """One sentence by its index in the split, without drawing the image."""
+        image, index = divmod(range(len(self.sentence_target))[sentence], self.plan.sentences)
+        return self.scene(image)[1][index].text
 
     def texts(self) -> Iterator[str]:
-        """Every sentence, in order, with nothing drawn. For the words alone `vocabulary()` answers at once."""
+        """All sentences in order, without drawing images. `vocabulary()` is faster if only the words are needed."""
         for image in range(len(self)):
-            for saying in self.scene(image)[1]:
-                yield saying.text
+            for sentence in self.scene(image)[1]:
+                yield sentence.text
 
     def vocabulary(self) -> list[str]:
-        """Every word that the set's sentences can hold, sorted."""
+        """Every word that can occur in a sentence, sorted."""
         return vocabulary()
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "version": VERSION, "seed": self.seed, "size": self.size}
 
     def fingerprint(self) -> str:
-        """A hash of the version, name, seed and size, of the first sentences, and of the first images' pixels.
+        """A hash of the version, name, seed and size, of the first sentences, and of the pixels of the first images.
 
-        The images are hashed at one size, whatever the split's. Nothing in them depends on the machine: chance is of
-        the promised kind, outlines are whole numbers, and Pillow draws and averages in whole numbers (alike since
-        11.2.1).
+        The images are always hashed at one size. They do not depend on the machine: random numbers are reproducible,
+        outlines are integers, and Pillow draws and averages in integers (the same way since 11.2.1).
         """
         digest = hashlib.sha256(repr((VERSION, self.name, self.seed, self.size, len(self))).encode())
         for image in range(HASHED_SENTENCES):
-            scene, sayings = self.scene(image)
-            digest.update(repr([(saying.text, saying.things, saying.tags) for saying in sayings]).encode())
+            scene, sentences = self.scene(image)
+            digest.update(repr([(sentence.text, sentence.things, sentence.tags) for sentence in sentences]).encode())
             if image < HASHED_IMAGES:
                 rendering = Rendering(scene, (HASHED_SIZE, HASHED_SIZE))
                 digest.update(rendering.pixels().tobytes() + rendering.owner.tobytes())
@@ -170,11 +169,11 @@ def _checked(size: Size) -> tuple[int, int] | Literal["mixed"]:
     if len(sides) != 2 or not all(isinstance(side, int) and SMALLEST <= side <= LARGEST for side in sides):
         raise UserError(
             f"scenes cannot draw images of size {size!r}: give a side from {SMALLEST} to {LARGEST}, "
-            f"a pair (height, width) of such, or 'mixed'."
+            f"a pair (height, width) of them, or 'mixed'."
         )
     return sides[0], sides[1]
 
 
-def _target(name: str, rendering: Rendering, saying: Saying) -> Target:
-    sentence = Sentence(name, saying.text, saying.tags)
-    return Target(name, Silhouette(rendering, saying.things), (sentence,), no_target=not saying.things)
+def _target(name: str, rendering: Rendering, sentence: SceneSentence) -> Target:
+    outline = Silhouette(rendering, sentence.things)
+    return Target(name, outline, (Sentence(name, sentence.text, sentence.tags),), no_target=not sentence.things)

@@ -1,14 +1,14 @@
-"""Meanings put into words, each in several ways.
+"""English sentences for logical forms, with several wordings for each.
 
-All words a sentence can hold stand in the tables of this file. What follows a noun belongs to the noun just before
-it: "the star left of the ring above the heart" has the ring above the heart.
+The tables of this file contain every word of a sentence. A phrase belongs to the noun just before it: in "the star left
+of the ring above the heart" the ring is above the heart.
 """
 
 from __future__ import annotations
 
-from riszoo.data.scenes.chance import Dice
 from riszoo.data.scenes.layout import COLOURS
 from riszoo.data.scenes.logic import Both, Form, Kind, Placed, Ranked, Related, Without
+from riszoo.data.scenes.rng import RandomStream
 
 NOUNS = {
     "circle": ("circle", "circle", "circle", "disc"),
@@ -75,76 +75,76 @@ MANY = ("the ", "all the ", "all ", "")
 COUNTED = {2: ("both ", "the two "), 3: ("the three ",), 4: ("the four ",)}
 THE, ONE, AND = "the ", "a ", " and "
 
-BRIEF = 0.22
-"""How often a sentence leaves out its articles."""
-AFTER = 0.2
-"""How often an attribute follows its noun where it may."""
+NO_ARTICLES = 0.22
+"""Probability that a sentence has no articles."""
+ATTRIBUTE_AFTER = 0.2
+"""Probability that an attribute follows its noun where that is possible."""
 
 
-def word(form: Form, dice: Dice, plural: bool = False, count: int = 0) -> str:
-    """A sentence for a form; a plural one may say how many things it names, where a count is given."""
+def word(form: Form, rng: RandomStream, plural: bool = False, count: int = 0) -> str:
+    """A sentence for a form; in the plural it may contain the number of things, if `count` is given."""
     if isinstance(form, Both):
-        text = AND.join(THE + _phrase(part, dice) for part in (form.first, form.second))
+        text = AND.join(THE + _phrase(part, rng) for part in (form.first, form.second))
     elif plural:
-        text = dice.pick(MANY + COUNTED.get(count, ())) + _phrase(form, dice, plural)
+        text = rng.pick(MANY + COUNTED.get(count, ())) + _phrase(form, rng, plural)
     else:
-        text = THE + _phrase(form, dice)
-    return text.replace(THE, "") if dice.chance(BRIEF) else text
+        text = THE + _phrase(form, rng)
+    return text.replace(THE, "") if rng.chance(NO_ARTICLES) else text
 
 
-def _phrase(form: Form, dice: Dice, plural: bool = False, last: bool = True) -> str:
-    """A form without its article; `last` where nothing follows that could belong to another noun."""
+def _phrase(form: Form, rng: RandomStream, plural: bool = False, last: bool = True) -> str:
+    """A form without its article; `last` if no phrase follows that would then belong to another noun."""
     match form:
         case Kind(values):
-            return _kind(values, dice, plural, last)
+            return _kind(values, rng, plural, last)
         case Without(of, value):
-            return f"{_phrase(of, dice, plural, False)} {_lacking(value, dice, plural)}"
+            return f"{_phrase(of, rng, plural, False)} {_lacking(value, rng, plural)}"
         case Placed(of, place):
-            return f"{_phrase(of, dice, plural, False)} {dice.pick(CLAUSE[plural])}{dice.pick(PLACED[place])}"
+            return f"{_phrase(of, rng, plural, False)} {rng.pick(CLAUSE[plural])}{rng.pick(PLACED[place])}"
         case Related(of, relation, anchor):
-            link = dice.pick(CLAUSE[plural]) + dice.pick(RELATED[relation])
-            return f"{_phrase(of, dice, plural, False)} {link} {THE}{_phrase(anchor, dice)}"
+            link = rng.pick(CLAUSE[plural]) + rng.pick(RELATED[relation])
+            return f"{_phrase(of, rng, plural, False)} {link} {THE}{_phrase(anchor, rng)}"
         case Ranked(of, measure, 1):
-            return dice.pick(FIRST[measure]).format(_phrase(of, dice, last=False))
+            return rng.pick(FIRST[measure]).format(_phrase(of, rng, last=False))
         case Ranked(of, measure, rank):
-            return dice.pick(LATER[measure]).format(_phrase(of, dice, last=False), rank=RANKS[rank])
+            return rng.pick(LATER[measure]).format(_phrase(of, rng, last=False), rank=RANKS[rank])
     raise TypeError(f"no words for {form!r}")
 
 
-def _kind(values: tuple[str, ...], dice: Dice, plural: bool, last: bool) -> str:
-    """Adjectives and a noun: "small red star"; where it may be, the last adjective follows: "star that is red"."""
+def _kind(values: tuple[str, ...], rng: RandomStream, plural: bool, last: bool) -> str:
+    """Adjectives and a noun ("small red star"); where possible the last adjective may follow ("star that is red")."""
     *adjectives, noun = values if values and values[-1] in NOUNS else (*values, "")
-    after = adjectives.pop() if adjectives and last and dice.chance(AFTER) else ""
-    said = [dice.pick(ADJECTIVES.get(value, (value,))) for value in adjectives]
-    said.append(_noun(noun, dice, plural))
+    after = adjectives.pop() if adjectives and last and rng.chance(ATTRIBUTE_AFTER) else ""
+    words = [rng.pick(ADJECTIVES.get(value, (value,))) for value in adjectives]
+    words.append(_noun(noun, rng, plural))
     if after in WITH:
-        said.append(dice.pick(WITH[after]))
+        words.append(rng.pick(WITH[after]))
     elif after:
-        said.append(dice.pick(CLAUSE[plural][-2:]) + dice.pick(ADJECTIVES.get(after, (after,))))
-    return " ".join(said)
+        words.append(rng.pick(CLAUSE[plural][-2:]) + rng.pick(ADJECTIVES.get(after, (after,))))
+    return " ".join(words)
 
 
-def _noun(shape: str, dice: Dice, plural: bool) -> str:
-    noun = dice.pick(NOUNS[shape])
+def _noun(shape: str, rng: RandomStream, plural: bool) -> str:
+    noun = rng.pick(NOUNS[shape])
     return PLURALS.get(noun, noun + "s") if plural else noun
 
 
-def _lacking(value: str, dice: Dice, plural: bool) -> str:
-    if value in LACKING and dice.chance(AFTER):
-        return dice.pick(LACKING[value])
+def _lacking(value: str, rng: RandomStream, plural: bool) -> str:
+    if value in LACKING and rng.chance(ATTRIBUTE_AFTER):
+        return rng.pick(LACKING[value])
     if value in PLACED:
-        what = dice.pick(PLACED[value])
+        what = rng.pick(PLACED[value])
     elif value in NOUNS:
-        what = ("" if plural else ONE) + _noun(value, dice, plural)
+        what = ("" if plural else ONE) + _noun(value, rng, plural)
     else:
-        what = dice.pick(ADJECTIVES.get(value, (value,)))
-    return dice.pick(NOT[plural]) + what
+        what = rng.pick(ADJECTIVES.get(value, (value,)))
+    return rng.pick(NOT[plural]) + what
 
 
 def vocabulary() -> list[str]:
-    """Every word a sentence can hold, sorted."""
-    spoken = (NOUNS, ADJECTIVES, WITH, PLACED, RELATED, FIRST, LATER, CLAUSE, NOT, LACKING, COUNTED)
-    texts = [text for table in spoken for wordings in table.values() for text in wordings]
+    """Every word that can occur in a sentence, sorted."""
+    tables = (NOUNS, ADJECTIVES, WITH, PLACED, RELATED, FIRST, LATER, CLAUSE, NOT, LACKING, COUNTED)
+    texts = [text for table in tables for wordings in table.values() for text in wordings]
     nouns = [noun for wordings in NOUNS.values() for noun in wordings]
     texts += [*COLOURS, *MANY, *RANKS.values(), *(PLURALS.get(noun, noun + "s") for noun in nouns), THE, ONE, AND]
     return sorted({found for text in texts for found in text.split() if "{" not in found})

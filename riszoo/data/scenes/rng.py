@@ -1,6 +1,6 @@
-"""Chance that gives the same throws on every machine.
+"""Random numbers that are the same on every machine.
 
-Only `random()` of Python's generator is promised to stay the same between versions, so everything is made of it.
+Python guarantees the same numbers in every version for `random()` only, so everything is derived from it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ T = TypeVar("T")
 
 
 class Odds(Generic[T]):
-    """Values with weights, to draw from."""
+    """Values with weights, for `RandomStream.draw`."""
 
     def __init__(self, weights: Mapping[T, float]) -> None:
         self.values = tuple(weights)
         self.edges = tuple(accumulate(weights.values()))
 
 
-class Dice:
-    """Throws that follow from a name, such as `scenes/0/val/17`."""
+class RandomStream:
+    """Random numbers that follow from a name, such as `riszoo scenes 0 val 17`."""
 
     def __init__(self, name: str) -> None:
         self.random = random.Random(name).random
@@ -44,6 +44,6 @@ class Dice:
         return odds.values[bisect(odds.edges, self.random() * odds.edges[-1])]
 
     def sample(self, options: Sequence[T], count: int) -> list[T]:
-        """Some of the options, each at most once, in a random order."""
+        """Up to `count` of the options, without replacement, in a random order."""
         rest = list(options)
         return [rest.pop(self.below(len(rest))) for _ in range(min(count, len(rest)))]
