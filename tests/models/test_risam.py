@@ -1,4 +1,4 @@
-"""What docs/models/risam.md promises: masks, both attentions, the frozen set, counts, options, checkpoints."""
+"""The whole RISAM: what trains, options, parameter counts, losses, evidence and checkpoints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from riszoo.batch import Batch, Features, Geometry, Output, Words
@@ -18,214 +17,18 @@ from riszoo.encoders.adapters import added_names
 from riszoo.encoders.base import TextConfig, VisionConfig
 from riszoo.encoders.sam import SamEncoder
 from riszoo.errors import UserError
-from riszoo.layers import sine
 from riszoo.losses import focal
 from riszoo.metrics.protocols import PROTOCOLS
 from riszoo.metrics.resample import foreground
-from riszoo.models.risam.attention import Context, MutualAwareBlock, over_cells, over_words, prune
+from riszoo.models.risam.attention import over_cells, over_words
 from riszoo.models.risam.model import RISAM, informative_words
 from riszoo.models.risam.options import Align, Decoder, Enhancement, MutualAware, NoTarget, Objective
 from riszoo.training.checkpoints import RISCheckpointIO, from_checkpoint, read_checkpoint
 from riszoo.training.optim import Optim, make_optimizer
 from tests.support.fake_batches import values_of
-from tests.support.sam_reference import TOY, official, official_decoder, save_sam
+from tests.support.risam_small import SMALL, WORDS, over_sam, toy
+from tests.support.sam_reference import TOY, official_decoder, save_sam
 from tests.support.zoo import Entry, batch_of
-
-WORDS = ["the", "red", "blue", "big", "circle", "square", "left"]
-BERT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-SMALL: dict[str, Any] = {
-    "width": 32,
-    "ma": MutualAware(heads=4, hidden=64),
-    "decoder": Decoder(heads=4, hidden=64),
-    "fe": Enhancement(stride=8),
-}
-
-
-def toy(vision: dict[str, Any] | None = None, weights: str = "none", **options: Any) -> RISAM:
-    torch.manual_seed(0)
-    over = {"patch": 8, "window": 4, "peft": "adapter", "rank": 4, "out_channels": 32} | (vision or {})
-    text = TextConfig("bert", frozen=True, vocabulary=WORDS, options=BERT)
-    encoder = VisionConfig("sam_vit_tiny", weights, options=TOY | over)
-    return RISAM(size=64, geometry="pad", vision=encoder, text=text, **(SMALL | options))
-
-
-WORD_MASK = (torch.arange(5) < 3).expand(2, -1)
-CELL_MASK = (torch.arange(64) < 32).expand(2, -1)
-
-
-def inputs() -> dict[str, Any]:
-    """A block's arguments: an 8 x 8 grid whose lower half is padding, and five words of which the last two are."""
-    generator = torch.Generator().manual_seed(1)
-    cell_code = torch.randn(64, 32, generator=generator).double()
-    return {
-        "cells": torch.randn(2, 64, 32, generator=generator).double(),
-        "words": torch.randn(2, 5, 32, generator=generator).double() * WORD_MASK[..., None],
-        "context": Context(cell_code, sine(5, 32, torch.zeros(1).double()), CELL_MASK, WORD_MASK),
-    }
-
-
-def block(seed: int = 0, **options: Any) -> MutualAwareBlock:
-    torch.manual_seed(seed)
-    return MutualAwareBlock(MutualAware(heads=4, hidden=64, **options), 32).double()
-
-
-def changed(given: dict[str, Any], name: str, where: Tensor) -> dict[str, Any]:
-    """The same arguments with noise on the cells or words where `where` is true."""
-    noise = torch.randn(given[name].shape, generator=torch.Generator().manual_seed(9)).double()
-    return given | {name: torch.where(where[..., None], given[name] + noise, given[name])}
-
-
-# ---- section 5: mutual-aware attention
-
-
-def test_padded_words_change_nothing() -> None:
-    part, given = block(), inputs()
-    cells, words, _ = part(**given)
-    cells2, words2, _ = part(**changed(given, "words", ~WORD_MASK))
-    assert torch.equal(cells, cells2)
-    assert torch.equal(words, words2)
-    assert not words[~WORD_MASK].any()
-
-
-def test_padded_cells_do_not_change_the_words() -> None:
-    part, given = block(), inputs()
-    _, words, _ = part(**given)
-    assert torch.equal(words, part(**changed(given, "cells", ~CELL_MASK))[1])
-    assert not torch.allclose(words, part(**changed(given, "cells", CELL_MASK))[1])
-
-
-@pytest.mark.parametrize("norm", ["pixel_softmax", "literal_transpose"])
-def test_what_the_attentions_sum_to(norm: str) -> None:
-    _, _, attention = block(lga_norm=norm)(**inputs())
-    by_cell, by_word = attention["word_attention"], attention["region_attention"]  # (N, H, n, L), (N, H, L, n)
-    torch.testing.assert_close(by_cell.sum(-1), torch.ones_like(by_cell.sum(-1)))
-    assert not by_cell[..., 3:].any()
-    assert not by_word[..., 32:].any()
-    sums = by_word.sum(-1)[:, :, :3]
-    assert torch.allclose(sums, torch.ones_like(sums)) is (norm == "pixel_softmax")
-    if norm == "literal_transpose":
-        assert torch.equal(by_word[..., :32], by_cell.mT[..., :32])
-
-
-def test_without_lga_each_word_is_updated_on_its_own() -> None:
-    part, given = block(lga=False), inputs()
-    _, words, attention = part(**given)
-    assert set(attention) == {"word_attention"}
-    second = torch.tensor([[False, True, False, False, False]] * 2)
-    _, words2, _ = part(**changed(changed(given, "words", second), "cells", CELL_MASK))
-    assert torch.equal(words[:, [0, 2]], words2[:, [0, 2]])
-    assert not torch.equal(words[:, 1], words2[:, 1])
-
-
-def test_without_vga_the_words_do_not_change_the_cells() -> None:
-    part, given = block(vga=False), inputs()
-    assert torch.equal(part(**given)[0], part(**changed(given, "words", WORD_MASK))[0])
-
-
-def test_the_branches_are_parallel() -> None:
-    """Both read the block's inputs, so the words do not depend on what the cells became."""
-    part, given = block(), inputs()
-    _, words, _ = part(**given)
-    torch.nn.init.normal_(part.vision_guided.out.weight)  # type: ignore[union-attr, arg-type]
-    assert torch.equal(words, part(**given)[1])
-
-
-def test_separate_affinities_are_independent() -> None:
-    part, given = block(shared_affinity=False), inputs()
-    _, _, before = part(**given)
-    torch.nn.init.normal_(part.affinities[1].cell.weight)  # type: ignore[union-attr, arg-type]
-    _, _, after = part(**given)
-    assert torch.equal(before["word_attention"], after["word_attention"])
-    assert not torch.equal(before["region_attention"], after["region_attention"])
-
-
-def test_pruning_drops_scores_below_the_mean_and_keeps_at_least_one() -> None:
-    scores = torch.tensor([[[[1.0, 2.0, 6.0, 100.0], [0.1, 0.1, 0.1, 0.1]]]])
-    mask = torch.tensor([[True, True, True, False]])
-    pruned = over_cells(prune(scores, mask), mask)[0, 0]
-    assert pruned[0].tolist() == [0, 0, 1, 0]
-    torch.testing.assert_close(pruned.sum(-1), torch.ones(2))
-
-
-def test_a_block_has_the_specified_number_of_parameters() -> None:
-    part = MutualAwareBlock(MutualAware(), 256)
-    assert sum(p.numel() for p in part.parameters()) == 1_447_936
-
-
-# ---- section 6: the mask decoder
-
-
-def over_sam(path: str, **options: Any) -> RISAM:
-    text = TextConfig("bert", frozen=True, vocabulary=WORDS, options=BERT)
-    vision = VisionConfig("sam_vit_tiny", path, options=TOY | {"peft": "adapter", "rank": 4})
-    torch.manual_seed(0)
-    return RISAM(size=128, geometry="pad", vision=vision, text=text, ma=MutualAware(depth=1), **options)
-
-
-@torch.no_grad()
-def test_the_decoder_equals_segment_anything(tmp_path: Path) -> None:
-    """Without padding and with one sparse prompt, the same weights give the same logits and position codes."""
-    path, decoder, prompts = save_sam(tmp_path / "sam.pth")
-    model = over_sam(path, decoder=Decoder(kind="sam_sparse"))
-    positions = prompts.get_dense_pe()
-    torch.testing.assert_close(model.positions(8, 8), positions[0].flatten(1).mT)
-    cells, sentence = torch.randn(1, 256, 8, 8), torch.randn(3, 1, 256)
-    dense = prompts.no_mask_embed.weight.view(1, -1, 1, 1).expand(3, -1, 8, 8)
-    expected, _ = decoder.predict_masks(cells, positions, sentence, dense)
-    whole = torch.ones(3, 64, dtype=torch.bool)
-    context = Context(model.positions(8, 8), torch.zeros(1, 256), whole, whole[:, :1])
-    logits, _ = model.decoder(cells.flatten(2).mT.expand(3, -1, -1), sentence, context, (8, 8))
-    assert ((logits[:, 0] - expected[:, 0]).abs().max() / expected[:, 0].abs().max()) < 1e-4
-
-
-def test_the_decoder_starts_from_sam(tmp_path: Path) -> None:
-    path, decoder, _ = save_sam(tmp_path / "sam.pth")
-    own, state = over_sam(path).decoder.state_dict(), decoder.state_dict()
-    left = {name for name, value in own.items() if name not in state or not torch.equal(value, state[name])}
-    assert left == {"query"}
-    fresh = over_sam(path, decoder=Decoder(weights="none")).decoder.state_dict()
-    assert not torch.equal(fresh["output_upscaling.0.weight"], state["output_upscaling.0.weight"])
-
-
-def test_a_file_without_a_decoder_is_refused(tmp_path: Path) -> None:
-    state = {f"image_encoder.{name}": value for name, value in official((128, 128)).state_dict().items()}
-    torch.save(state, tmp_path / "half.pth")
-    with pytest.raises(UserError, match=r"half\.pth contains no mask_decoder"):
-        over_sam(str(tmp_path / "half.pth"))
-
-
-def test_padded_words_do_not_change_the_mask() -> None:
-    for options in ({}, {"query": "sentence"}, {"query": "none"}, {"kind": "sam_sparse"}):
-        model = toy(decoder=Decoder(heads=4, hidden=64, **options)).double()  # type: ignore[arg-type]
-        given = inputs()
-        logits, _ = model.decoder(**given, grid=(8, 8))
-        again, _ = model.decoder(**changed(given, "words", ~WORD_MASK), grid=(8, 8))
-        torch.testing.assert_close(logits, again, rtol=1e-12, atol=1e-12)
-        moved, _ = model.decoder(**changed(given, "words", WORD_MASK), grid=(8, 8))
-        assert not torch.allclose(logits, moved), options
-
-
-@pytest.mark.parametrize("pos_l", [True, False])
-def test_the_order_of_the_words_matters_with_their_position_code(pos_l: bool) -> None:
-    given = inputs()
-    order = torch.tensor([2, 0, 1, 3, 4])
-    decoder = toy(decoder=Decoder(heads=4, hidden=64, pos_l=pos_l)).double().decoder
-    one, two = (decoder(**i, grid=(8, 8))[0] for i in (given, given | {"words": given["words"][:, order]}))
-    assert torch.allclose(one, two) is not pos_l
-
-
-def test_the_decoder_can_do_without_words() -> None:
-    given = inputs()
-    decoder = toy(decoder=Decoder(heads=4, hidden=64, words=False)).double().decoder
-    one, two = (decoder(**i, grid=(8, 8))[0] for i in (given, changed(given, "words", WORD_MASK)))
-    assert torch.equal(one, two)
-
-
-def test_start_is_added_to_every_logit() -> None:
-    decoders = (toy(decoder=Decoder(heads=4, hidden=64, start=s)).double().decoder for s in (0, -3))
-    zero, low = (decoder(**inputs(), grid=(8, 8))[0] for decoder in decoders)
-    torch.testing.assert_close(zero - 3, low)
-
 
 # ---- the whole model
 

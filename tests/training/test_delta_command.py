@@ -15,7 +15,7 @@ from riszoo.cli.main import main
 from riszoo.encoders.adapters import added_names
 from riszoo.encoders.base import VisionConfig
 from riszoo.encoders.sam import build_sam
-from tests.models.test_risam import BERT, WORDS
+from tests.support.risam_small import BERT, WORDS
 from tests.support.sam_reference import TOY, save_sam
 
 VISION: dict[str, Any] = {"name": "sam_vit_tiny", "options": {**TOY, "peft": "adapter", "rank": 4}}
