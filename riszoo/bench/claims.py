@@ -19,7 +19,7 @@ class Claim:
     """One line of one source: a method in one setting on one data set.
 
     mixed   `yes` if trained on several data sets together
-    trust   1 (a benchmark aggregator) to 5 (the method's own paper, page or repository)
+    trust   1 (least) to 5 (most), as docs/benchmarks.md defines them
     """
 
     method: str

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, floating-point operations, memory kept for a backward pass, and measured speed."""
+"""The cost of a model: parameters, floating-point operations, activation memory, and measured speed."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from riszoo.errors import UserError
 from riszoo.model import RISModule
 from riszoo.training.optim import make_optimizer
 
-RANDOM = {"model": {"init_args": {"vision": {"weights": "none"}, "text": {"weights": "none"}}}}
-PLACEHOLDER = [f"word{i}" for i in range(9999)]
+RANDOM_WEIGHTS = {"model": {"init_args": {"vision": {"weights": "none"}, "text": {"weights": "none"}}}}
+PLACEHOLDER_VOCABULARY = [f"word{i}" for i in range(9999)]
 
 
 def build(
-    name: str, data: str, scale: str, over: recipes.Config | None = None
+    name: str, data: str, scale: str, overrides: recipes.Config | None = None
 ) -> tuple[RISModule, RISData | None, recipes.Config]:
-    """The recipe with random weights; a word table of 9,999 words stands in where the data set is not at hand."""
+    """The recipe with random weights, and with a placeholder vocabulary if the data set is not available."""
     recipes.checked_scale(name, data, scale)
-    over = recipes.merge(over or {}, RANDOM)
+    overrides = recipes.merge(overrides or {}, RANDOM_WEIGHTS)
     try:
-        return from_recipe(name, data, scale, over)
+        return from_recipe(name, data, scale, overrides)
     except UserError:
-        over = recipes.merge(over, {"model": {"init_args": {"text": {"vocabulary": PLACEHOLDER}}}})
-        print(f"  ({data} is not at hand: a vocabulary of {len(PLACEHOLDER):,} words is assumed)")
-        return from_recipe(name, data, scale, over)
+        overrides = recipes.merge(overrides, {"model": {"init_args": {"text": {"vocabulary": PLACEHOLDER_VOCABULARY}}}})
+        print(f"  ({data} is not available: a vocabulary of {len(PLACEHOLDER_VOCABULARY):,} words is used)")
+        return from_recipe(name, data, scale, overrides)
 
 
 def parameters(model: torch.nn.Module) -> tuple[int, int]:
-    """How many there are, and how many of them are trained."""
-    everything = list(model.parameters())
-    return sum(p.numel() for p in everything), sum(p.numel() for p in everything if p.requires_grad)
+    """The number of parameters, and of trained ones."""
+    all_parameters = list(model.parameters())
+    return sum(p.numel() for p in all_parameters), sum(p.numel() for p in all_parameters if p.requires_grad)
 
 
-def question(model: RISModule, sentences: int = 1, images: int = 1) -> Batch:
-    """Random images of the model's frame with some sentences each, for measuring."""
+def random_batch(model: RISModule, sentences: int = 1, images: int = 1) -> Batch:
+    """Random images at the model's input size with `sentences` sentences each."""
     geometry = Geometry.fit(model.geometry, model.size, model.size)
     texts = ["the large red circle on the left"] * (sentences * images)
     generator = torch.Generator().manual_seed(0)
@@ -65,37 +65,37 @@ def question(model: RISModule, sentences: int = 1, images: int = 1) -> Batch:
 
 
 def gflops(model: RISModule, sentences: int = 1) -> float:
-    """Of one forward pass over one image."""
+    """Floating-point operations of one forward pass over one image, in billions."""
     model.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(question(model, sentences))
+        model(random_batch(model, sentences))
     return float(counter.get_total_flops()) / 1e9
 
 
-def kept_for_backward(model: RISModule) -> float:
-    """MiB of distinct storage that autograd keeps of one image with one sentence, weights left out."""
+def activation_memory(model: RISModule) -> float:
+    """MiB of distinct storage that autograd saves for one image with one sentence, without weights."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def save(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = question(model)
+    batch = random_batch(model)
     alive = []
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    with saved_tensors_hooks(save, lambda tensor: tensor):
         output = model(batch)
         alive.append(model.loss(output, batch))  # storages stay alive, so their addresses stay distinct
-    return sum(kept.values()) / 2**20
+    return sum(saved.values()) / 2**20
 
 
-# -- measured -------------------------------------------------------------------------------------------------------
+# -- measured speed -------------------------------------------------------------------------------------------------
 
 
 def times(call: Callable[[], object], device: torch.device, repeats: int, warm_up: int = 3) -> list[float]:
-    """Seconds of each call: by events on an accelerator, by the clock on a processor."""
+    """Seconds of each call, measured with CUDA events or with the clock."""
     for _ in range(warm_up):
         call()
     return [_event_time(call) if device.type == "cuda" else _clock_time(call) for _ in range(repeats)]
@@ -117,7 +117,7 @@ def _event_time(call: Callable[[], object]) -> float:
 
 
 def spread(values: list[float]) -> float:
-    """Between the quartiles; 0 of a single value."""
+    """The interquartile range; 0 for a single value."""
     if len(values) < 2:
         return 0.0
     low, _, high = statistics.quantiles(values, n=4)
@@ -125,7 +125,7 @@ def spread(values: list[float]) -> float:
 
 
 def peak_memory(device: torch.device) -> float:
-    """MiB: of the accelerator since its count was reset, or of the whole process, libraries included."""
+    """MiB: of the accelerator since the last reset of its statistics, or of the whole process, libraries included."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -133,25 +133,25 @@ def peak_memory(device: torch.device) -> float:
 
 
 def on_device(model: RISModule, batch: Batch, device: torch.device) -> Batch:
-    """As a run does it: words on the CPU, then everything moves."""
+    """The tokenized batch on the device."""
     batch.tokens = model.tokenize(batch.texts)
     return batch.to(device)
 
 
 def latency(model: RISModule, sentences: int, device: torch.device, repeats: int) -> dict[str, float]:
-    """Milliseconds for one image with all its sentences: median and spread."""
+    """Milliseconds for one image with all its sentences: median and interquartile range."""
     model.eval()
-    batch = on_device(model, question(model, sentences), device)
+    batch = on_device(model, random_batch(model, sentences), device)
     with torch.no_grad():
-        found = times(lambda: model(batch), device, repeats)
+        seconds = times(lambda: model(batch), device, repeats)
     name = f"ms_{sentences}_sentence" + ("" if sentences == 1 else "s")
-    return {name: 1000 * statistics.median(found), f"{name}_spread": 1000 * spread(found)}
+    return {name: 1000 * statistics.median(seconds), f"{name}_spread": 1000 * spread(seconds)}
 
 
 def training_rate(model: RISModule, plan: StepPlan, device: torch.device, repeats: int) -> dict[str, float]:
-    """Images and sentences a second in optimiser steps on data that is already there."""
+    """Images and sentences per second in whole optimiser steps, without data loading."""
     images = plan.sentences // plan.per_image
-    batch = on_device(model, question(model, plan.per_image, images), device)
+    batch = on_device(model, random_batch(model, plan.per_image, images), device)
     optimizer, _ = make_optimizer(model, model.optim, 1000)
     model.train()
 
@@ -165,7 +165,7 @@ def training_rate(model: RISModule, plan: StepPlan, device: torch.device, repeat
 
 
 def speed(model: RISModule, plan: StepPlan, device: torch.device, repeats: int = 15) -> dict[str, Any]:
-    """Everything a row of speed.csv measures; a training step is repeated a fifth as often."""
+    """The measured columns of speed.csv; a training step is repeated a fifth as often as a forward pass."""
     total, trained = parameters(model)
     counted = {"parameters": total, "trained_parameters": trained}
     counted |= {"gflop_1_sentence": gflops(model, 1), "gflop_7_sentences": gflops(model, 7)}  # type: ignore[dict-item]

@@ -50,9 +50,9 @@ def _print_parameters(model: RISModule) -> None:
 
 
 def _print_costs(model: RISModule) -> None:
-    from riszoo.bench.cost import gflops, kept_for_backward
+    from riszoo.bench.cost import activation_memory, gflops
 
     for sentences in (1, 7):
         print(f"  forward, 1 image and {sentences} sentence(s): {gflops(model, sentences):.2f} GFLOP")
     weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
-    print(f"  memory: weights {weights:,.0f} MiB, kept for one backward pass {kept_for_backward(model):,.0f} MiB")
+    print(f"  memory: weights {weights:,.0f} MiB, activations of one sample {activation_memory(model):,.0f} MiB")
