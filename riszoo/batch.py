@@ -1,14 +1,15 @@
-"""What travels between data, model and metrics.
+"""The data structures that are passed between data, model and metrics.
 
 Letters used in every shape comment of the package:
 
     I images   N sentences (N >= I)   L tokens   C channels
-    H x W the network's frame   h x w a coarser grid inside it   H0 x W0 the image as it was filed
+    H x W the network's frame   h x w a coarser grid over it   H0 x W0 the original image
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,37 +25,41 @@ TokenRow = tuple[list[int], list[Span]]
 
 
 class Movable:
-    """A dataclass whose tensors move together; everything else stays as it is."""
-
-    def _map(self, change: Any) -> Self:
-        def walk(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return change(value)
-            if isinstance(value, Movable):
-                return value._map(change)
-            if isinstance(value, dict):
-                return {key: walk(item) for key, item in value.items()}
-            if isinstance(value, list) and value and isinstance(value[0], Tensor | Movable):
-                return [walk(item) for item in value]
-            return value
-
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return type(self)(**{f.name: walk(getattr(self, f.name)) for f in fields})
+    """Base of dataclasses whose tensors, nested ones included, move to a device together."""
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+        """A copy with `Tensor.to` applied to every tensor."""
+        return self._apply(lambda tensor: tensor.to(*args, **kwargs))
 
     def pin_memory(self) -> Self:
-        return self._map(lambda tensor: tensor.pin_memory())
+        """A copy with every tensor in pinned memory."""
+        return self._apply(lambda tensor: tensor.pin_memory())
+
+    def _apply(self, function: Callable[[Tensor], Tensor]) -> Self:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return type(self)(**{f.name: apply_to_tensors(getattr(self, f.name), function) for f in fields})
+
+
+def apply_to_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """`value` with the function applied to the tensors in it: in dictionaries, lists and Movable dataclasses."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Movable):
+        return value._apply(function)
+    if isinstance(value, dict):
+        return {key: apply_to_tensors(item, function) for key, item in value.items()}
+    if isinstance(value, list) and value and isinstance(value[0], Tensor | Movable):
+        return [apply_to_tensors(item, function) for item in value]
+    return value
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an image lies in the network's frame, and the way back, as one affine map.
+    """How an image is fitted into the network's frame, as an affine map that can be inverted.
 
-    A point (y, x) of the image, in pixel-edge coordinates (the first pixel spans 0..1), lies at
-    `scale * point + offset` in the frame. `scale` is taken after rounding, so the image covers
-    exactly the whole-numbered box `valid`.
+    A point (y, x) of the image, in pixel-edge coordinates (the first pixel spans 0..1), is mapped to
+    `scale * point + offset` in the frame. `scale` is computed after rounding, so that the image covers the integer box
+    `valid` exactly.
     """
 
     kind: GeometryKind
@@ -65,7 +70,7 @@ class Geometry:
 
     @classmethod
     def fit(cls, kind: GeometryKind, original: tuple[int, int], frame: tuple[int, int]) -> Geometry:
-        """squeeze: each side to the frame's. letterbox: aspect kept, centred. pad: aspect kept, top left (as SAM)."""
+        """squeeze: scales each side. letterbox: keeps the aspect ratio, centred. pad: keeps it, top left (as SAM)."""
         (h0, w0), (h, w) = original, frame
         if min(h0, w0, h, w) < 1:
             raise ValueError(f"an image of {w0} x {h0} pixels does not fit a frame of {w} x {h}")
@@ -90,7 +95,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Sample:
-    """One question: a sentence about an image. `index` is its place in the split, the same on every process."""
+    """One sentence about one image. `index` is its position in the split, the same on every process."""
 
     sentence_id: str
     index: int
@@ -105,7 +110,7 @@ class Sample:
 
 @dataclass
 class Tokens(Movable):
-    """Sentences as numbers. `mask` is true on real tokens; every sentence has at least one."""
+    """Sentences as token ids. `mask` is true for real tokens; every sentence has at least one."""
 
     ids: Tensor  # (N, L) int64
     mask: Tensor  # (N, L) bool
@@ -125,7 +130,7 @@ class Tokens(Movable):
 
 @dataclass
 class Words(Movable):
-    """Sentences as features. `global_index` points at [CLS] or the end-of-text token, where there is one."""
+    """Sentences as word states. `global_index` is the position of [CLS] or the end-of-text token, if there is one."""
 
     states: Tensor  # (N, L, C)
     mask: Tensor  # (N, L) bool
@@ -146,14 +151,14 @@ class Words(Movable):
 
 @dataclass
 class Features(Movable):
-    """What is known of images before any sentence: maps from fine to coarse, and where they hold image."""
+    """Images as maps from fine to coarse, independent of any sentence, and their boxes in the frame."""
 
     maps: list[Tensor]  # each (I, C, h, w)
     valid: Tensor  # (I, 4) int64: top, left, bottom, right in the frame
     size: tuple[int, int]  # the frame, H and W
 
     def cells(self, level: int = -1) -> Tensor:
-        """(I, h, w) bool: the cells of one map whose centre lies on the image; at least one an image."""
+        """(I, h, w) bool: the cells of one map whose centre is on the image, at least one for each image."""
         return valid_cells(self.valid, self.size, (self.maps[level].shape[-2], self.maps[level].shape[-1]))
 
     def per_sentence(self, image_index: Tensor) -> Features:
@@ -163,43 +168,43 @@ class Features(Movable):
 
 @dataclass
 class Output(Movable):
-    """A model's answer: mask logits, maps worth looking at, and no-target logits where the model has such a head.
+    """A model's output: mask logits, maps that explain them, and no-target logits where the model has such a head.
 
     An evidence map is (N, 1, h, w) for the whole sentence or (N, L, h, w) for each token.
     """
 
     logits: Tensor  # (N, 1, h, w), covering the whole frame
     evidence: dict[str, Tensor] = field(default_factory=dict)
-    no_target: Tensor | None = None  # (N,) logit > 0: nothing in the image is meant
-    aux: dict[str, Tensor] = field(default_factory=dict)  # what the model's own loss reads, and nobody else
+    no_target: Tensor | None = None  # (N,) logit > 0: the sentence has no target in the image
+    aux: dict[str, Tensor] = field(default_factory=dict)  # read by the model's own loss only
 
 
 @dataclass
 class Batch(Movable):
-    """I images and the N sentences asked about them."""
+    """I images and the N sentences that refer to them."""
 
-    images: Tensor  # (I, 3, H, W) uint8, RGB; (0, 3, H, W) where `raw` was read instead
+    images: Tensor  # (I, 3, H, W) uint8, RGB; (0, 3, H, W) where `raw` is used instead
     valid: Tensor  # (I, 4) int64
     image_ids: list[str]
     geometry: list[Geometry]
     texts: list[str]
-    image_index: Tensor  # (N,) int64: which image a sentence is about
+    image_index: Tensor  # (N,) int64: the image of each sentence
     samples: list[Sample]
     no_target: Tensor  # (N,) bool
     masks: Tensor | None = None  # (N, H, W) bool: the union at network size
     ground_truths: dict[str, list[Tensor]] = field(default_factory=dict)  # variant -> a bool mask for each target
     target_index: Tensor | None = None  # (N,) int64 into each list of `ground_truths`
-    tokens: Tokens | None = None  # put in by the model, on the CPU
-    raw: Features | None = None  # what the backbone made of the images in an earlier run
+    tokens: Tokens | None = None  # set by the model, on the CPU
+    raw: Features | None = None  # cached backbone features, from an earlier run
 
     def __len__(self) -> int:
         return len(self.texts)
 
 
 def valid_cells(valid: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """(I, h, w) bool: cells of a grid over the frame whose centre lies in the image's box.
+    """(I, h, w) bool: cells of a grid over the frame whose centre is inside the image's box.
 
-    An image too thin to cover any centre keeps the one row or column nearest to its middle.
+    An image too thin to cover any centre keeps the row or column nearest to its middle.
     """
     top, left, bottom, right = valid.unbind(-1)
     rows = _covered(top, bottom, size[0], grid[0])
@@ -208,6 +213,7 @@ def valid_cells(valid: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> 
 
 
 def _covered(low: Tensor, high: Tensor, length: int, cells: int) -> Tensor:
+    """(I, cells) bool: the cells of one axis, `length` pixels long, whose centre is in low..high."""
     step = length / cells
     centre = (torch.arange(cells, device=low.device) + 0.5) * step  # (cells,)
     inside = (centre >= low[:, None]) & (centre < high[:, None])

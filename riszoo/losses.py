@@ -1,4 +1,7 @@
-"""Losses that keep one value a sentence, so that a neighbour in the batch never changes another's."""
+"""Losses with one value for each sentence, independent of the rest of the batch.
+
+N sentences   H x W the network's frame   h x w a coarser grid over it
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from torch import Tensor
 
 
 def shrink_mask(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(N, H, W) bool -> (N, h, w) share of each cell that is inside the mask."""
+    """The share of each cell that is inside the mask: (N, H, W) bool -> (N, h, w)."""
     dtype = torch.get_default_dtype() if not masks.is_floating_point() else masks.dtype
     return F.adaptive_avg_pool2d(masks.to(dtype)[:, None], grid)[:, 0]
 
 
 def majority(shares: Tensor) -> Tensor:
-    """(N, h, w) shares -> 0 or 1 where more than half a cell is inside; a tiny object keeps its largest cell."""
+    """1 where more than half of a cell is inside, else 0: (N, h, w); a tiny object keeps its fullest cell."""
     largest = shares.amax((-2, -1), keepdim=True)
     return ((shares > 0.5) | ((shares == largest) & (largest > 0))).to(shares.dtype)
 
@@ -29,24 +32,24 @@ def focal(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
     target = target.to(logits.dtype)
     cross = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     inside = logits.sigmoid()
-    missed = inside * (1 - target) + (1 - inside) * target
-    return (alpha * target + (1 - alpha) * (1 - target)) * missed**gamma * cross
+    error = inside * (1 - target) + (1 - inside) * target
+    return (alpha * target + (1 - alpha) * (1 - target)) * error**gamma * cross
 
 
 def mean_within(values: Tensor, where: Tensor) -> Tensor:
-    """Mean over the cells of each sentence that are image, not padding: (N, h, w) twice -> (N,)."""
+    """Mean of the values over the cells where `where` is true: (N, h, w) twice -> (N,)."""
     return (values * where).sum((-2, -1)) / where.sum((-2, -1))
 
 
 def dice(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - Dice of the probabilities, smoothed by one pixel so that empty against empty costs nothing: (N,)."""
+    """1 - Dice of the probabilities, (N,); smoothed by one pixel, so that two empty masks have loss 0."""
     inside, target = logits.sigmoid(), target.to(logits.dtype)
     overlap = (inside * target).sum((-2, -1))
     return 1 - (2 * overlap + 1) / (inside.sum((-2, -1)) + target.sum((-2, -1)) + 1)
 
 
 def spatial_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of a softmax over the cells against the target spread evenly; an empty target costs nothing."""
+    """Cross-entropy of a softmax over the cells against a uniform one over the target: (N,); 0 without target."""
     target = target.to(logits.dtype)
     spread = target / target.sum((-2, -1), keepdim=True).clamp_min(1)
     return -(spread * logits.flatten(1).log_softmax(-1).view_as(logits)).sum((-2, -1))

@@ -1,17 +1,18 @@
-"""The contract every model keeps, and the steps they share. READ FIRST.
+"""The base class of every model: the functions a model implements, and the steps all models share. READ FIRST.
 
-A model is five functions between a batch and its answer; `RISModule` calls them in one order, whatever the verb:
+A model is five functions from a batch to its output, and a loss. `RISModule` calls them in the same order for every
+command:
 
-    tokenize(texts) -> Tokens                            on the CPU, before the batch travels
-    backbone(images, valid) -> Features                  nothing language-dependent; cacheable when it does not train
-    enrich(Features) -> Features                         what trains on top, still without language
+    tokenize(texts) -> Tokens                            on the CPU, before the batch is transferred
+    backbone(images, valid) -> Features                  independent of language; can be cached if it does not train
+    enrich(Features) -> Features                         trainable layers on top, still independent of language
     encode_text(Tokens) -> Words
-    decode(Features, image_index, Words) -> Output       where the sentence meets the image
-    loss(Output, Batch) -> {name: (N,)}                  one value a sentence, already weighted
+    decode(Features, image_index, Words) -> Output       combines sentences and images
+    loss(Output, Batch) -> {name: (N,)}                  one weighted value for each sentence
 
-An image is encoded once, however many sentences are asked about it. A model with early fusion returns from
-`backbone` what is still language-free and lets language into the later stages in `decode`; nothing outside knows.
-Only a protocol (riszoo/metrics) resizes and thresholds what `decode` returns.
+An image is encoded once, however many sentences refer to it. A model with early fusion returns from `backbone` the
+maps before language enters, and runs the later stages in `decode`. `decode` returns logits at any size: only a
+protocol (riszoo/metrics) resizes and thresholds them.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 class RISModule(LightningModule, ABC):
-    """A referring segmentation model.
+    """A referring image segmentation model.
 
     Args:
         size: the network's frame, one side or (H, W)
-        geometry: how an image comes into the frame
+        geometry: how an image is fitted into the frame
         mean, std: of the pixels, 0..255
-        fill: grey value around the image; left out, the mean
+        fill: grey value around the image; the mean if left out
         vision, text: the encoders
-        optim: how it trains
-        protocols: the names of the protocols it is measured by; `published` is the paper's own
-        channels_last: memory format of images and convolutions
+        optim: optimiser and schedule
+        protocols: comma-separated names of evaluation protocols; `published` is the paper's own
+        channels_last: use the channels_last memory format for images and convolutions
     """
 
     published: ClassVar[str] = "original"
@@ -82,64 +83,72 @@ class RISModule(LightningModule, ABC):
         self.vision: VisionEncoder = build_vision(vision, self.size)
         self.text: TextEncoder = build_text(text)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        centre, spread = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
-        around = centre if fill is None else torch.full((3, 1, 1), fill)
-        self.register_buffer("pixel_mean", centre, persistent=False)
-        self.register_buffer("pixel_std", spread, persistent=False)
-        self.register_buffer("pixel_fill", (around - centre) / spread, persistent=False)
+        pixel_mean, pixel_std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        pixel_fill = pixel_mean if fill is None else torch.full((3, 1, 1), fill)
+        self.register_buffer("pixel_mean", pixel_mean, persistent=False)
+        self.register_buffer("pixel_std", pixel_std, persistent=False)
+        self.register_buffer("pixel_fill", (pixel_fill - pixel_mean) / pixel_std, persistent=False)
         self.suites: list[RISMetrics] = []
 
-    # -- the five functions ---------------------------------------------------------------------------------------
+    # -- what a model implements ----------------------------------------------------------------------------------
 
     def tokenize(self, texts: list[str]) -> Tokens:
+        """Sentences as padded token ids."""
         return self.text.tokenize(texts)
 
     def backbone(self, images: Tensor, valid: Tensor) -> Features:
-        """(I, 3, H, W) uint8 and the images' boxes in it -> raw maps, each (I, C, h, w).
+        """Images (I, 3, H, W) uint8 and their boxes in the frame (I, 4) -> raw maps, each (I, C, h, w).
 
-        Kept on disk with `data.cache_features`, so no weights but those of `vision` may enter here.
+        `data.cache_features` stores the result, so it may use no weights other than those of `vision`.
         """
         return Features(self.vision(self.normalise(images, valid)), valid, self.size)
 
     def enrich(self, raw: Features) -> Features:
+        """Trainable layers on the raw maps; none by default."""
         return raw
 
     def encode_image(self, images: Tensor, valid: Tensor) -> Features:
+        """Everything about images that does not depend on the sentences."""
         return self.enrich(self.backbone(images, valid))
 
     def encode_text(self, tokens: Tokens) -> Words:
+        """The word states of each sentence."""
         words: Words = self.text(tokens)
         return words
 
     @abstractmethod
-    def decode(self, images: Features, image_index: Tensor, words: Words) -> Output:
-        """One mask a sentence; `images.per_sentence(image_index)` repeats the images' features."""
+    def decode(self, features: Features, image_index: Tensor, words: Words) -> Output:
+        """Mask logits for each sentence, from the features of I images, the image of each sentence (N,), and the words.
+
+        `features.per_sentence(image_index)` repeats each image's features for its sentences.
+        """
 
     @abstractmethod
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Weighted terms, each (N,): a sentence's value must not depend on its neighbours in the batch."""
+        """Weighted loss terms, each (N,). The value of a sentence must not depend on the rest of the batch."""
 
-    # -- what they share ------------------------------------------------------------------------------------------
+    # -- helpers for models ---------------------------------------------------------------------------------------
 
     def level_at(self, stride: int) -> int:
-        """The encoder's map whose stride is nearest: the finer of two as near, the deepest of equals; a single map
-        serves as every level."""
+        """Index of the map with the nearest stride; of two equally near the finer, of two equal strides the deeper."""
         strides = self.vision.strides
         return min(range(len(strides)), key=lambda i: (abs(math.log2(strides[i] / stride)), strides[i], -i))
 
     def channels_at(self, stride: int) -> int:
+        """Channels of the map nearest to a stride."""
         return self.vision.channels[self.level_at(stride)]
 
     def grid_at(self, stride: int) -> tuple[int, int]:
+        """Height and width of the grid of a stride over the frame."""
         return -(-self.size[0] // stride), -(-self.size[1] // stride)
 
     def map_at(self, maps: list[Tensor], stride: int) -> Tensor:
-        """The map nearest to a stride, brought to that stride's grid."""
-        found, grid = maps[self.level_at(stride)], self.grid_at(stride)
-        return found if found.shape[-2:] == grid else F.interpolate(found, grid, mode="bilinear")
+        """The map nearest to a stride, resized to that stride's grid where it differs."""
+        nearest, grid = maps[self.level_at(stride)], self.grid_at(stride)
+        return nearest if nearest.shape[-2:] == grid else F.interpolate(nearest, grid, mode="bilinear")
 
     def normalise(self, images: Tensor, valid: Tensor) -> Tensor:
-        """Pixels to zero mean and unit spread; everything outside `valid` becomes the fill, whatever was there."""
+        """Normalise pixels by mean and std, and overwrite everything outside `valid` with the fill."""
         x = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
         rows = torch.arange(x.shape[-2], device=x.device)
         cols = torch.arange(x.shape[-1], device=x.device)
@@ -147,18 +156,21 @@ class RISModule(LightningModule, ABC):
         inside = ((rows >= top) & (rows < bottom))[:, None, :, None] & ((cols >= left) & (cols < right))[:, None, None]
         return torch.where(inside, x, self.pixel_fill).contiguous(memory_format=self.memory_format)
 
-    def kept(self, raw: Features) -> Features:
-        """Features from the cache in the numbers the model computes in; autocast sees to that itself."""
+    # -- steps ----------------------------------------------------------------------------------------------------
+
+    def cast_cached(self, raw: Features) -> Features:
+        """Cached features in the model's dtype; autocast converts them by itself."""
         if torch.is_autocast_enabled(raw.valid.device.type):
             return raw
         return Features([one.to(self.pixel_mean.dtype) for one in raw.maps], raw.valid, raw.size)
 
     def forward(self, batch: Batch) -> Output:
         tokens = self.tokenize(batch.texts).to(batch.images.device) if batch.tokens is None else batch.tokens
-        images = (
-            self.encode_image(batch.images, batch.valid) if batch.raw is None else self.enrich(self.kept(batch.raw))
-        )
-        return self.decode(images, batch.image_index, self.encode_text(tokens))
+        if batch.raw is None:
+            features = self.encode_image(batch.images, batch.valid)
+        else:
+            features = self.enrich(self.cast_cached(batch.raw))
+        return self.decode(features, batch.image_index, self.encode_text(tokens))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         batch.tokens = self.tokenize(batch.texts)
@@ -182,39 +194,40 @@ class RISModule(LightningModule, ABC):
         output: Output = self(batch)
         return output
 
-    # -- what a run asks for --------------------------------------------------------------------------------------
+    # -- hooks of the trainer -------------------------------------------------------------------------------------
 
-    def open_suites(self, count: int) -> None:
-        """One metric suite for each split in play, in the order of the loaders."""
+    def create_metrics(self, count: int) -> None:
+        """Create one metric suite for each evaluated split, in the order of the data loaders."""
         self.suites = [RISMetrics(self.protocols).to(self.device) for _ in range(count)]
 
     def setup(self, stage: str) -> None:
-        """The data module learns which ground truths the protocols want, before any loader is made."""
+        """Tell the data module which ground truths the protocols need, before any loader is created."""
         self.to(memory_format=self.memory_format)
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             data.ground_truths = list(dict.fromkeys(protocol.ground_truth for protocol in self.protocols))
 
     def on_validation_epoch_start(self) -> None:
-        self.open_suites(len(self.trainer.datamodule.suites))  # type: ignore[attr-defined]
+        self.create_metrics(len(self.trainer.datamodule.suites))  # type: ignore[attr-defined]
 
     def on_test_epoch_start(self) -> None:
         self.on_validation_epoch_start()
 
     def on_validation_epoch_end(self) -> None:
-        """The first protocol's numbers of the first split steer the training."""
+        """Log the first protocol's metrics of the first split, which select the best checkpoint."""
         if self.trainer.sanity_checking or not self.suites:
             return
         values = self.suites[0].compute()[self.protocols[0].name]
-        shown = {f"val/{name}": torch.tensor(values[name], dtype=torch.float32) for name in ("mIoU", "oIoU")}
-        self.log_dict(shown, prog_bar=True, rank_zero_only=True)
+        logged = {f"val/{name}": torch.tensor(values[name], dtype=torch.float32) for name in ("mIoU", "oIoU")}
+        self.log_dict(logged, prog_bar=True, rank_zero_only=True)
 
     def on_fit_start(self) -> None:
         batch = getattr(getattr(self.trainer, "datamodule", None), "device_batch", 2)
         trains = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.modules())
         if batch == 1 and trains:
             raise UserError(
-                "BatchNorm cannot train on one sentence a device: raise --data.batch_size or --data.total_batch_size"
+                "BatchNorm cannot be trained with one sentence per device: "
+                "increase --data.batch_size or --data.total_batch_size"
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -225,7 +238,7 @@ class RISModule(LightningModule, ABC):
         return [WeightAveraging(avg_fn=moving_average(self.optim.ema))] if self.optim.ema else []
 
     def parts(self) -> dict[str, nn.Module]:
-        """What `riszoo info` counts: the model's children by name."""
+        """The modules whose parameters `riszoo info` counts, by name."""
         return dict(self.named_children())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

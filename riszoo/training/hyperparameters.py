@@ -1,4 +1,4 @@
-"""Hyperparameters as plain values, so that a checkpoint opens with weights_only and is rebuilt from itself."""
+"""Hyperparameters as plain values, so that a checkpoint can be read with weights_only and rebuilt without a config."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses to dictionaries, tuples to lists, paths to text; everything else as it is."""
+    """The value with dataclasses as dictionaries, tuples as lists and paths as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -23,7 +23,7 @@ def plain(value: Any) -> Any:
 
 
 def record_hyperparameters(module: LightningModule) -> None:
-    """Called in a base class's constructor: keeps the arguments of the most derived one, plainly."""
+    """Save the arguments of the most derived class's constructor as plain values; called in a base class's."""
     frame = inspect.currentframe()
     assert frame is not None
     module.save_hyperparameters(frame=frame.f_back)

@@ -38,7 +38,7 @@ class Fusion:
 class NoFusion(nn.Module):
     """Both encoders run alone."""
 
-    def encode_image(self, x: Tensor, vision: VisionEncoder) -> list[Tensor]:
+    def language_free_maps(self, x: Tensor, vision: VisionEncoder) -> list[Tensor]:
         """The maps that can be computed before any language enters."""
         maps: list[Tensor] = vision(x)
         return maps
@@ -139,7 +139,7 @@ class EarlyFusion(NoFusion):
         self.down_gate = nn.ModuleList(GatedResidual(c) for c in entering)
         self.word_attention = nn.ModuleList(WordToPixelAttention(words, c, options) for c in entering)
 
-    def encode_image(self, x: Tensor, vision: VisionEncoder) -> list[Tensor]:
+    def language_free_maps(self, x: Tensor, vision: VisionEncoder) -> list[Tensor]:
         """The first stage, before language enters."""
         return [vision.blocks(0, vision.down(0, vision.stem(x)))]
 

@@ -100,7 +100,7 @@ class VIPA(RISModule):
 
     def backbone(self, images: Tensor, valid: Tensor) -> Features:
         """The maps that fusion allows to be computed before language enters: all, or those of the first stage."""
-        return Features(self.fusion.encode_image(self.normalise(images, valid), self.vision), valid, self.size)
+        return Features(self.fusion.language_free_maps(self.normalise(images, valid), self.vision), valid, self.size)
 
     def decode(self, features: Features, image_index: Tensor, words: Words) -> Output:
         visual = features.per_sentence(image_index)
