@@ -1,10 +1,10 @@
-"""Recipes: the YAML files that name everything there is. Nothing heavier than a YAML reader is imported here.
+"""Recipes: the YAML files of models, data sets, shared scales and ablations. Imports nothing heavier than PyYAML.
 
-A model recipe holds what all its scales share (`common`) and one section a scale; a data recipe may add to it by
-scale. A scale that all models share (configs/scales) is laid upon both. Resolving gives the plain configuration that
-LightningCLI reads:
+A model recipe has options for all of its scales (`common`) and one section for each scale. A data recipe may add to
+them, scale by scale. A scale of configs/scales overrides the options that all models share at that scale. Resolving a
+model on a data set gives a plain LightningCLI configuration:
 
-    {"model": {"class_path", "init_args"}, "data": {"class_path", "init_args"}, "trainer": {...}, "run": {...}}
+    {"run": {...}, "model": {"class_path", "init_args"}, "data": {"class_path", "init_args"}, "trainer": {...}}
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NOT_SCALES = {"title", "class_path", "reference", "specification", "assumed", "c
 
 @dataclass(frozen=True)
 class Recipe:
-    """One YAML file. `kind` is `models` or `data`."""
+    """One YAML file. `kind` is the folder it is in: `models`, `data`, `scales` or `ablations`."""
 
     name: str
     kind: str
@@ -44,89 +44,96 @@ class Recipe:
         return [key for key in self.content if key not in NOT_SCALES]
 
 
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
 def read_yaml(path: Path) -> Config:
-    """A YAML mapping, or one sentence that says where it is broken."""
+    """The mapping of a YAML file."""
     try:
         content = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a mapping such as 'model: lts', not {type(content).__name__}")
+        raise UserError(f"{path} must be a mapping such as 'model: lts', not {type(content).__name__}")
     return content
 
 
 @cache
 def folders() -> tuple[Path, ...]:
-    """Where recipes are: beside the package in a checkout, inside it when installed."""
+    """The folder of riszoo's recipes: inside the package when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parent
     return tuple(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())[:1]
 
 
 @cache
 def plugin_folders() -> tuple[Path, ...]:
-    """Folders of installed plug-ins: an entry point of the group `riszoo.recipes` names a package that holds
-    `models/` and `data/`."""
+    """Recipe folders of installed plug-ins: packages named by an entry point of the group `riszoo.recipes`."""
     from importlib.metadata import entry_points
 
-    found = []
+    found: list[Path] = []
     for point in entry_points(group=ENTRY_POINTS):
         try:
             spec = importlib.util.find_spec(point.module)
         except ImportError:
             spec = None
-        places = [] if spec is None else list(spec.submodule_search_locations or [])
-        if not places:
+        locations = [] if spec is None else list(spec.submodule_search_locations or [])
+        if not locations:
             raise UserError(f"the plug-in '{point.name}' names {point.module}, which is not an installed package")
-        found += [Path(place) for place in places]
+        found += map(Path, locations)
     return tuple(found)
 
 
 def names(kind: str, *, plugins: bool = True) -> list[str]:
-    """Every recipe of a kind, sorted; installed plug-ins last."""
-    own = sorted(path.stem for folder in folders() for path in (folder / kind).glob("*.yaml"))
-    if not plugins:
-        return own
-    return own + sorted(p.stem for folder in plugin_folders() for p in (folder / kind).glob("*.yaml"))
+    """The names of all recipes of a kind, sorted; those of plug-ins last."""
+    own, added = (
+        sorted(path.stem for folder in group for path in (folder / kind).glob("*.yaml"))
+        for group in (folders(), plugin_folders() if plugins else ())
+    )
+    return own + added
 
 
 def find(kind: str, name: str) -> Recipe | None:
-    """A recipe by name; plug-ins are only looked through when riszoo has none of that name."""
-    for places in (folders, plugin_folders):
-        for folder in places():
+    """A recipe by name, or None. Plug-ins are searched only where riszoo has no recipe of that name."""
+    if Path(name).name != name:
+        return None
+    for group in (folders, plugin_folders):
+        for folder in group():
             path = folder / kind / f"{name}.yaml"
-            if path.name == f"{name}.yaml" and "/" not in name and path.is_file():
+            if path.is_file():
                 return Recipe(name, kind, path, read_yaml(path))
     return None
 
 
 def get(kind: str, name: str) -> Recipe:
+    """A model's or data set's recipe by name; raises UserError with the nearest name."""
     recipe = find(kind, name)
     if recipe is None:
-        what = {"models": "model", "data": "data set"}[kind]
-        raise unknown_name(what, name, names(kind))
+        raise unknown_name({"models": "model", "data": "data set"}[kind], name, names(kind))
     return recipe
 
 
-def merge(base: Config, over: Config) -> Config:
-    """`over` laid upon `base`, mapping by mapping; anything else is replaced. Neither is changed."""
-    merged = copy.deepcopy(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
-    return merged
+def listing() -> Iterator[tuple[str, Recipe]]:
+    """All recipes of models, then of data sets, each with its kind."""
+    for kind in ("models", "data"):
+        for name in names(kind):
+            yield kind, get(kind, name)
+
+
+# -- scales -----------------------------------------------------------------------------------------------------------
 
 
 def default_scale(data: str) -> str:
-    """tiny on the embedded set, the paper's setting on real data."""
-    content = get("data", data).content
-    return str(content.get("scale", "paper"))
+    """The scale used on a data set when none is given: `tiny` on scenes, `paper` on real data."""
+    return str(get("data", data).content.get("scale", "paper"))
 
 
 def scales(model: str, data: str) -> dict[str, str]:
-    """The scales of a model on a set, each with the model's section it uses: a set may offer another one's again,
-    trained longer."""
+    """The scales of a model on a data set, each with the section of the model's recipe it uses.
+
+    A data set can offer another scale's section under a new name (`like`), for example with a longer training.
+    """
     recipe, source = get("models", model), get("data", data)
     own = {scale: scale for scale in recipe.scales}
     like = {scale: str((source.content[scale] or {}).get("like", scale)) for scale in source.scales}
@@ -134,67 +141,94 @@ def scales(model: str, data: str) -> dict[str, str]:
 
 
 def checked_scale(model: str, data: str, scale: str) -> str:
+    """The scale itself; raises UserError where the model does not have it on that data set."""
     known = scales(model, data)
     if scale not in known:
         raise unknown_name(f"scale of '{model}'", scale, known)
     return scale
 
 
-def shared(data: str, scale: str) -> tuple[str, Config]:
-    """What configs/scales/SCALE.yaml gives every model alike on a set, and the section of the recipes that it is laid
-    upon: the set's usual scale. Of most scales there is no such file, and nothing is shared."""
-    recipe, usual = find("scales", scale), default_scale(data)
-    if recipe is None:
-        return "", {}
-    if not recipe.content.get(usual):
-        raise UserError(f"{recipe.path} has no section '{usual}', the usual scale of '{data}': add one")
-    return usual, recipe.content[usual]
-
-
-def setting(data: str, *names: str) -> list[Config]:
-    """A data recipe's layers: `common`, then the sections of these names as far as it has them."""
-    content = get("data", data).content
-    return [content.get(name) or {} for name in ("common", *names)]
+# -- resolving --------------------------------------------------------------------------------------------------------
 
 
 def resolve(model: str, data: str, scale: str | None = None) -> Config:
-    """The plain configuration of a model on a set at a scale."""
-    recipe, source = get("models", model), get("data", data)
+    """The configuration of a model on a data set at a scale."""
+    recipe = get("models", model)
     scale = checked_scale(model, data, scale or default_scale(data))
     section = scales(model, data)[scale]
-    under, same = shared(data, section)
-    own = [recipe.content.get("common", {}), recipe.content[section]]
-    if same:  # a recipe's data and trainer are no part of an architecture
-        own = [own[0], recipe.content.get(under) or {}, recipe.content[section].get(under) or {}]
-        own = [{"model": layer.get("model", {})} for layer in own]
-    sets = recipe.content.get("sets", {}).get(data, {}) if scale == "paper" else {}
-    config = laid([*setting(data, under, section, scale), *own, sets], same)
+    base, overrides = shared_options(data, section)
+    layers = [*_data_layers(data, base, section, scale), *_model_layers(recipe.content, section, base)]
+    if scale == "paper":
+        layers.append(recipe.content.get("sets", {}).get(data, {}))
+    options = _combined(layers, overrides)
     return {
-        "run": config.get("run", {}) | {"model": model, "data": data, "scale": scale},
-        "model": {"class_path": recipe.content["class_path"], "init_args": config.get("model", {})},
-        "data": {"class_path": source.content["class_path"], "init_args": config.get("data", {})},
-        "trainer": _with_budget(config),
+        "run": options.get("run", {}) | {"model": model, "data": data, "scale": scale},
+        "model": {"class_path": recipe.content["class_path"], "init_args": options.get("model", {})},
+        **_data_and_trainer(data, options),
     }
 
 
-def laid(layers: Iterable[Config], same: Config) -> Config:
-    """Each layer merged into the last; then what is shared, which replaces an option whole."""
-    config: Config = {}
+def resolve_data(data: str, scale: str) -> Config:
+    """The sections `data` and `trainer` for a model without a recipe."""
+    section = str((get("data", data).content.get(scale) or {}).get("like", scale))
+    base, overrides = shared_options(data, section)
+    return _data_and_trainer(data, _combined(_data_layers(data, base, section, scale), overrides))
+
+
+def shared_options(data: str, scale: str) -> tuple[str, Config]:
+    """The options that a scale of configs/scales gives to every model, and the section of the recipes they override.
+
+    That section is the data set's default scale. Both are empty for a scale without such a file.
+    """
+    recipe, base = find("scales", scale), default_scale(data)
+    if recipe is None:
+        return "", {}
+    if not recipe.content.get(base):
+        raise UserError(f"{recipe.path} has no section '{base}', the default scale of '{data}': add one")
+    return base, recipe.content[base]
+
+
+def _data_layers(data: str, *sections: str) -> list[Config]:
+    """A data recipe's `common` and those of the sections that it has."""
+    content = get("data", data).content
+    return [content.get(section) or {} for section in ("common", *sections)]
+
+
+def _model_layers(content: Config, section: str, base: str) -> list[Config]:
+    """A model recipe's `common` and section; at a shared scale, the model options of `base` only."""
+    if not base:
+        return [content.get("common", {}), content[section]]
+    layers = [content.get("common", {}), content.get(base) or {}, content[section].get(base) or {}]
+    return [{"model": layer.get("model", {})} for layer in layers]
+
+
+def _combined(layers: Iterable[Config], overrides: Config) -> Config:
+    """The layers merged in order; `overrides` then replace whole options."""
+    options: Config = {}
     for layer in layers:
-        config = merge(config, layer)
-    return config | {part: config.get(part, {}) | copy.deepcopy(options) for part, options in same.items()}
+        options = merge(options, layer)
+    return options | {part: options.get(part, {}) | copy.deepcopy(given) for part, given in overrides.items()}
 
 
-def _with_budget(config: Config) -> Config:
-    """A budget is a number of training sentences; how many steps that makes follows from the total batch."""
-    trainer: Config = dict(config.get("trainer", {}))
-    if "budget" in config:
-        batch = config["data"].get("total_batch_size") or config["data"]["batch_size"]
-        trainer["max_steps"] = int(config["budget"]) // int(batch)
-    return trainer
+def _data_and_trainer(data: str, options: Config) -> Config:
+    """The sections `data` and `trainer`. A budget of training sentences becomes a number of steps."""
+    trainer: Config = dict(options.get("trainer", {}))
+    if "budget" in options:
+        given = options.get("data", {})
+        batch = given.get("total_batch_size") or given.get("batch_size")
+        if batch is None:
+            raise UserError(
+                f"data recipe '{data}' has a budget but no batch_size at this scale: choose another --scale"
+            )
+        trainer["max_steps"] = int(options["budget"]) // int(batch)
+    class_path = get("data", data).content["class_path"]
+    return {"data": {"class_path": class_path, "init_args": options.get("data", {})}, "trainer": trainer}
 
 
-def listing() -> Iterator[tuple[str, Recipe]]:
-    for kind in ("models", "data"):
-        for name in names(kind):
-            yield kind, get(kind, name)
+def merge(base: Config, over: Config) -> Config:
+    """A copy of `base` overridden by `over`; mappings are merged, other values replaced."""
+    merged = copy.deepcopy(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged

@@ -1,10 +1,13 @@
-"""From a command line with recipe names in it to the plain one that LightningCLI reads. Nothing heavy is imported."""
+"""The command line of a run, with recipe names and short options resolved to LightningCLI's configuration.
+
+Nothing heavy is imported, so that wrong names are reported at once.
+"""
 
 from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,106 +28,71 @@ ALIASES = {
     "-c": "config",
     "--ckpt_path": "ckpt_path",
 }
-FOLDER = {"model": "models", "data": "data"}
+"""Options that LightningCLI does not see as they are written."""
+KINDS = {"model": "models", "data": "data"}
 LOGGERS = ("csv", "wandb", "tensorboard")
+
+Given = dict[str, list[str]]
+"""The values of each alias on the command line."""
 
 
 @dataclass
 class Request:
-    """What a run was asked for, names checked.
+    """The command line of fit, validate, test or predict, its names checked.
 
-    base      the recipe's configuration, then the user's configuration files, in order of precedence
-    options   everything else on the command line, in LightningCLI's own words
+    verb, command  the subcommand, and all that follows it
+    model          a recipe's name or a class path
+    data, scale    a recipe's name, and a scale of the model on it
+    checkpoint     the checkpoint to load; None to train from the start
+    base           configurations in increasing precedence: the recipe's, those of --config, that of the aliases
+    options        the other options, as LightningCLI reads them
     """
 
     verb: str
+    command: str
     model: str
     data: str
     scale: str
     checkpoint: Path | None
-    base: list[Config] = field(default_factory=list)
-    options: list[str] = field(default_factory=list)
-    command: str = ""
+    base: list[Config]
+    options: list[str]
 
     @classmethod
     def read(cls, verb: str, argv: list[str]) -> Request:
         given, options = split_aliases(argv)
         files = [read_config(text) for text in given.get("config", [])]
-        model, files = _named("model", given, files)
-        data, files = _named("data", given, files)
-        if model is None and "ckpt_path" not in given and not any("model" in file for file in files):
+        named, files = _take_name("model", given, files)
+        data, files = _take_name("data", given, files)
+        if named is None and "ckpt_path" not in given and not any("model" in file for file in files):
             known = ", ".join(recipes.names("models"))
             raise UserError(
                 f"name a model: riszoo {verb} --model NAME, where NAME is one of {known}, or my.module.Class"
             )
-        saved: Config = next((file["run"] for file in reversed(files) if isinstance(file.get("run"), dict)), {})
-        shorthands = _shorthands(verb, given)
-        request = cls(verb, model or "", data or str(saved.get("data", "scenes")), "", None, command=shlex.join(argv))
-        request._choose_scale(_last(given, "scale"), saved)
-        request._choose_checkpoint(_last(given, "ckpt_path"), saved, options)
-        request._fill([*files, shorthands], options)
-        return request
+        run: Config = next((file["run"] for file in reversed(files) if isinstance(file.get("run"), dict)), {})
+        aliases = _aliases_config(verb, given)
+        data = data or str(run.get("data", "scenes"))
+        scale = _last(given, "scale") or str(run.get("scale") or recipes.default_scale(data))
+        if named and not _is_class(named):
+            recipes.checked_scale(named, data, scale)
+        root = _run_root(options)
+        checkpoint = _checkpoint(verb, _last(given, "ckpt_path"), root, named or str(run.get("model", "")), data)
+        model = named or "" if checkpoint is None else _model_of(checkpoint, named)
+        base = [_recipe_config(model, data, scale), *map(_without_names, files), aliases]
+        return cls(verb, shlex.join(argv), model, data, scale, checkpoint, base, options)
 
     @property
     def argv(self) -> list[str]:
-        """LightningCLI's command line: the recipe straight after the verb, so that what follows overrides it."""
+        """LightningCLI's command line: the configurations follow the verb, so that later options override them."""
         configs = [word for config in self.base if config for word in ("--config", json.dumps(config))]
         return [self.verb, *configs, *self.options]
 
-    def _choose_scale(self, scale: str | None, saved: Config) -> None:
-        self.scale = scale or str(saved.get("scale") or recipes.default_scale(self.data))
-        if self.model and "." not in self.model:
-            recipes.checked_scale(self.model, self.data, self.scale)
 
-    def _choose_checkpoint(self, path: str | None, saved: Config, options: list[str]) -> None:
-        """`last` and a missing path mean a run of this model and data."""
-        name = self.model or str(saved.get("model", ""))
-        root = runs.root_of(options)
-        if self.verb == "fit":
-            if path == "last":
-                self.checkpoint = runs.newest(root, name, self.data, "last")
-            elif path is not None:
-                self.checkpoint = runs.existing(path)
-        elif path is None or path in ("best", "last"):
-            self.checkpoint = runs.newest(root, name, self.data, path or "best")
-        else:
-            self.checkpoint = runs.existing(path)
-        if self.checkpoint is not None:
-            self._take_name(str((runs.card(runs.folder_of(self.checkpoint)) or {}).get("model", "")))
-
-    def _take_name(self, trained: str) -> None:
-        """The checkpoint decides what runs, so its results carry no other name."""
-        if trained and self.model and self.model.rsplit(".", 1)[-1].lower() != trained:
-            raise UserError(
-                f"{self.checkpoint} is of a run of '{trained}', not of '{self.model}': give --model {trained}"
-            )
-        self.model = self.model or trained or "model"
-
-    def _fill(self, files: list[Config], options: list[str]) -> None:
-        own_class = "." in self.model
-        recipe = recipes.find("models", self.model) if not own_class else None
-        base = recipes.resolve(self.model, self.data, self.scale) if recipe else _data_only(self.data, self.scale)
-        names = {"model": self.model.rsplit(".", 1)[-1].lower(), "data": self.data, "scale": self.scale}
-        base["run"] = base.get("run", {}) | names
-        if own_class:
-            base["model"] = {
-                "class_path": self.model,
-                "init_args": recipes.shared(self.data, self.scale)[1].get("model", {}),
-            }
-        self.base = [base, *map(_nameless, files)]
-        self.options = options
+# -- words of the command line ----------------------------------------------------------------------------------------
 
 
-def _nameless(file: Config) -> Config:
-    """A configuration without the names of an earlier run: those of this one are in the base."""
-    if not isinstance(file.get("run"), dict):
-        return file
-    return {**file, "run": {k: v for k, v in file["run"].items() if k not in ("model", "data", "scale")}}
-
-
-def split_aliases(argv: list[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Our own short options, with their values, and all the rest."""
-    given: dict[str, list[str]] = {}
+def split_aliases(argv: list[str]) -> tuple[Given, list[str]]:
+    """The values of the aliases, and all other words."""
+    given: Given = {}
     rest: list[str] = []
     words = iter(argv)
     for word in words:
@@ -141,98 +109,143 @@ def split_aliases(argv: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     return given, rest
 
 
-def read_config(text: str) -> Config:
-    """A configuration file, or the same as text."""
-    path = Path(text)
-    if text.lstrip().startswith("{"):
-        config = json.loads(text)
-        return config if isinstance(config, dict) else {}
-    if not path.is_file():
-        raise UserError(f"there is no configuration file {text}: give --config a YAML file")
-    return recipes.read_yaml(path)
-
-
-def _named(kind: str, given: dict[str, list[str]], files: list[Config]) -> tuple[str | None, list[Config]]:
-    """The recipe (or class) that the command line or a file names, and the files with that name taken out."""
-    name: str | None = None
-    cleaned = []
-    for file in files:
-        found, file = _plain(kind, file)
-        name = found or name
-        cleaned.append(file)
-    asked = _last(given, kind)
-    return (_checked(kind, asked) if asked is not None else name), cleaned
-
-
-def _plain(kind: str, file: Config) -> tuple[str | None, Config]:
-    """A file's `model: lts`, `model: {class_path: lts, init_args: ...}` and a saved run's `run: {model: lts}` all name
-    a recipe; what is left is a configuration without names."""
-    section = file.get(kind)
-    word = section.get("class_path") if isinstance(section, dict) else section
-    if isinstance(word, str) and not _is_class(word):
-        rest = {key: value for key, value in file.items() if key != kind}
-        inside = {k: v for k, v in section.items() if k != "class_path"} if isinstance(section, dict) else {}
-        return _checked(kind, word), ({**rest, kind: inside} if inside else rest)
-    saved = str((file.get("run") or {}).get(kind, ""))
-    name = saved if recipes.find(FOLDER[kind], saved) else word if kind == "model" else None
-    return name, ({**file, kind: {"class_path": section}} if isinstance(section, str) else file)
-
-
-def _is_class(word: str) -> bool:
-    return "." in word and all(part.isidentifier() for part in word.split("."))
-
-
-def _checked(kind: str, word: str) -> str:
-    if kind == "model" and _is_class(word):
-        return word
-    return recipes.get(FOLDER[kind], word).name
-
-
-def _last(given: dict[str, list[str]], key: str) -> str | None:
+def _last(given: Given, key: str) -> str | None:
     return given[key][-1] if key in given else None
 
 
-def _data_only(data: str, scale: str) -> Config:
-    """The configuration of a data set for a model that is no recipe."""
-    under, same = recipes.shared(data, scale)
-    config = recipes.laid(recipes.setting(data, under, scale), same)
-    return {
-        "data": {"class_path": recipes.get("data", data).content["class_path"], "init_args": config.get("data", {})},
-        "trainer": recipes._with_budget(config),
-    }
+def _run_root(options: list[str]) -> Path:
+    """The value of --run.root, which is needed before LightningCLI parses the options."""
+    for index, word in enumerate(options):
+        if word.startswith("--run.root="):
+            return Path(word.partition("=")[2])
+        if word == "--run.root" and index + 1 < len(options):
+            return Path(options[index + 1])
+    return Path("runs")
 
 
-def _shorthands(verb: str, given: dict[str, list[str]]) -> Config:
-    """--split, --control, --protocol and --logger as configuration."""
-    data: dict[str, Any] = {}
-    model: dict[str, Any] = {}
+def _aliases_config(verb: str, given: Given) -> Config:
+    """The configuration that --split, --control, --protocol and --logger stand for."""
+    data: Config = {}
     config: Config = {}
     split = _last(given, "split")
     if split is not None:
         data |= {"val_split": split} if verb in ("fit", "validate") else {"test_splits": split.split(",")}
     if "control" in given:
         data["control"] = _last(given, "control")
+    if data:
+        config["data"] = {"init_args": data}
     if "protocol" in given:
-        model["protocols"] = _protocols(str(_last(given, "protocol")))
-    for key, section in (("data", data), ("model", model)):
-        if section:
-            config[key] = {"init_args": section}
+        config["model"] = {"init_args": {"protocols": _checked_protocols(str(_last(given, "protocol")))}}
     if "logger" in given:
-        config["run"] = {"loggers": _loggers(str(_last(given, "logger")))}
+        config["run"] = {"loggers": _checked_loggers(str(_last(given, "logger")))}
     return config
 
 
-def _protocols(text: str) -> str:
-    """The names, each known; `published` is looked up by the model."""
+def _checked_protocols(text: str) -> str:
     from riszoo.metrics.protocols import get_protocols
 
     get_protocols(text, published="original")
     return text
 
 
-def _loggers(text: str) -> list[str]:
-    chosen = [word.strip() for word in text.split(",")]
-    for word in chosen:
-        if word not in LOGGERS:
-            raise unknown_name("logger", word, LOGGERS)
-    return chosen
+def _checked_loggers(text: str) -> list[str]:
+    loggers = [word.strip() for word in text.split(",")]
+    for logger in loggers:
+        if logger not in LOGGERS:
+            raise unknown_name("logger", logger, LOGGERS)
+    return loggers
+
+
+# -- configuration files ----------------------------------------------------------------------------------------------
+
+
+def read_config(text: str) -> Config:
+    """The configuration of a file, or of JSON text."""
+    if text.lstrip().startswith("{"):
+        config: Any = json.loads(text)
+        return config if isinstance(config, dict) else {}
+    if not Path(text).is_file():
+        raise UserError(f"there is no configuration file {text}: give --config a YAML file")
+    return recipes.read_yaml(Path(text))
+
+
+def _take_name(kind: str, given: Given, files: list[Config]) -> tuple[str | None, list[Config]]:
+    """The recipe or class that the command line or a file names, and the files without that name."""
+    name: str | None = None
+    cleaned = []
+    for file in files:
+        found, file = _split_name(kind, file)
+        name = found or name
+        cleaned.append(file)
+    option = _last(given, kind)
+    return (name if option is None else _checked_name(kind, option)), cleaned
+
+
+def _split_name(kind: str, file: Config) -> tuple[str | None, Config]:
+    """The name in one file, and the file without it.
+
+    A file names a recipe by `model: lts`, `model: {class_path: lts, init_args: ...}`, or as the configuration that a
+    run has saved, `run: {model: lts}`.
+    """
+    section = file.get(kind)
+    word = section.get("class_path") if isinstance(section, dict) else section
+    if isinstance(word, str) and not _is_class(word):
+        rest = {key: value for key, value in file.items() if key != kind}
+        options = section if isinstance(section, dict) else {}
+        options = {key: value for key, value in options.items() if key != "class_path"}
+        return _checked_name(kind, word), ({**rest, kind: options} if options else rest)
+    saved = str((file.get("run") or {}).get(kind, ""))
+    name = saved if recipes.find(KINDS[kind], saved) else word if kind == "model" else None
+    return name, ({**file, kind: {"class_path": section}} if isinstance(section, str) else file)
+
+
+def _checked_name(kind: str, name: str) -> str:
+    """The name itself; raises UserError where it is neither a recipe nor a model's class path."""
+    if kind == "model" and _is_class(name):
+        return name
+    return recipes.get(KINDS[kind], name).name
+
+
+def _is_class(word: str) -> bool:
+    return "." in word and all(part.isidentifier() for part in word.split("."))
+
+
+def _without_names(file: Config) -> Config:
+    """A configuration without the names of the run that saved it: the recipe's configuration has this run's."""
+    if not isinstance(file.get("run"), dict):
+        return file
+    return {**file, "run": {key: v for key, v in file["run"].items() if key not in ("model", "data", "scale")}}
+
+
+# -- checkpoint and recipe --------------------------------------------------------------------------------------------
+
+
+def _checkpoint(verb: str, path: str | None, root: Path, model: str, data: str) -> Path | None:
+    """The checkpoint to load. Evaluations default to the best one of the newest run, `fit` to none."""
+    if path is None and verb == "fit":
+        return None
+    if path is None or path == "last" or (path == "best" and verb != "fit"):
+        return runs.newest(root, model, data, path or "best")
+    return runs.existing(path)
+
+
+def _model_of(checkpoint: Path, named: str | None) -> str:
+    """The model of the checkpoint's run, which must not differ from the one named."""
+    trained = str((runs.card(runs.folder_of(checkpoint)) or {}).get("model", ""))
+    if trained and named and runs.model_name(named) != trained:
+        raise UserError(f"{checkpoint} is of a run of '{trained}', not of '{named}': give --model {trained}")
+    return named or trained or "model"
+
+
+def _recipe_config(model: str, data: str, scale: str) -> Config:
+    """The recipe's configuration; for a class, the data set's, with the model options that a scale shares."""
+    if not _is_class(model) and recipes.find("models", model):
+        config = recipes.resolve(model, data, scale)
+    else:
+        config = recipes.resolve_data(data, scale)
+    if _is_class(model):
+        _, shared = recipes.shared_options(data, scale)
+        config["model"] = {"class_path": model, "init_args": shared.get("model", {})}
+    names = {"model": runs.model_name(model), "data": data, "scale": scale}
+    config["run"] = config.get("run", {}) | names
+    return config

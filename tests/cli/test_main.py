@@ -1,4 +1,4 @@
-"""The command line in process: every verb, recipe names everywhere, one sentence for a mistake."""
+"""The command line in process: every verb, names in every form, and one sentence for every user error."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image
 from riszoo import recipes
 from riszoo.cli.main import VERBS, main
 from riszoo.cli.request import Request
+from riszoo.training.checkpoints import model_section, read_checkpoint
 
 SMALL = [
     "--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--data.val_images", "2",
@@ -39,13 +40,13 @@ def result(run: Path, verb: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One short training through the real command line, shared by the tests that only look at it."""
+    """The folder of one short training, shared by the tests."""
     root = tmp_path_factory.mktemp("trained") / "runs"
     assert main(["fit", "--model", "lts", "--run.root", str(root), *SMALL]) == 0
     return root
 
 
-def test_fit_leaves_a_run(trained: Path) -> None:
+def test_fit_writes_a_run_folder(trained: Path) -> None:
     run = only_run(trained)
     card = json.loads((run / "run.json").read_text())
     assert (card["model"], card["data"], card["scale"]) == ("lts", "scenes", "tiny")
@@ -60,7 +61,7 @@ def test_fit_leaves_a_run(trained: Path) -> None:
     assert not list(run.rglob("*.partial"))
 
 
-def test_a_checkpoint_opens_with_weights_only_and_holds_its_vocabulary(trained: Path) -> None:
+def test_a_checkpoint_opens_with_weights_only_and_contains_its_vocabulary(trained: Path) -> None:
     content = torch.load(only_run(trained) / "checkpoints" / "best.ckpt", weights_only=True)
     assert "triangle" in content["hyper_parameters"]["text"]["vocabulary"]
     assert content["riszoo"]["class_path"] == "riszoo.models.lts.LTS"
@@ -70,13 +71,13 @@ def test_a_checkpoint_opens_with_weights_only_and_holds_its_vocabulary(trained: 
 def test_the_newest_run_is_tested(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["test", "--model", "lts", "--run.root", str(trained), *FEW, "--protocol", "original,lavt480"]
     assert main([*argv, "--control", "none,shuffled"]) == 0
-    said = capsys.readouterr().out
-    assert "best.ckpt" in said
-    assert "language gap on val" in said
+    output = capsys.readouterr().out
+    assert "best.ckpt" in output
+    assert "language gap on val" in output
     splits = result(only_run(trained), "test")["splits"]
     assert set(splits) == {"val", "val-shuffled"}
     assert set(splits["val"]["protocols"]) == {"original", "lavt480"}
-    assert splits["val"]["sentences"] == 12, "two batches of two images with three sentences"
+    assert splits["val"]["sentences"] == 12, "two batches of two images, each with three sentences"
     (folder,) = only_run(trained).glob("test-scenes-*")
     run = json.loads((folder / "run.json").read_text())
     assert run["images_trained_on"] == {"val": 0}
@@ -94,14 +95,14 @@ def test_predict_writes_masks(trained: Path) -> None:
     assert set(np.unique(mask)) <= {0, 255}
 
 
-def test_training_goes_on_from_the_last_checkpoint(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_resumes_from_the_last_checkpoint(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["fit", "--model", "lts", "--run.root", str(trained), *SMALL, "--ckpt_path", "last"]
     assert main([*argv, "--trainer.max_steps", "3", "--run.root", str(trained)]) == 0
     newest = max(trained.iterdir(), key=lambda f: json.loads((f / "run.json").read_text())["started"])
     assert torch.load(newest / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
-def test_a_saved_configuration_reruns(trained: Path, tmp_path: Path) -> None:
+def test_a_saved_configuration_can_be_run_again(trained: Path, tmp_path: Path) -> None:
     config = min(trained.iterdir()) / "config.yaml"
     assert main(["fit", "--config", str(config), "--run.root", "again", "--model.optim.lr", "0.01"]) == 0
     saved = yaml.safe_load((only_run(tmp_path / "again") / "config.yaml").read_text())
@@ -113,7 +114,7 @@ def test_a_saved_configuration_reruns(trained: Path, tmp_path: Path) -> None:
     assert saved["data"]["init_args"]["total_batch_size"] == 4
 
 
-def test_a_class_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
     Path("toy.yaml").write_text(
         "model:\n  class_path: tests.support.toys.Taps\n  init_args:\n    size: 64\n"
         "    vision: {name: resnet18, stages: 3,"
@@ -130,7 +131,7 @@ def test_names_inside_yaml() -> None:
     words = request.argv
     assert words[0] == "fit"
     first = json.loads(words[words.index("--config") + 1])
-    assert first["model"]["class_path"] == "riszoo.models.lts.LTS", "the recipe comes straight after the verb"
+    assert first["model"]["class_path"] == "riszoo.models.lts.LTS", "the recipe directly follows the verb"
     assert words[-2:] == ["--model.optim.lr", "1"]
     Path("mine.yaml").write_text("model: {class_path: lts, init_args: {size: 64}}\n")
     assert Request.read("fit", ["--config", "mine.yaml"]).base[1] == {"model": {"init_args": {"size": 64}}}
@@ -147,7 +148,7 @@ def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["fti"], "did you mean 'fit'"),
         (["fit"], "name a model"),
@@ -187,16 +188,16 @@ def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_mistake_is_one_sentence(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_error_is_one_sentence(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
     out, err = capsys.readouterr()
-    assert said in err
+    assert message in err
     assert err.startswith("riszoo: ")
     assert len(err.strip().splitlines()) == 1
     assert "Traceback" not in out + err
 
 
-def test_a_file_that_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.ckpt").write_bytes(b"not a checkpoint")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     for name in ("bad.ckpt", "other.ckpt"):
@@ -210,6 +211,13 @@ def test_a_checkpoint_is_never_measured_under_another_name(trained: Path, capsys
     assert "is of a run of 'lts', not of 'vipa': give --model lts" in capsys.readouterr().err
 
 
+def test_a_weight_file_that_a_whole_checkpoint_does_not_need(trained: Path) -> None:
+    """A test needs no weight file where the checkpoint contains all weights."""
+    content = read_checkpoint(next(trained.glob("*/checkpoints/best.ckpt")))
+    content["hyper_parameters"]["vision"]["weights"] = "pretrained"
+    assert model_section(content)["init_args"]["vision"]["weights"] == "none"
+
+
 def test_a_batch_that_does_not_divide(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--model", "lts", *SMALL, "--data.total_batch_size", "5"]) == 2
     assert "--data.total_batch_size" in capsys.readouterr().err
@@ -221,8 +229,8 @@ def test_batchnorm_with_one_sentence(capsys: pytest.CaptureFixture[str]) -> None
     assert "--data.batch_size" in capsys.readouterr().err
 
 
-def test_names_are_told_without_torch() -> None:
-    """Help, lists and wrong names answer at once because nothing heavy is imported."""
+def test_wrong_names_are_reported_without_heavy_imports() -> None:
+    """Help, lists and wrong names are fast because nothing heavy is imported."""
     code = (
         "import sys\nfrom riszoo.cli.main import main\n"
         "assert main(['--help']) == 0 and main(['list']) == 0 and main(['fit', '--model', 'lts', '--help']) == 0\n"
@@ -242,17 +250,17 @@ def test_list_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     listed = capsys.readouterr().out
     assert all(name in listed for name in ("lts", "scenes", "lavt480", "[paper, tiny, controlled]"))
     assert main(["info", "lts"]) == 0
-    said = capsys.readouterr().out
-    assert "GFLOP" in said
-    assert "docs/models/lts.md" in said
-    assert "prior.act" in said
-    assert "resnet18" in said
+    output = capsys.readouterr().out
+    assert "GFLOP" in output
+    assert "docs/models/lts.md" in output
+    assert "prior.act" in output
+    assert "resnet18" in output
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    said = capsys.readouterr().out
-    assert all(verb in said for verb in VERBS)
+    output = capsys.readouterr().out
+    assert all(verb in output for verb in VERBS)
 
 
 def test_data_show(tmp_path: Path) -> None:
@@ -260,14 +268,16 @@ def test_data_show(tmp_path: Path) -> None:
     assert Image.open("sheet.png").size[0] > 100
 
 
-def test_a_longer_training_of_the_same_recipe() -> None:
+def test_the_scale_small_is_tiny_trained_longer() -> None:
     tiny, small = (recipes.resolve("lts", "scenes", scale) for scale in ("tiny", "small"))
     assert small["trainer"]["max_steps"] == 10 * tiny["trainer"]["max_steps"]
     assert small["model"] == tiny["model"]
     assert "small" not in recipes.scales("lts", "refcoco")
+    request = Request.read("fit", ["--model", "tests.support.toys.Taps", "--scale", "small"])
+    assert request.base[0]["trainer"] == small["trainer"], "the same for a class without a recipe"
 
 
-def test_every_tiny_model_gets_the_same_number_of_sentences() -> None:
+def test_every_tiny_recipe_trains_on_the_same_number_of_sentences() -> None:
     budgets = set()
     for name in recipes.names("models"):
         if "tiny" in recipes.scales(name, "scenes"):

@@ -20,7 +20,8 @@ from riszoo.cli import data
 from riszoo.cli.main import LIGHTNING, VERBS, dispatch, help_text, main
 from riszoo.cli.parser import CommandParser
 from riszoo.cli.request import ALIASES, Request
-from riszoo.training.lightning_cli import RISCLI, options_of
+from riszoo.training.lightning_cli import RISCLI
+from riszoo.training.parser_errors import options_of
 from tests.support import pages
 from tests.support.pages import Command
 
