@@ -1,9 +1,9 @@
-"""The SAM image encoder of riszoo against segment_anything's own: forward time and peak memory of a training step.
+"""Measures riszoo's SAM image encoder beside segment_anything's: forward time, and time and memory of a training step.
 
     python benchmarks/sam_encoder.py --threads 2
 
-Random weights; each run is a process of its own, so that peaks do not mix. The
-fastest forward counts. Memory is the peak of the process less what it held before the step.
+Random weights. Each run has its own process, so that peaks do not mix. The fastest forward counts. Memory is the peak
+of the process minus its memory before the step.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def build(kind: str, name: str, size: int) -> nn.Module:
 
 
 def resident() -> float:
-    """MiB this process holds now (Linux)."""
+    """This process's resident memory in MiB (Linux)."""
     with open("/proc/self/statm") as file:  # noqa: PTH123 - not a file to be resolved
         return int(file.read().split()[1]) * resource.getpagesize() / MIB
 
 
-def last(answer: Any) -> torch.Tensor:
-    tensor: torch.Tensor = answer[-1] if isinstance(answer, list) else answer
+def last_map(output: Any) -> torch.Tensor:
+    tensor: torch.Tensor = output[-1] if isinstance(output, list) else output
     return tensor
 
 
@@ -72,14 +72,14 @@ def forward(kind: str, name: str, size: int, repeats: int) -> dict[str, float]:
 def training(kind: str, name: str, size: int) -> dict[str, float]:
     encoder, x = build(kind, name, size).train(), torch.randn(1, 3, size, size)
     base, start, start_core = resident(), time.perf_counter(), time.process_time()
-    last(encoder(x)).square().mean().backward()
+    last_map(encoder(x)).square().mean().backward()
     seconds, core = time.perf_counter() - start, time.process_time() - start_core
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     return {"seconds": seconds, "core_seconds": core, "peak_mib": peak - base}
 
 
-def alone(threads: int, job: Any, *args: Any) -> dict[str, float]:
-    """Run in a fresh process."""
+def in_new_process(threads: int, job: Any, *args: Any) -> dict[str, float]:
+    """Run a job in a new process."""
     with multiprocessing.get_context("spawn").Pool(1, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         result: dict[str, float] = pool.apply(job, args)
     return result
@@ -96,9 +96,11 @@ def main() -> None:
     kinds = ["segment_anything", "riszoo"]
     results: dict[str, dict[str, dict[str, float]]] = {"forward": {}, "training": {}}
     for kind in kinds:
-        results["forward"][kind] = alone(options.threads, forward, kind, options.name, options.size, options.repeats)
+        results["forward"][kind] = in_new_process(
+            options.threads, forward, kind, options.name, options.size, options.repeats
+        )
     for kind in [*kinds, "riszoo_checkpoint"][: 3 if options.checkpoint else 2]:
-        results["training"][kind] = alone(options.threads, training, kind, options.name, options.size)
+        results["training"][kind] = in_new_process(options.threads, training, kind, options.name, options.size)
     for step, of_kind in results.items():
         for kind, numbers in of_kind.items():
             ratios = {key: round(value / of_kind["segment_anything"][key], 3) for key, value in numbers.items()}

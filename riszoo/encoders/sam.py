@@ -178,7 +178,7 @@ class SamEncoder(VisionEncoder):
         starts, stops = [0, *(tap + 1 for tap in taps)], [*(tap + 1 for tap in taps), depth]
         self.spans = [range(start, stop) for start, stop in zip(starts, stops, strict=True)]
         self.image_encoder = ImageEncoderViT(
-            img_size=patch,  # its tables are exchanged below, for a grid that need not be square
+            img_size=patch,  # the position tables are replaced below, for a grid that need not be square
             patch_size=patch,
             embed_dim=embed_dim,
             depth=depth,
