@@ -366,7 +366,7 @@ def test_both_ious_and_both_thresholds_are_computed_from_the_same_logits() -> No
 
 @pytest.mark.parametrize("kind", ["filter", "transformer"])
 def test_a_few_images_can_be_memorised_and_the_prior_peaks_inside_the_target(kind: str) -> None:
-    """Over five seeds and both locators the loss ends between 0.27 and 0.34 (from 1.3), IoU between 0.85 and 0.93."""
+    """Over five seeds and both locators the loss falls from 1.3 to 0.22-0.27, and IoU is 0.83-0.92."""
     model = lts(locate={"kind": kind}, segment={"head": "conv", "stride": 2, "loss": "bce+dice"})
     batch = batch_of(model, 2, 2)
     before = total_loss(model.eval(), batch)
@@ -384,10 +384,10 @@ def test_a_few_images_can_be_memorised_and_the_prior_peaks_inside_the_target(kin
 
 def train(model: LTS, batch: Batch, steps: int) -> None:
     optimizer, _ = make_optimizer(model, model.optim, 10 * steps)
+    for group in optimizer.param_groups:
+        group["lr"] = 3e-3
     model.train()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * (1 - step / steps)
+    for _ in range(steps):
         optimizer.zero_grad()
         total_loss(model, batch).backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Every recipe there is, and the toys, as small configurations: a new recipe is tested by existing."""
+"""Small configurations of every recipe and of two toy models; a new recipe is tested without further code."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def questions(model: RISModule, *, split: str = "train", image: Any = 64, masks:
 
 
 def batch_of(model: RISModule, images: int = 3, sentences: int = 2, **options: Any) -> Batch:
-    """The first sentences of the first images, as the model's frame wants them."""
+    """A batch of the first sentences of the first images, in the model's frame."""
     asked = questions(model, **options)
     each = len(asked.split.sentence_target) // len(asked.split)
     items = [SampleKey(p, tuple(range(p * each, p * each + sentences))) for p in range(images)]
