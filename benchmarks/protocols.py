@@ -5,7 +5,7 @@ then `scenes` at mixed sizes, where an answer is the target itself, displaced. A
 image's own pixels, so that small images are answered worse; every eighth misses. No model is involved: the table
 shows directions, not a paper's numbers. `ms` is the time that one pair costs one core under a protocol.
 
-    python benchmarks/protocols.py [--protocols lavt480,original,...]
+    python benchmarks/protocols.py [--protocol lavt480,original,...]
 """
 
 from __future__ import annotations
@@ -135,10 +135,10 @@ def pair_sets(pairs: int) -> dict[str, Iterator[Pair]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--protocols", default="lavt480,cgformer,original,mcn,simrec")
+    parser.add_argument("--protocol", default="lavt480,cgformer,original,mcn,simrec")
     parser.add_argument("--pairs", type=int, default=400, help="images in each set, one sentence each")
     options = parser.parse_args()
-    protocols = get_protocols(options.protocols)
+    protocols = get_protocols(options.protocol)
     for name, pairs in pair_sets(options.pairs).items():
         print(f"\n{name}, {options.pairs} pairs")
         print(f"{'':12}" + "".join(f"{column:>9}" for column in COLUMNS))

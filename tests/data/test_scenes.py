@@ -109,7 +109,7 @@ HAND_MADE = Scene(
         ),
     ],
 )
-def test_meaning_and_reader_agree_on_a_scene_made_by_hand(form: Kind, text: str, expected: set) -> None:
+def test_forms_and_reader_agree_on_a_hand_made_scene(form: Kind, text: str, expected: set) -> None:
     assert read(text, HAND_MADE) == expected
     named = names(form, Facts(HAND_MADE))
     assert named is not None
@@ -125,12 +125,12 @@ def test_meaning_and_reader_agree_on_a_scene_made_by_hand(form: Kind, text: str,
         Ranked(kind("star"), "large"),
     ],
 )
-def test_what_a_pixel_would_decide_is_vague(form: Kind) -> None:
+def test_a_form_that_a_pixel_would_decide_is_vague(form: Kind) -> None:
     things = (thing("star", "red", 0.40, 0.2), thing("star", "blue", 0.43, 0.8), thing("ring", "red", 0.38, 0.5))
     assert names(form, Facts(Scene((1, 1), things, 7, GROUND))) is None
 
 
-def test_a_image_follows_from_seed_split_and_index_alone() -> None:
+def test_an_image_depends_on_seed_split_and_index_only() -> None:
     here = ScenesSplit("val", 64)
     there = pickle.loads(pickle.dumps(ScenesSplit("val", 64)))
     images = [5, 900, 5, 0]
@@ -147,7 +147,7 @@ def _everything(split: ScenesSplit, image: int) -> tuple:
     return [sentence for _, sentence in record.sentences()], masks, record.load().tobytes()
 
 
-def test_another_process_with_other_hashes_makes_the_same_and_needs_no_torch() -> None:
+def test_another_process_generates_the_same_without_torch() -> None:
     code = (
         "import sys; from riszoo.data.scenes import ScenesSplit;"
         "assert not {'torch', 'lightning'} & {*sys.modules}; print(ScenesSplit('testA').fingerprint())"
@@ -170,7 +170,7 @@ def test_golden_hash(name: str) -> None:
     assert ScenesSplit(name).fingerprint() == GOLDEN[name]
 
 
-def test_fingerprints_differ_by_all_that_makes_a_split() -> None:
+def test_fingerprints_depend_on_name_seed_and_size() -> None:
     splits = [ScenesSplit("val"), ScenesSplit("testA"), ScenesSplit("val", seed=1), ScenesSplit("val", 128)]
     assert len({split.fingerprint() for split in splits}) == len(splits)
 
@@ -201,7 +201,7 @@ def test_mixed_sizes_vary_in_form_and_size() -> None:
     assert max(h / w for h, w in sizes) > 1.7
 
 
-def test_square_images_show_one_world_at_every_size() -> None:
+def test_square_images_show_the_same_scene_at_every_size() -> None:
     small, large = ScenesSplit("val", 96), ScenesSplit("val", 384)
     for image in range(10):
         assert small.scene(image) == large.scene(image)
@@ -226,7 +226,7 @@ def test_masks_are_the_visible_parts_and_targets_can_be_seen() -> None:
     assert statistics.median(areas) <= 0.06
 
 
-def test_pixels_lie_where_the_mask_says() -> None:
+def test_pixels_have_the_colour_of_their_mask() -> None:
     """Inside a plain thing's mask is its colour, and the foremost thing hides what is behind it."""
     back, front = thing("square", "white", 0.45, 0.5, "large"), thing("circle", "red", 0.6, 0.5)
     rendering = Rendering(Scene((1.0, 1.0), (back, front), 3, GROUND), (200, 200))
@@ -249,7 +249,7 @@ def test_a_ring_shows_what_is_behind_its_hole() -> None:
     assert rendering.owner[100, 100] == 1
 
 
-def test_textures_can_be_told_apart() -> None:
+def test_textures_differ() -> None:
     looks = []
     for texture in TEXTURES:
         scene = Scene((1.0, 1.0), (thing("square", "red", 0.5, 0.5, "large", texture),), 1, GROUND)
@@ -261,7 +261,7 @@ def test_textures_can_be_told_apart() -> None:
     assert 0.2 < dotted < 0.5
 
 
-def test_text_draws_nothing_and_images_travel_undrawn() -> None:
+def test_text_renders_nothing_and_renderings_are_pickled_undrawn() -> None:
     record = ScenesSplit("val")[0]
     rendering = record.targets[0].segmentation.rendering
     assert "_map" not in vars(rendering)
@@ -291,7 +291,7 @@ def test_flat_arrays_ids_and_texts_match_the_records(name: str) -> None:
         split[len(split)]
 
 
-def test_vocabulary_is_what_is_said() -> None:
+def test_the_vocabulary_has_all_words_of_the_sentences() -> None:
     used = {
         word
         for name in PLANS
@@ -305,7 +305,7 @@ def test_vocabulary_is_what_is_said() -> None:
     assert len(used) >= 0.95 * len(words)
 
 
-def test_splits_hold_what_they_promise() -> None:
+def test_splits_contain_their_combinations_only() -> None:
     assert len(HELD_OUT) == 16
     assert {shape for shape, _ in HELD_OUT} == set(SHAPES)
     assert {colour for _, colour in HELD_OUT} == set(COLOURS)
@@ -323,7 +323,7 @@ def test_splits_hold_what_they_promise() -> None:
                 assert any(thing.shape not in family for thing in scene.things)
 
 
-def test_nothing_is_said_about_unseen_combinations_in_training() -> None:
+def test_training_sentences_mention_no_held_out_combination() -> None:
     for name in ("train", "general-train"):
         for _, sentences in scenes(name):
             for sentence in sentences:
@@ -354,7 +354,7 @@ def test_the_mix_of_sentences() -> None:
     assert types["none"] > 0.15 * sum(types.values())
 
 
-def test_more_than_attributes_is_needed_where_a_type_says_so() -> None:
+def test_the_head_alone_is_ambiguous_except_in_attribute_sentences() -> None:
     """The head of such a sentence alone fits at least two things."""
     for scene, sentences in scenes("val"):
         for sentence in sentences:
@@ -364,17 +364,17 @@ def test_more_than_attributes_is_needed_where_a_type_says_so() -> None:
 
 
 @pytest.mark.parametrize(("name", "most"), [("val", 0.20), ("train", 0.20), ("general", 0.25)])
-def test_who_does_not_hear_the_sentence_scores_low(name: str, most: float) -> None:
+def test_ignoring_the_sentence_scores_low(name: str, most: float) -> None:
     assert blind(name, range(80)) <= most
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_who_hears_only_colour_and_shape_scores_low(name: str) -> None:
+def test_reading_only_colour_and_shape_scores_low(name: str) -> None:
     scores = colour_and_shape(name, range(400))
     assert statistics.mean(score for each in scores.values() for score in each) <= 0.55
 
 
-def test_mistakes_are_told() -> None:
+def test_unknown_splits_and_sizes_are_errors() -> None:
     with pytest.raises(UserError, match=r"no split 'vall'; did you mean 'val'.*testA"):
         ScenesSplit("vall")
     for size in (32, 641, (64, 1000), (96, 96, 3), "large", 96.5):
@@ -382,7 +382,7 @@ def test_mistakes_are_told() -> None:
             ScenesSplit("val", size)  # type: ignore[arg-type]
 
 
-def test_dice_draw_by_weight() -> None:
+def test_values_are_drawn_by_weight() -> None:
     rng = RandomStream("weights")
     drawn = Counter(rng.draw(Odds({"often": 3, "seldom": 1})) for _ in range(2000))
     assert 0.7 < drawn["often"] / 2000 < 0.8

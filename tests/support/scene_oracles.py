@@ -40,7 +40,7 @@ def overlaps(scene: Scene, size: tuple[int, int] = (96, 96)) -> Table:
 
 
 def blind(name: str, images: Iterable[int]) -> float:
-    """mIoU of the best answers to sentences that were not heard."""
+    """mIoU of the best prediction without the sentence."""
     split = ScenesSplit(name)
     scores = []
     for image in images:
@@ -60,7 +60,7 @@ def _possible(split: ScenesSplit, scene: Scene, image: int) -> list[int]:
 
 
 def colour_and_shape(name: str, images: Iterable[int]) -> dict[str, list[float]]:
-    """IoU of the best answers to sentences of which only the colour and the shape were heard, by type."""
+    """IoU of the best predictions from colour and shape words only, by sentence type."""
     split = ScenesSplit(name)
     scores: dict[str, list[float]] = defaultdict(list)
     for image in images:
@@ -80,7 +80,7 @@ def _guess(scene: Scene, text: str, table: Table) -> int:
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     for name in PLANS:
-        heard = colour_and_shape(name, range(count))
-        every = [score for scores in heard.values() for score in scores]
+        by_type = colour_and_shape(name, range(count))
+        every = [score for scores in by_type.values() for score in scores]
         print(f"{name:14} blind {blind(name, range(count)):.3f}  colour+shape {statistics.mean(every):.3f}")
-        print("   ", {kind: round(statistics.mean(scores), 2) for kind, scores in sorted(heard.items())})
+        print("   ", {kind: round(statistics.mean(scores), 2) for kind, scores in sorted(by_type.items())})
