@@ -1,6 +1,6 @@
-"""riszoo: a zoo of referring image segmentation models, trained and measured alike.
+"""riszoo: a zoo of referring image segmentation models with one training and one evaluation.
 
-`riszoo.load("lts")` gives a trained model to ask about any image; importing riszoo itself loads nothing heavy.
+`riszoo.load("lts")` returns a trained model for any image. Importing riszoo itself loads nothing heavy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and known by their hash."""
+"""Atomic writes and file hashes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from riszoo.errors import UserError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Through a temporary name in the same folder, so that a reader never meets half a file."""
+    """Write a file through a temporary one in the same folder: a reader never sees a partial file."""
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def file_hash(path: Path) -> str:
 
 
 def _umask() -> int:
-    """The process's mask, which can only be read by setting it."""
+    """The process's file mode mask, which can only be read by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

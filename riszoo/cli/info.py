@@ -1,4 +1,4 @@
-"""`riszoo info MODEL`: what a recipe is, how large, how costly, and which of its choices are assumed."""
+"""`riszoo info MODEL`: a recipe's size and cost, and the choices that its paper leaves open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`riszoo list`: what there is, read from the recipes."""
+"""`riszoo list`: all models, data sets and protocols."""
 
 from __future__ import annotations
 

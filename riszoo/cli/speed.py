@@ -1,4 +1,4 @@
-"""`riszoo speed MODEL`: how fast a recipe answers and trains, on this device, with random weights and images."""
+"""`riszoo speed MODEL`: latency and training throughput on this device, with random weights and images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _measure(args: Any, scale: str) -> dict[str, Any]:
     torch.manual_seed(0)
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA device is at hand; leave it out or say cpu")
+        raise UserError("--device cuda: no CUDA device is available; give cpu")
     model, _, config = build(args.model, args.data, scale, json.loads(args.over))
     options = config["data"]["init_args"]
     sentences = args.batch or options.get("batch_size", 32)

@@ -1,4 +1,4 @@
-"""The circumstances of a result: what ran, on what, from which files."""
+"""The circumstances of a result: code, package versions, device, training images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from riszoo import __version__
 from riszoo.data.record import Ints
 
 CODE = ("riszoo", "configs", "pyproject.toml")
-"""What decides a result: tables that are being filled do not."""
+"""Files that can change a result; tables and docs cannot."""
 PACKAGES = ("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics", "numpy", "pillow")
 
 
 def commit() -> str:
-    """The commit of the checkout that runs, marked where files were changed; `installed` outside a checkout."""
+    """The checkout's commit, with `+changed` where files differ from it; `installed` outside a checkout."""
     here = Path(__file__).resolve().parent.parent
     try:
         head = _git(here, "rev-parse", "--short=12", "HEAD")
@@ -46,14 +46,14 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """The accelerator's name, or the processor's kind and how many threads are used."""
+    """The name of the accelerator, or the CPU's architecture and number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
 def image_hashes(ids: Iterable[str]) -> Ints:
-    """Sorted 64-bit hashes of image ids, small enough to travel in a checkpoint."""
+    """Sorted 64-bit hashes of image ids, small enough to be saved in a checkpoint."""
     digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in ids)
     return np.unique(np.frombuffer(digests, dtype="<i8")).astype(np.int64)
 
