@@ -1,4 +1,4 @@
-"""The data module that every set shares: which questions are asked, in which order, on which process."""
+"""The data module of every data set: which sentences make up a batch, in which order, on which process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from riszoo.batch import Batch, GeometryKind
 from riszoo.data.augment import Augment
 from riszoo.data.controls import Control, parse_controls
 from riszoo.data.dataset import RISDataset, collate
-from riszoo.data.features import FeatureCache, Kind
+from riszoo.data.features import FeatureCache, FeatureType, check_frozen, fill_cache
 from riszoo.data.masks import GroundTruth
 from riszoo.data.record import Split
 from riszoo.data.samplers import EvalBatchSampler, StepPlan, TrainBatchSampler
@@ -24,26 +24,26 @@ from riszoo.errors import UserError
 
 
 class RISData(LightningDataModule, ABC):
-    """Images and the sentences asked about them; a set is a subclass that opens its splits.
+    """Images with their sentences; each data set is a subclass that opens its splits.
 
     Args:
-        size, geometry: the network's frame and how an image comes into it (linked from the model)
-        batch_size: sentences a device takes at once, at most
+        size, geometry: the network's frame and how images are fitted into it (linked from the model)
+        batch_size: sentences a device processes at once, at most
         total_batch_size: sentences in one optimiser step, over all devices (left out: batch_size times devices)
-        sentences_per_image: sentences asked about one image in training, cycled where it has fewer
+        sentences_per_image: sentences of one image in a training batch, repeated where it has fewer
         epoch: one pass over every target (a sentence drawn for each), or over every sentence
         eval_images: images a device evaluates at once
-        grouped: in evaluation, ask all sentences of an image together
-        workers: loading processes a device
+        grouped: evaluate all sentences of an image together
+        workers: loading processes for each device
         seed: of the training order; left out, the run's seed
         train_split, val_split: what `fit` uses
-        val_images: how many images the validations during training see; left out, all
+        val_images: how many images validations during training use; left out, all
         test_splits: what `test` and `predict` use
-        test_images: how many images of a split `validate`, `test` and `predict` see; left out, all
-        control: `none`, `shuffled` (each image asked another image's sentence), `blank`, or several with commas
+        test_images: how many images of a split `validate`, `test` and `predict` use; left out, all
+        control: `none`, `shuffled` (each image with another image's sentence), `blank`, or several with commas
         augment: changes to training images that keep their sentences true; left out, none
-        cache_features: keep what a frozen backbone makes of images, as it is (`float32`) or rounded (`bf16`)
-        cache_dir: where; left out, riszoo/features in the user's cache
+        cache_features: store the features of a frozen backbone, as returned (`float32`) or rounded (`bf16`)
+        cache_dir: the folder for them; left out, riszoo/features in the user's cache
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RISData(LightningDataModule, ABC):
         test_images: int | None = None,
         control: str = "none",
         augment: Augment | None = None,
-        cache_features: Kind | None = None,
+        cache_features: FeatureType | None = None,
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
@@ -85,33 +85,33 @@ class RISData(LightningDataModule, ABC):
         self.cache_features, self.cache_dir = cache_features, cache_dir
         if cache_features is not None and self.augment is not None:
             raise UserError(
-                "--data.augment changes images at every turn, and --data.cache_features keeps one state of each: "
-                "leave one of them out"
+                "--data.cache_features stores each image's features once, and --data.augment changes images in every "
+                "epoch: leave one of them out"
             )
         self._cache: FeatureCache | None = None
         self._stage = "fit"
         self.ground_truths: list[GroundTruth] = [GroundTruth()]
         self.suites: list[tuple[RISDataset, Control]] = []
-        self._open: dict[str, Split] = {}
+        self._splits: dict[str, Split] = {}
 
     leakage_filter: ClassVar[bool] = False
     """Whether training leaves out the images that evaluation splits of other sets use."""
 
     @abstractmethod
     def load_split(self, split: str) -> Split:
-        """One split of the set, or a UserError naming the split and those there are."""
+        """One split of the set; an unknown name is a UserError that lists the splits."""
 
     def split(self, name: str) -> Split:
-        """As `open`, once."""
-        if name not in self._open:
-            self._open[name] = self.load_split(name)
-        return self._open[name]
+        """As `load_split`, opened once."""
+        if name not in self._splits:
+            self._splits[name] = self.load_split(name)
+        return self._splits[name]
 
     def words(self) -> Iterable[str]:
-        """Sentences that a word vocabulary is made of."""
+        """The sentences that a word vocabulary is built from."""
         return self.split(self.train_split).texts()
 
-    # -- one optimiser step, over the devices at hand -----------------------------------------------------------------
+    # -- one optimiser step over all devices -------------------------------------------------------------------------
 
     @property
     def step_plan(self) -> StepPlan:
@@ -119,7 +119,7 @@ class RISData(LightningDataModule, ABC):
 
     @property
     def device_batch(self) -> int:
-        """Sentences a device takes at once."""
+        """Sentences a device processes at once."""
         return self.step_plan.sentences
 
     @property
@@ -131,44 +131,42 @@ class RISData(LightningDataModule, ABC):
         return 0 if self.trainer is None else self.trainer.global_rank
 
     def setup(self, stage: str) -> None:
-        """Missing files are told before a model trains; accumulation follows from the devices."""
+        """Opens the splits, so that missing files are reported before training; sets gradient accumulation."""
         self._stage, self._cache = stage, None
         if self.cache_features is not None and self.trainer is not None:
-            from riszoo.data.fill import refuse_training
-
-            refuse_training(self.trainer.lightning_module)  # type: ignore[arg-type]
-        for name in self._wanted(stage):
+            check_frozen(self.trainer.lightning_module)  # type: ignore[arg-type]
+        for name in self._splits_of(stage):
             self.split(name)
         if stage == "fit" and self.trainer is not None:
             self.trainer.accumulate_grad_batches = self.step_plan.accumulate
 
-    def _wanted(self, stage: str) -> list[str]:
+    def _splits_of(self, stage: str) -> list[str]:
         if stage in ("test", "predict"):
             return self.test_splits
         return [self.train_split, self.val_split] if stage == "fit" else [self.val_split]
 
-    # -- kept features ------------------------------------------------------------------------------------------------
+    # -- feature cache ------------------------------------------------------------------------------------------------
 
     @property
     def cache(self) -> FeatureCache | None:
-        """Filled when the first loader is made: the model is on its device by then, with the weights it runs with."""
+        """Filled when the first loader is created: the model is then on its device, with its final weights."""
         if self._cache is None and self.cache_features is not None and self.trainer is not None:
-            from riszoo.data.fill import filled
-
-            self._cache = filled(self, self.trainer, self._asked_about(self._stage))
+            self._cache = fill_cache(
+                self.trainer, self._images_of_run(), self.cache_features, self.cache_dir, self.eval_images, self.workers
+            )
         return self._cache
 
-    def _asked_about(self, stage: str) -> list[tuple[Split, int]]:
-        """Every image that a run sees; one that trains is validated on the whole split at its end."""
-        limits = dict.fromkeys(self._wanted(stage), self.test_images)
-        if stage == "fit":
+    def _images_of_run(self) -> dict[str, tuple[Split, int]]:
+        """Every image that the run uses, by version. A training ends with a validation on the whole split."""
+        limits = dict.fromkeys(self._splits_of(self._stage), self.test_images)
+        if self._stage == "fit":
             some = [limit for limit in (self.test_images, self.val_images) if limit is not None]
             limits |= {self.val_split: max(some) if len(some) == 2 else None, self.train_split: None}
-        return [
-            (self.split(name), image)
+        return {
+            self.split(name).image_version(image): (self.split(name), image)
             for name, limit in limits.items()
             for image in np.unique(self.split(name).sentence_image)[:limit].tolist()
-        ]
+        }
 
     # -- loaders ------------------------------------------------------------------------------------------------------
 
@@ -182,9 +180,9 @@ class RISData(LightningDataModule, ABC):
                 "sentences: lower --data.total_batch_size or --data.batch_size"
             )
         if self.trainer is not None:
-            order.resume(*_trained(self.trainer))
-        asked = RISDataset(split, self.frame, self.geometry, masks=True, augment=self.augment, cache=self.cache)
-        return self._loader(asked, order)
+            order.resume(*_progress(self.trainer))
+        dataset = RISDataset(split, self.frame, self.geometry, masks=True, augment=self.augment, cache=self.cache)
+        return self._loader(dataset, order)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         training = self.trainer is not None and self.trainer.state.fn == "fit"
@@ -199,21 +197,21 @@ class RISData(LightningDataModule, ABC):
         return self._eval_loaders(self.test_splits, self.controls[:1], self.test_images)
 
     def _eval_loaders(self, splits: list[str], controls: list[Control], limit: int | None) -> list[DataLoader[Batch]]:
-        asked = partial(
+        dataset = partial(
             RISDataset, frame=self.frame, geometry=self.geometry, ground_truths=self.ground_truths, cache=self.cache
         )
-        self.suites = [(asked(self.split(name), control=control), control) for name in splits for control in controls]
+        self.suites = [(dataset(self.split(name), control=control), control) for name in splits for control in controls]
         return [
             self._loader(
-                questions,
-                EvalBatchSampler(questions.split, self.eval_images, self.grouped, self._rank, self._world, limit),
+                dataset,
+                EvalBatchSampler(dataset.split, self.eval_images, self.grouped, self._rank, self._world, limit),
             )
-            for questions, _ in self.suites
+            for dataset, _ in self.suites
         ]
 
-    def _loader(self, questions: RISDataset, batches: Any) -> DataLoader[Batch]:
+    def _loader(self, dataset: RISDataset, batches: Any) -> DataLoader[Batch]:
         return DataLoader(
-            questions,  # type: ignore[arg-type]  # examples become a batch in collate
+            dataset,  # type: ignore[arg-type]  # examples become a batch in collate
             batch_sampler=batches,
             num_workers=self.workers,
             collate_fn=collate,
@@ -222,10 +220,9 @@ class RISData(LightningDataModule, ABC):
         )
 
 
-def _trained(trainer: Trainer) -> tuple[int, int]:
-    """The epoch that a training is in, and how many of its batches are behind it: more than none where it goes on from
-    a checkpoint."""
+def _progress(trainer: Trainer) -> tuple[int, int]:
+    """The current epoch and how many of its batches are done: more than 0 in a resumed training."""
     epoch: Any = trainer.fit_loop.epoch_progress.current
     batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    between_two = epoch.processed == epoch.started  # the count of batches is still the last epoch's
-    return epoch.processed, 0 if between_two else batch.processed
+    between_epochs = epoch.processed == epoch.started  # the batch count is still the last epoch's
+    return epoch.processed, 0 if between_epochs else batch.processed

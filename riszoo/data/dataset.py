@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from riszoo.batch import Batch, Features, Geometry, GeometryKind, Sample
 from riszoo.data.augment import Augment, augmented
 from riszoo.data.controls import Control
-from riszoo.data.features import FeatureCache, together
+from riszoo.data.features import FeatureCache, stack_maps
+from riszoo.data.images import place_image
 from riszoo.data.masks import GroundTruth
-from riszoo.data.record import Pixels, Record, Split
+from riszoo.data.record import Record, Split
 from riszoo.data.samplers import SampleKey
 
 
@@ -153,19 +153,6 @@ class RISDataset(Dataset[Example]):
         return mask
 
 
-def place_image(pixels: Pixels, geometry: Geometry) -> Tensor:
-    """(H0, W0, 3) uint8 -> (3, H, W) uint8 in the frame; what is outside the image is left at zero."""
-    top, left, bottom, right = geometry.valid
-    image = torch.from_numpy(pixels).permute(2, 0, 1)
-    if image.shape[-2:] != geometry.inside:
-        image = F.interpolate(image[None], size=geometry.inside, mode="bilinear", antialias=True)[0]
-    if geometry.inside == geometry.frame:
-        return image.contiguous()
-    frame = torch.zeros((3, *geometry.frame), dtype=torch.uint8)
-    frame[:, top:bottom, left:right] = image
-    return frame
-
-
 def collate(examples: list[Example]) -> Batch:
     """Images stacked; sentences, and targets, in one row over all of them."""
     counts = torch.tensor([len(e.samples) for e in examples])
@@ -188,5 +175,5 @@ def collate(examples: list[Example]) -> Batch:
             key: [mask for e in examples for mask in e.ground_truths[key]] for key in examples[0].ground_truths
         },
         target_index=torch.tensor([i + s for e, s in zip(examples, starts, strict=True) for i in e.target_index]),
-        raw=None if images else Features([together(level) for level in levels], valid, frame),
+        raw=None if images else Features([stack_maps(level) for level in levels], valid, frame),
     )

@@ -1,4 +1,4 @@
-"""Images from files: the stored pixels, as RGB, whatever the file calls itself."""
+"""Images from files, as stored, in RGB; and their way into the network's frame."""
 
 from __future__ import annotations
 
@@ -8,33 +8,34 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
+from riszoo.batch import Geometry
 from riszoo.data.masks import Size
 from riszoo.data.readers.validation import PIXELS
+from riszoo.data.record import Pixels
 from riszoo.errors import UserError
-
-if TYPE_CHECKING:
-    from riszoo.data.record import Pixels
 
 
 class ImageError(UserError):
-    """An image that is there and cannot be read."""
+    """An image file that exists and cannot be read."""
 
 
 def decode(path: Path) -> Pixels:
     """(H0, W0, 3): masks belong to the stored pixels, so a rotation tag is not applied.
 
-    libjpeg by way of torchvision gives Pillow's pixels in two thirds of its time; whatever it refuses goes to Pillow.
+    torchvision's libjpeg gives Pillow's pixels in two thirds of its time; other formats are left to Pillow.
     """
     try:
         blob = path.read_bytes()
         with _quiet(), Image.open(io.BytesIO(blob)) as image:
-            _possible(image)
+            _check_pixels(image)
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
                 return _decode_jpeg(blob)
             return as_rgb(image)
@@ -44,14 +45,14 @@ def decode(path: Path) -> Pixels:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings about tags and sizes: what matters of them is looked after here."""
+    """Silences Pillow's warnings about tags and sizes; sizes are checked here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def as_rgb(image: Image.Image) -> Pixels:
-    """Any image as (H0, W0, 3): what is transparent shows white, and deep greys keep their steps."""
+    """Any image as (H0, W0, 3): transparency becomes white, 16-bit greys are scaled to 8 bits."""
     if image.mode in ("F", "I") or image.mode.startswith("I;"):
         image = Image.fromarray(_shallow(image))
     if image.has_transparency_data:
@@ -75,19 +76,18 @@ def _range(greatest: float) -> float:
 
 def _unreadable(path: Path, error: Exception) -> ImageError:
     if isinstance(error, UnidentifiedImageError):
-        return ImageError(f"image {path} cannot be read: it is no image of a known format; replace the file")
+        return ImageError(f"image {path} cannot be read: it is not an image of a known format; replace the file")
     reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
     reason = re.sub(r"^\w+, \S+:\d+, ", "", reason)  # where in torchvision's sources
     return ImageError(f"image {path} cannot be read: {reason or type(error).__name__}; replace the file")
 
 
-def _possible(image: Image.Image) -> None:
+def _check_pixels(image: Image.Image) -> None:
     if image.width * image.height > PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels are more than an image may have")
 
 
 def _decode_jpeg(blob: bytes) -> Pixels:
-    import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
     encoded = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
@@ -97,9 +97,6 @@ def _decode_jpeg(blob: bytes) -> Pixels:
 
 def resize(pixels: Pixels, size: Size) -> Pixels:
     """Bilinear with antialiasing: Pillow's values, in a third of its time."""
-    import torch
-    import torch.nn.functional as F
-
     if pixels.shape[:2] == tuple(size):
         return pixels
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
@@ -111,7 +108,7 @@ def size_of(path: Path) -> Size:
     """Height and width, from the head of the file."""
     try:
         with _quiet(), Image.open(path) as image:
-            _possible(image)
+            _check_pixels(image)
             return image.height, image.width
     except Exception as error:  # as above
         raise _unreadable(path, error) from error
@@ -121,7 +118,7 @@ def load(path: Path, size: Size, strict: bool) -> Pixels:
     """The image at its annotated size.
 
     An image of another size is scaled to the annotated one, where its outlines belong. One that cannot be read is
-    black, so that every process still asks the same questions. Both warn once; `strict` makes them errors.
+    black, so that every process still has the same batches. Both warn once; `strict` makes them errors.
     """
     try:
         pixels = decode(path)
@@ -137,3 +134,16 @@ def load(path: Path, size: Size, strict: bool) -> Pixels:
         raise ImageError(f"{message}: replace the file, or leave --data.strict off to scale it")
     warnings.warn(f"{message}: it is scaled", stacklevel=2)
     return resize(pixels, size)
+
+
+def place_image(pixels: Pixels, geometry: Geometry) -> Tensor:
+    """(H0, W0, 3) uint8 -> (3, H, W) uint8 in the frame; what is outside the image is left at zero."""
+    top, left, bottom, right = geometry.valid
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    if image.shape[-2:] != geometry.inside:
+        image = F.interpolate(image[None], size=geometry.inside, mode="bilinear", antialias=True)[0]
+    if geometry.inside == geometry.frame:
+        return image.contiguous()
+    frame = torch.zeros((3, *geometry.frame), dtype=torch.uint8)
+    frame[:, top:bottom, left:right] = image
+    return frame

@@ -13,8 +13,7 @@ from PIL import Image
 
 from riszoo import recipes
 from riszoo.batch import Batch, Geometry, Sample
-from riszoo.data.dataset import place_image
-from riszoo.data.images import as_rgb, decode
+from riszoo.data.images import as_rgb, decode, place_image
 from riszoo.data.record import Pixels
 from riszoo.encoders.vocabulary import split
 from riszoo.errors import UserError

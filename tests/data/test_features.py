@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from riszoo.batch import Features, Output
 from riszoo.cli.main import main
 from riszoo.data.augment import Augment
-from riszoo.data.features import FeatureCache, default_folder
-from riszoo.data.fill import filled
+from riszoo.data.features import FeatureCache, default_folder, fill_cache
 from riszoo.data.sets import Folder, RefCOCO, Scenes
 from riszoo.errors import UserError
 from riszoo.model import RISModule
@@ -323,7 +322,7 @@ def test_a_writer_killed_on_the_way_leaves_nothing_that_is_read(
     worker.join()
     monkeypatch.undo()
     assert worker.exitcode == 9
-    assert not cache.has("a")
+    assert "a" not in cache
     with pytest.raises(UserError, match="cannot be read now"):
         cache.read("a")
     cache.write("a", [torch.ones(2, 3, 3)])
@@ -358,16 +357,17 @@ def test_processes_share_what_is_missing_and_encode_it_once(root: Path, monkeypa
     write = FeatureCache.write
     monkeypatch.setattr(FeatureCache, "write", lambda *given: (written.append(given[1]), write(*given)))
     data = linked(model, root, eval_images=1)
-    images = [(data.split("train"), image) for image in range(4)]
+    split = data.split("train")
+    images = {split.image_version(image): (split, image) for image in range(4)}
     for rank in range(2):
         strategy = SimpleNamespace(broadcast=lambda it: told[0] if told else told.append(it) or it, barrier=str)
         trainer: Any = SimpleNamespace(
             lightning_module=model, precision="32-true", precision_plugin=Precision(), strategy=strategy,
             is_global_zero=rank == 0, global_rank=rank, world_size=2, progress_bar_callback=None,
         )  # fmt: skip
-        filled(data, trainer, images)
+        fill_cache(trainer, images, "float32", data.cache_dir, 1, 0)
         assert len(written) == 2 * (rank + 1)
-    assert set(written) == {split.image_version(image) for split, image in images}
+    assert set(written) == set(images)
 
 
 # -- another key ------------------------------------------------------------------------------------------------------

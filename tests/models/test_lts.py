@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from riszoo import recipes
 from riszoo.batch import Batch, Geometry, Tokens
 from riszoo.build import instantiate, with_vocabulary
-from riszoo.data.dataset import place_image
+from riszoo.data.images import place_image
 from riszoo.data.sets import Scenes
 from riszoo.encoders.base import TextConfig
 from riszoo.encoders.text import build_text
