@@ -195,6 +195,7 @@ class SamEncoder(VisionEncoder):
         for block in self.image_encoder.blocks:
             block.attn = FlashAttention(block.attn, (window, window) if block.window_size else grid)
         self.adapt(DEFAULT_RANK.get(peft, 0) if rank is None else rank, scale, places)
+        self.train()
 
     def adapt(self, rank: int, scale: float, places: AdapterPlaces) -> None:
         """Freeze what `peft` freezes and add what it trains; last, so that a seed gives every `peft` the same base."""
