@@ -1,4 +1,4 @@
-"""`riszoo compare RUN_A RUN_B`: what differs between two evaluations of the same sentences, and how surely."""
+"""`riszoo compare RUN_A RUN_B`: differences between two evaluations of the same sentences, with intervals."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`riszoo compare RUN_A RUN_B`"""
     parser = CommandParser(prog="riszoo compare", description=__doc__)
     parser.add_argument("run_a", type=Path, help="folder with metrics.json and sentences-*.csv")
-    parser.add_argument("run_b", type=Path, help="the run that is compared with it")
+    parser.add_argument("run_b", type=Path, help="the run to compare with it")
     parser.add_argument("--protocol", default="original")
-    parser.add_argument("--split", help="default: every split that both have")
+    parser.add_argument("--split", help="default: every split of both runs")
     parser.add_argument("--by", choices=["type", "length"], help="default: type where sentences have one, else length")
     options = parser.parse_args(argv)
     print(compare(options.run_a, options.run_b, options.protocol, options.split, options.by))
