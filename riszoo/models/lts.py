@@ -136,8 +136,7 @@ class Concatenate(nn.Module):
         self.project = CBL(2 * channels, channels)
 
     def forward(self, image: Tensor, sentence: Tensor) -> Tensor:
-        joined: Tensor = self.project(torch.cat([image, sentence.expand_as(image)], 1))
-        return joined
+        return self.project(torch.cat([image, sentence.expand_as(image)], 1))  # type: ignore[no-any-return]
 
 
 def build_combine(op: str, channels: int) -> Callable[[Tensor, Tensor], Tensor]:
