@@ -1,8 +1,7 @@
 """LTS, "Locate then Segment: A Strong Pipeline for Referring Image Segmentation" (Jing et al., CVPR 2021).
 
 Two steps with an intermediate result that can be inspected: fuse image and sentence, *locate* the referent as a coarse
-position prior, then *segment* with that prior beside the fused features. Section numbers are those of
-docs/models/lts.md, which says of each choice whether it is the paper's or assumed.
+position prior, then *segment* with that prior beside the fused features. Sections refer to docs/models/lts.md.
 
     N sentences   L words   S width of the text   d fused channels   h x w the finest fused grid (52 x 52 of 416)
 """
