@@ -14,7 +14,8 @@ from riszoo.bench.rows import circumstances, read
 from riszoo.build import instantiate
 from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError
-from riszoo.metrics.results import Evaluation, read_evaluation, read_metrics
+from riszoo.metrics.protocols import Protocol
+from riszoo.metrics.results import Evaluation, protocols_of, read_evaluation, read_metrics
 from riszoo.metrics.summary import sentence_value
 from riszoo.training import runs
 
@@ -41,6 +42,11 @@ class EvaluatedRun:
         """The splits measured with their own sentences, without a control."""
         splits = read_metrics(self.folder)["splits"]
         return [name for name, entry in splits.items() if entry["chosen"].get("control", "none") == "none"]
+
+    @property
+    def protocols(self) -> list[Protocol]:
+        """The protocols in the order they were asked for; they are the same for all splits."""
+        return [protocol for split in self.splits[:1] for protocol in protocols_of(self.metrics(split))]
 
     def metrics(self, split: str) -> dict[str, Any]:
         """The split's entry of metrics.json."""
@@ -86,6 +92,18 @@ def find_run(path: Path) -> EvaluatedRun:
     return EvaluatedRun(str((runs.card(folder.parent) or {}).get("model", folder.parent.name)), folder)
 
 
-def sentence_ious(result: Evaluation) -> list[float]:
-    """Each sentence's IoU under the first protocol; 1 or 0 for sentences without a target."""
-    return [float(value) for value in np.nan_to_num(sentence_value(result.table, result.table.protocols[0]))]
+def common_protocols(found: Sequence[EvaluatedRun]) -> list[Protocol]:
+    """Every protocol of the runs, in the order they were asked for; those that all runs share come first."""
+    by_name: dict[str, Protocol] = {}
+    for run in found:
+        for protocol in run.protocols:
+            if by_name.setdefault(protocol.name, protocol) != protocol:
+                raise UserError(
+                    f"protocol '{protocol.name}' has another definition in {run.folder}: test that run again"
+                )
+    return sorted(by_name.values(), key=lambda protocol: not all(protocol in run.protocols for run in found))
+
+
+def sentence_ious(result: Evaluation, protocol: Protocol) -> list[float]:
+    """Each sentence's IoU under a protocol; 1 or 0 for sentences without a target."""
+    return [float(value) for value in np.nan_to_num(sentence_value(result.table, protocol))]

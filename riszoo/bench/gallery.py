@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 
 from riszoo.batch import Sample
-from riszoo.bench.evaluated import EvaluatedRun, sentence_ious
+from riszoo.bench.evaluated import EvaluatedRun, common_protocols, sentence_ious
 from riszoo.data.dataset import RISDataset, collate
 from riszoo.data.masks import GroundTruth, shrink
 from riszoo.data.samplers import SampleKey
 from riszoo.errors import UserError
 from riszoo.inference.drawing import heat, overlay
 from riszoo.inference.predictions import Prediction, evidence_of, predictions
+from riszoo.metrics.protocols import Protocol
 from riszoo.training.checkpoints import from_checkpoint
 
 SIDE = 240  # pixels of the longer side in the page
@@ -33,19 +34,24 @@ Maps = list[tuple[str, str]]
 
 @dataclass
 class Example:
-    """One sentence, the IoU of every run on it (0..1), and why it is shown."""
+    """One sentence, every run's IoU on it (0..1) by protocol, the main one first, and why it is shown."""
 
     sample: Sample
-    ious: dict[str, float]
+    ious: dict[str, dict[str, float]]
     reasons: list[str] = field(default_factory=list)
 
     @property
+    def main(self) -> list[float]:
+        """The IoUs under the main protocol."""
+        return list(next(iter(self.ious.values())).values())
+
+    @property
     def mean(self) -> float:
-        return float(np.mean(list(self.ious.values())))
+        return float(np.mean(self.main))
 
     @property
     def spread(self) -> float:
-        return max(self.ious.values()) - min(self.ious.values())
+        return max(self.main) - min(self.main)
 
 
 @dataclass
@@ -61,12 +67,12 @@ class Images:
 
 def gallery(found: Sequence[EvaluatedRun], splits: Sequence[str], count: int) -> dict[str, Any]:
     """The data of the page's script: about `count` examples over all splits."""
-    items = []
+    items, protocols = [], [protocol.name for protocol in common_protocols(found)]
     for split in splits:
         examples = select(found, split, max(1, count // len(splits)))
         images = draw(found, split, examples)
         items += [{"split": split, **_entry(example, images[example.sample.sentence_id])} for example in examples]
-    return {"models": [run.name for run in found], "splits": list(splits), "items": items}
+    return {"models": [run.name for run in found], "splits": list(splits), "protocols": protocols, "items": items}
 
 
 def _entry(example: Example, images: Images) -> dict[str, Any]:
@@ -76,7 +82,10 @@ def _entry(example: Example, images: Images) -> dict[str, Any]:
         "types": list(example.sample.tags),
         "no_target": example.sample.no_target,
         "reasons": example.reasons,
-        "iou": {name: round(100 * value, 1) for name, value in example.ious.items()},
+        "iou": {
+            protocol: {name: round(100 * value, 1) for name, value in ious.items()}
+            for protocol, ious in example.ious.items()
+        },
         **vars(images),
     }
 
@@ -107,30 +116,41 @@ def select(found: Sequence[EvaluatedRun], split: str, count: int) -> list[Exampl
 
 
 def shared_examples(found: Sequence[EvaluatedRun], split: str) -> list[Example]:
-    """The sentences that all runs measured, in the split's order, under each run's first protocol."""
-    ious: list[dict[str, float]] = []
-    samples: dict[str, Sample] = {}
-    for run in found:
-        result = run.evaluation(split)
-        row_samples = result.row_samples()
-        samples |= {sample.sentence_id: sample for sample in row_samples}
-        ious.append({sample.sentence_id: iou for sample, iou in zip(row_samples, sentence_ious(result), strict=True)})
-    common = [name for name in ious[0] if all(name in own for own in ious)]
-    if not common:
-        raise UserError(f"the runs have no sentence of '{split}' in common: report runs on the same data")
-    return [
-        Example(samples[name], {run.name: own[name] for run, own in zip(found, ious, strict=True)}) for name in common
+    """The sentences that all runs measured, in the split's order, with the runs' IoUs under each protocol."""
+    results = {run.name: run.evaluation(split) for run in found}
+    rows = {run: {s.sentence_id: i for i, s in enumerate(each.row_samples())} for run, each in results.items()}
+    ious = {
+        protocol.name: {
+            run: sentence_ious(each, protocol) for run, each in results.items() if protocol in each.table.protocols
+        }
+        for protocol in common_protocols(found)
+    }
+    examples = [
+        Example(sample, _select_row({run: own[sample.sentence_id] for run, own in rows.items()}, ious))
+        for sample in results[found[0].name].row_samples()
+        if all(sample.sentence_id in own for own in rows.values())
     ]
+    if not examples:
+        raise UserError(f"the runs have no sentence of '{split}' in common: report runs on the same data")
+    return examples
+
+
+def _select_row(
+    row_of: Mapping[str, int], ious: Mapping[str, Mapping[str, Sequence[float]]]
+) -> dict[str, dict[str, float]]:
+    """protocol -> run -> the IoU in the run's own row."""
+    return {protocol: {run: own[row_of[run]] for run, own in by_run.items()} for protocol, by_run in ious.items()}
 
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
 
 
 def draw(found: Sequence[EvaluatedRun], split: str, examples: Sequence[Example]) -> dict[str, Images]:
-    """The images of every example by sentence id; each checkpoint predicts its masks again."""
+    """The images of every example by sentence id; each checkpoint predicts its masks again, under the main protocol."""
     images = dict(_ground_truths(RISDataset(found[0].data().split(split), (8, 8), "squeeze"), examples))
+    protocol = common_protocols(found)[0]
     for run in found:
-        for prediction, pixels, evidence in _predictions(run, split, examples):
+        for prediction, pixels, evidence in _predictions(run, split, examples, protocol):
             own = images[prediction.sentence_id]
             own.masks[run.name] = data_url(overlay(pixels, shrink(prediction.mask, pixels.shape[:2])))
             own.evidence[run.name] = [(label, data_url(heat(pixels, map))) for label, map in evidence]
@@ -157,11 +177,10 @@ def _ground_truths(dataset: RISDataset, examples: Sequence[Example]) -> Iterator
 
 @torch.no_grad()
 def _predictions(
-    run: EvaluatedRun, split: str, examples: Sequence[Example]
+    run: EvaluatedRun, split: str, examples: Sequence[Example], protocol: Protocol
 ) -> Iterator[tuple[Prediction, Any, list[tuple[str, Any]]]]:
     """Each example's prediction, pixels and labelled evidence maps."""
     model = from_checkpoint(run.checkpoint)
-    protocol = model.protocols[0]
     dataset = RISDataset(run.data().split(split), model.size, model.geometry, ground_truths=[protocol.ground_truth])
     items = _items(examples, dataset)
     for start in range(0, len(items), IMAGES_PER_BATCH):

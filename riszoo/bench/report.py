@@ -9,43 +9,46 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from riszoo.bench.evaluated import EvaluatedRun, find_runs, sentence_ious
+from riszoo.bench.evaluated import EvaluatedRun, common_protocols, find_runs, sentence_ious
 from riszoo.bench.gallery import gallery
-from riszoo.bench.plots import Bars, Curves, Plot, Scatter, all_plots, histogram
+from riszoo.bench.plots import Bars, Curves, Plot, histogram
 from riszoo.bench.rows import circumstances
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
+from riszoo.metrics.protocols import Protocol
 
 METRICS = ("oIoU", "mIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9")
-COLUMNS = ("model", "split", *METRICS, "sentences", "protocol", "weights", "commit", "device")
+COLUMNS = ("model", "split", *METRICS, "sentences", "weights", "commit", "device")
 
 
-def write_report(
-    folders: Sequence[Path],
-    out: Path,
-    splits: list[str] | None = None,
-    count: int = 36,
-    benchmarks: Path = Path("benchmarks"),
-) -> None:
+def write_report(folders: Sequence[Path], out: Path, splits: list[str] | None = None, count: int = 36) -> None:
     """Writes the page about these tests, with about `count` sentences in its gallery."""
     found = find_runs(folders)
     splits = _common_splits(found, splits)
-    environment = Environment(
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            models=[run.name for run in found],
+            columns=COLUMNS,
+            sections=[_section(found, splits, protocol) for protocol in common_protocols(found)],
+            curves=_images(_curves(found)),
+            gallery=gallery(found, splits, count),
+        )
+    )
+    write_atomically(out, page)
+    print(f"report: {out}, {len(page) / 1e6:.1f} MB, open it in a browser")
+
+
+def environment() -> Environment:
+    """The pages' templates; values are escaped, and an unknown name is an error."""
+    return Environment(
         loader=PackageLoader("riszoo.bench"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html.j2").render(
-        models=[run.name for run in found],
-        columns=COLUMNS,
-        table=[_row(run, split) for split in splits for run in found],
-        plots=[(plot.title, _data_url(plot.svg())) for plot in _plots(found, splits, benchmarks)],
-        gallery=gallery(found, splits, count),
-    )
-    write_atomically(out, page)
-    print(f"report: {out}, {len(page) / 1e6:.1f} MB, open it in a browser")
 
 
 def _common_splits(found: Sequence[EvaluatedRun], wanted: list[str] | None) -> list[str]:
@@ -58,17 +61,31 @@ def _common_splits(found: Sequence[EvaluatedRun], wanted: list[str] | None) -> l
     return wanted or common
 
 
-def _row(run: EvaluatedRun, split: str) -> dict[str, Any]:
-    """One line of the table: a run's numbers on a split under its first protocol, and their origin."""
+# -- the numbers of one protocol --------------------------------------------------------------------------------------
+
+
+def _section(found: Sequence[EvaluatedRun], splits: Sequence[str], protocol: Protocol) -> dict[str, Any]:
+    """The table and the plots of the runs that were measured under this protocol, and the names of the others."""
+    measured = [run for run in found if protocol in run.protocols]
+    return {
+        "protocol": protocol.name,
+        "others": [run.name for run in found if run not in measured],
+        "table": [_row(run, split, protocol) for split in splits for run in measured],
+        "plots": _images([plot for split in splits for plot in _plots(measured, split, protocol)]),
+    }
+
+
+def _row(run: EvaluatedRun, split: str, protocol: Protocol) -> dict[str, Any]:
+    """One line of the table: a run's numbers on a split, and their origin."""
     entry, origin = run.metrics(split), circumstances(run.folder)
-    protocol, result = next(iter(entry["protocols"].items()))
+    result = entry["protocols"][protocol.name]
     weights = str((origin["checkpoint"] or {}).get("sha256") or "-")[:12]
     return {
         "model": run.name,
         "split": split,
         "trained_on": origin.get("images_trained_on", {}).get(entry["split"], 0),
         "numbers": [_number(result, metric) for metric in METRICS],
-        "facts": [f"{entry['sentences']:,}", protocol, weights, origin["commit"], origin["device"]],
+        "facts": [f"{entry['sentences']:,}", weights, origin["commit"], origin["device"]],
     }
 
 
@@ -80,7 +97,10 @@ def _number(result: Any, metric: str) -> dict[str, str]:
     }
 
 
-def _plots(found: Sequence[EvaluatedRun], splits: Sequence[str], benchmarks: Path) -> list[Plot]:
+# -- plots ------------------------------------------------------------------------------------------------------------
+
+
+def _curves(found: Sequence[EvaluatedRun]) -> list[Plot]:
     plots: list[Plot] = []
     for column, title, label in (
         ("val/mIoU", "Learning curves", "mIoU on val during training"),
@@ -89,27 +109,30 @@ def _plots(found: Sequence[EvaluatedRun], splits: Sequence[str], benchmarks: Pat
         series = {run.name: curve for run in found if (curve := run.curve(column))}
         if series:
             plots.append(Curves(title, "optimiser step", label, series))
-    for split in splits:
-        plots.append(
-            histogram(
-                f"IoU of the sentences of {split}", {run.name: sentence_ious(run.evaluation(split)) for run in found}
-            )
-        )
-        if groups := _by_type(found, split):
-            plots.append(Bars(f"mIoU by kind of sentence, {split}", "", "mIoU", groups))
-    return plots + [plot for plot in all_plots(benchmarks).values() if isinstance(plot, Scatter)]
+    return plots
 
 
-def _by_type(found: Sequence[EvaluatedRun], split: str) -> dict[str, dict[str, float]]:
+def _plots(measured: Sequence[EvaluatedRun], split: str, protocol: Protocol) -> list[Plot]:
+    """The distribution of IoUs on a split, and mIoU by kind of sentence where the sentences have one."""
+    ious = {run.name: sentence_ious(run.evaluation(split), protocol) for run in measured}
+    plots: list[Plot] = [histogram(f"IoU of the sentences of {split}", ious)]
+    if groups := _by_type(measured, split, protocol):
+        plots.append(Bars(f"mIoU by kind of sentence, {split}", "", "mIoU", groups))
+    return plots
+
+
+def _by_type(measured: Sequence[EvaluatedRun], split: str, protocol: Protocol) -> dict[str, dict[str, float]]:
     groups: dict[str, dict[str, float]] = {}
-    for run in found:
-        result = next(iter(run.metrics(split)["protocols"].values()))
-        for kind, values in result["by_type"].items():
+    for run in measured:
+        for kind, values in run.metrics(split)["protocols"][protocol.name]["by_type"].items():
             if values["mIoU"] is not None:
                 groups.setdefault(kind, {})[run.name] = float(values["mIoU"])
     return groups
 
 
-def _data_url(svg: str) -> str:
-    """An image of its own, so that its colours follow the reader's setting and its style stays inside."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
+def _images(plots: Sequence[Plot]) -> list[tuple[str, str]]:
+    """Title and data URL: images of their own, so that their colours follow the reader's setting."""
+    return [
+        (plot.title, "data:image/svg+xml;base64," + base64.b64encode(plot.svg().encode()).decode("ascii"))
+        for plot in plots
+    ]

@@ -16,14 +16,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("report.html"))
     parser.add_argument("--split", help="with commas; default: every split that all runs measured")
     parser.add_argument("--count", type=int, default=36, help="about how many sentences to show, over all splits")
-    parser.add_argument(
-        "--benchmarks", type=Path, default=Path("benchmarks"), help="folder of the CSV files, for the plots of cost"
-    )
     args = parser.parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count {args.count}: show at least 1 sentence")
     from riszoo.bench.report import write_report
 
     splits = args.split.split(",") if args.split else None
-    write_report(args.runs, args.out, splits, args.count, args.benchmarks)
+    write_report(args.runs, args.out, splits, args.count)
     return 0

@@ -95,6 +95,7 @@ def report(evaluation: Evaluation) -> dict[str, Any]:
         **_sizes(evaluation.table),
         "images": len({sample.image_id for sample in samples}),
         "chosen": dict(evaluation.chosen),
+        "protocol_order": [protocol.name for protocol in evaluation.table.protocols],
         "protocols": {
             protocol.name: _values(evaluation.table, protocol)
             | {"intervals": intervals(evaluation, protocol), "by_type": by_type(evaluation, protocol)}
@@ -205,7 +206,7 @@ def _protocol_values(table: SentenceTable, protocol: Protocol) -> list[tuple[flo
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """The content of a run's `metrics.json`."""
+    """The content of a run's `metrics.json`; the protocols of each split are in the order they were asked for."""
     path = folder / METRICS
     try:
         content = json.loads(path.read_text())
@@ -215,7 +216,19 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid JSON: evaluate the run again") from None
     if not isinstance(content, dict) or not isinstance(content.get("splits"), dict):
         raise UserError(f"{path} is not a result of riszoo: it has no 'splits'")
+    try:
+        for entry in content["splits"].values():
+            entry["protocols"] = {name: entry["protocols"][name] for name in entry["protocol_order"]}
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(
+            f"{path} does not say in which order its protocols were given: evaluate the run again"
+        ) from None
     return content
+
+
+def protocols_of(entry: Mapping[str, Any]) -> list[Protocol]:
+    """The protocols of one split's entry in `metrics.json`, as they were when the result was written."""
+    return [_protocol(result["definition"]) for result in entry["protocols"].values()]
 
 
 def read_evaluation(folder: Path, split: str) -> Evaluation:
@@ -230,7 +243,7 @@ def read_evaluation(folder: Path, split: str) -> Evaluation:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: evaluate the run again") from None
     try:
-        protocols = [_protocol(entry["definition"]) for entry in splits[split]["protocols"].values()]
+        protocols = protocols_of(splits[split])
         columns = [*SHARED, *(name for protocol in protocols for name in _count_columns(protocol))]
         values = np.array([[int(line[name]) for name in columns] for line in lines], np.int64)
         samples = [_sample(line) for line in lines]
@@ -254,7 +267,6 @@ def _sample(line: Mapping[str, str]) -> Sample:
 
 
 def _protocol(definition: Mapping[str, Any]) -> Protocol:
-    """The protocol of a definition, as it was when the result was written."""
     values = {f.name: definition[f.name] for f in fields(Protocol)}
     frame = values["ground_truth"]["frame"]
     values["ground_truth"] = GroundTruth(**{**values["ground_truth"], "frame": tuple(frame) if frame else None})

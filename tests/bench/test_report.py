@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from riszoo.bench import gallery, report
-from riszoo.bench.evaluated import find_runs
+from riszoo.bench.evaluated import common_protocols, find_runs
 from riszoo.cli.report import main as report_verb
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
@@ -39,7 +39,7 @@ def tests(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def page(tests: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page") / "report.html"
-    report.write_report(tests, out, count=24, benchmarks=out.parent)
+    report.write_report(tests, out, count=24)
     return out
 
 
@@ -84,6 +84,70 @@ def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
         report_verb([str(test), "--out", str(tmp_path / "report.html")])
 
 
+# -- protocols --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two models that were tested with `--protocol original,published`, whose papers use different protocols."""
+    root = tmp_path_factory.mktemp("published")
+    asked = {"near": "original,lavt480", "far": "original,mcn"}
+    return [make_run(root, name, shift=shift, protocols=asked[name]) for name, shift in (("near", 1), ("far", 9))]
+
+
+def tables_of(page: Path) -> dict[str, str]:
+    """The text of each protocol's table."""
+    found = re.findall(r'data-protocol="(\S+?)"[^>]*>\s*<table>(.*?)</table>', page.read_text(), re.DOTALL)
+    return {protocol: re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", table)) for protocol, table in found}
+
+
+def test_the_protocol_asked_for_first_is_the_main_one(tmp_path: Path) -> None:
+    test = make_run(tmp_path, protocols="original,lavt480")
+    report.write_report([test], tmp_path / "report.html", count=4)
+    written = json.loads((test / "metrics.json").read_text())["splits"]["val"]["protocols"]
+    tables = tables_of(tmp_path / "report.html")
+    assert list(tables) == ["original", "lavt480"]
+    for protocol, table in tables.items():
+        assert f"{written[protocol]['values']['mIoU']:.2f}" in table
+    assert content(tmp_path / "report.html")["protocols"] == ["original", "lavt480"]
+
+
+def test_models_under_different_protocols_are_never_in_one_table(published: list[Path], tmp_path: Path) -> None:
+    report.write_report(published, tmp_path / "report.html", count=4)
+    tables = tables_of(tmp_path / "report.html")
+    assert list(tables) == ["original", "lavt480", "mcn"]
+    assert " near " in tables["original"]
+    assert " far " in tables["original"]
+    assert "Not measured under it: far." in tables["lavt480"]
+    assert tables["lavt480"].count(" val ") == 1
+    assert "Not measured under it: near." in tables["mcn"]
+    assert tables["mcn"].count(" val ") == 1
+    for item in content(tmp_path / "report.html")["items"]:
+        assert {protocol: set(ious) for protocol, ious in item["iou"].items()} == {
+            "original": {"near", "far"},
+            "lavt480": {"near"},
+            "mcn": {"far"},
+        }
+
+
+def test_a_protocol_that_all_runs_share_comes_first(tmp_path: Path) -> None:
+    asked = {"near": "lavt480,original", "far": "mcn,original"}
+    found = find_runs([make_run(tmp_path, name, protocols=protocols) for name, protocols in asked.items()])
+    assert [protocol.name for protocol in common_protocols(found)] == ["original", "lavt480", "mcn"]
+
+
+def test_one_protocol_with_two_definitions_is_an_error(published: list[Path], tmp_path: Path) -> None:
+    copy = tmp_path / published[0].parent.name
+    shutil.copytree(published[0].parent, copy)
+    metrics = copy / published[0].name / "metrics.json"
+    changed = json.loads(metrics.read_text())
+    for split in changed["splits"].values():
+        split["protocols"]["original"]["definition"]["threshold"] = 0.35
+    write_atomically(metrics, json.dumps(changed))
+    with pytest.raises(UserError, match="protocol 'original' has another definition"):
+        common_protocols(find_runs([published[1], copy / published[0].name]))
+
+
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
@@ -101,7 +165,7 @@ def test_each_sentence_has_image_ground_truth_and_every_models_mask_and_evidence
     assert {item["split"] for item in data["items"]} == {"val", "general"}
     for item in data["items"]:
         assert item["image"].startswith("data:image/webp;base64,")
-        assert set(item["masks"]) == set(item["evidence"]) == set(item["iou"]) == {"near", "far"}
+        assert set(item["masks"]) == set(item["evidence"]) == set(item["iou"]["original"]) == {"near", "far"}
         assert item["evidence"]["near"][0][0] == "salience"
 
 
@@ -114,7 +178,7 @@ def test_a_sentence_cannot_inject_html(tests: list[Path], tmp_path: Path) -> Non
     cells[5] = "</script><script>alert(1)</script>{{ models }}"
     write_atomically(table, "\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
     out = tmp_path / "report.html"
-    report.write_report([copy / tests[0].name], out, ["val"], count=200, benchmarks=tmp_path)
+    report.write_report([copy / tests[0].name], out, ["val"], count=200)
     assert "<script>alert" not in out.read_text()
     assert any(item["text"] == "</script><script>alert(1)</script>{{ models }}" for item in content(out)["items"])
 
@@ -141,15 +205,27 @@ def shown(document: str, id: str) -> str:
 @pytest.mark.parametrize("reason", ["worst", "disagreement"])
 def test_a_filter_shows_its_sentences_in_order(page: Path, reason: str) -> None:
     def rank(item: dict[str, Any]) -> float:
-        ious = list(item["iou"].values())
+        ious = list(item["iou"]["original"].values())
         return sum(ious) if reason == "worst" else min(ious) - max(ious)
 
     wanted = sorted((item for item in content(page)["items"] if reason in item["reasons"]), key=rank)
     document = open_page(page, {"reason": reason, "i": 1}, "--dump-dom")
     assert shown(document, "sentence") == wanted[1]["text"]
     assert shown(document, "count") == f"2 of {len(wanted)}"
-    for name, iou in wanted[1]["iou"].items():
+    for name, iou in wanted[1]["iou"]["original"].items():
         assert re.search(rf"<b>{name}</b> IoU {iou:.1f}", document)
+
+
+@browser
+def test_the_switch_shows_one_protocol_at_a_time(published: list[Path], tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    report.write_report(published, page, count=4)
+    document = open_page(page, {"protocol": "mcn"}, "--dump-dom")
+    hidden = re.findall(r'<section class="card scroll" data-protocol="(\S+)" hidden', document)
+    assert hidden == ["original", "lavt480"]
+    assert re.search(r'value="mcn" aria-pressed="true"', document)
+    assert re.search(r"<b>near</b> not measured under mcn", document)
+    assert re.search(r"<b>far</b> IoU ", document)
 
 
 @browser

@@ -40,7 +40,13 @@ def test_a_run_read_again_gives_the_same_numbers(folder: Path):
     assert written["images"] == 7
     assert written["no_target_sentences"] == 4
     assert written["chosen"] == {"expressions": "all"}
-    assert {p.name: p for p in again.table.protocols} == {p.name: p for p in get_protocols(NAMES)}
+    assert again.table.protocols == get_protocols(NAMES)
+
+
+def test_protocols_are_read_in_the_order_they_were_asked_for(blobs: Blobs, tmp_path: Path):
+    write_results(tmp_path, {"val": evaluated(blobs, "original,lavt480")}, {})
+    assert list(read_metrics(tmp_path)["splits"]["val"]["protocols"]) == ["original", "lavt480"]
+    assert read_evaluation(tmp_path, "val").table.protocols == get_protocols("original,lavt480")
 
 
 def test_a_result_has_its_circumstances_and_definitions(folder: Path):

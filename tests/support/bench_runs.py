@@ -31,6 +31,7 @@ def make_run(
     seen: int = 0,
     steps: int = 10,
     splits: tuple[str, ...] = ("val",),
+    protocols: str = "original",
 ) -> Path:
     """The test's folder. Its predictions are the ground truths, shifted to the right by `shift` cells."""
     run = root / f"{model}-scenes-20260101-000000"
@@ -57,16 +58,17 @@ def make_run(
         "images_trained_on": dict.fromkeys(splits, seen),
     }
     test = run / "test-scenes-20260101-000001"
-    results = {split: evaluated(split, shift) for split in splits}
-    results[f"{splits[0]}-shuffled"] = evaluated(splits[0], 30, "shuffled")
+    results = {split: evaluated(split, shift, protocols) for split in splits}
+    results[f"{splits[0]}-shuffled"] = evaluated(splits[0], 30, protocols, "shuffled")
     write_results(test, results, circumstances)
     return test
 
 
-def evaluated(split: str, shift: int, control: str = "none") -> Evaluation:
-    protocols = get_protocols("original")
+def evaluated(split: str, shift: int, names: str, control: str = "none") -> Evaluation:
+    protocols = get_protocols(names)
+    ground_truths = list(dict.fromkeys(protocol.ground_truth for protocol in protocols))
     dataset = RISDataset(
-        Scenes(image_size=64).split(split), (64, 64), "squeeze", masks=True, ground_truths=[protocols[0].ground_truth]
+        Scenes(image_size=64).split(split), (64, 64), "squeeze", masks=True, ground_truths=ground_truths
     )
     sentences = dataset.split.sentence_image
     items = [tuple(int(i) for i in (sentences == p).nonzero()[0]) for p in range(IMAGES)]
