@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help env lint types unit test bench clean
+.PHONY: help env lint types unit test bench soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: lint types unit ## run lint, types and unit
 
 bench: $(STAMP) ## train and test every recipe on the embedded data set; tables, plots, report (OPTIONS='--budget 6400')
 	$(BIN)/riszoo bench $(OPTIONS)
+
+soak: $(STAMP) ## train, test and segment for 30 minutes; fails where memory or open files grow (MINUTES=30)
+	$(BIN)/python -m tests.reliability.soak --minutes $(or $(MINUTES),30)
 
 clean: ## remove the environment and caches; keep runs
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache
