@@ -51,7 +51,7 @@ def test_compare_by_length_and_under_another_protocol(two_runs: tuple[Path, Path
     text = compare(*two_runs, protocol="lavt480", by="length")
     assert "1 to 2 words" in text
     assert "3 to 5 words" in text
-    with pytest.raises(UserError, match="not evaluated with protocol 'rela'; it has lavt480, original"):
+    with pytest.raises(UserError, match="not evaluated with protocol 'rela'; it has original, lavt480"):
         compare(*two_runs, protocol="rela")
 
 
