@@ -28,6 +28,7 @@ from riszoo.training.callbacks import PredictionWriter, Progress
 from riszoo.training.checkpoints import RISCheckpointIO, model_section, read_checkpoint
 from riszoo.training.parser_errors import options_of, parser_error
 from riszoo.training.recorder import Recorder
+from riszoo.training.saving import LastCheckpoint
 
 if TYPE_CHECKING:
     from riszoo.cli.request import Request
@@ -58,6 +59,8 @@ class RunOptions:
     loggers             loggers besides the CSV file: wandb, tensorboard
     images              number of images with predictions drawn at the end of an evaluation
     checkpoint          `trained` leaves out of checkpoints the frozen weights that a weight file provides
+    save_steps          optimiser steps between two writes of last.ckpt; 0: no limit
+    save_minutes        minutes between two writes of last.ckpt; 0: no limit
     """
 
     model: str = "model"
@@ -67,6 +70,8 @@ class RunOptions:
     loggers: list[str] = field(default_factory=list)
     images: int = 8
     checkpoint: Literal["full", "trained"] = "full"
+    save_steps: int = 500
+    save_minutes: float = 5.0
 
 
 class RISCLI(LightningCLI):
@@ -169,16 +174,17 @@ class RISCLI(LightningCLI):
         if self.request.verb == "predict":
             return [*callbacks, PredictionWriter(self.folder, self.run.data)]
         if self.request.verb == "fit":
-            callbacks += [self._model_checkpoint(), LearningRateMonitor("step")]
+            last = LastCheckpoint(runs.checkpoint(self.folder, "last"), self.run.save_steps, self.run.save_minutes)
+            callbacks += [self._best_checkpoint(), last, LearningRateMonitor("step")]
         return [*callbacks, Recorder(self.folder, self.request.verb, self.request.command, self.run.as_dict())]
 
-    def _model_checkpoint(self) -> ModelCheckpoint:
+    def _best_checkpoint(self) -> ModelCheckpoint:
         return ModelCheckpoint(
             dirpath=self.folder / "checkpoints",
             filename="best",
             monitor="val/mIoU",
             mode="max",
-            save_last=True,
+            save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
 
@@ -219,7 +225,7 @@ class RISCLI(LightningCLI):
             )
             note = f"test it with: riszoo test --model {self.request.model} --data {self.run.data} --ckpt_path {best}"
         else:
-            note = f"no validation was reached, so there is no best checkpoint: see {best.parent}"
+            note = f"without validation there is no best checkpoint: test {runs.checkpoint(self.folder, 'last')}"
         if self.trainer.is_global_zero:
             print(note)
 

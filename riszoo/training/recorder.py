@@ -42,7 +42,7 @@ class Recorder(Callback):
     def __init__(self, folder: Path, verb: str, options: str, run: dict[str, Any]) -> None:
         self.folder, self.verb, self.run = folder, verb, run
         self.command = f"riszoo {verb} {options}"
-        self.started = time.time()
+        self.started, self.seed = time.time(), torch.initial_seed()
         self.trained_on = np.zeros(0, dtype=np.int64)
         self.training: dict[str, Any] = {}  # how the model's weights were trained
         self.images: list[Image.Image] = []
@@ -86,7 +86,7 @@ class Recorder(Callback):
             "verb": self.verb,
             "command": self.command,
             "started": self.started,
-            "seed": torch.initial_seed(),
+            "seed": self.seed,
             "devices": trainer.world_size,
             **circumstances(trainer.strategy.root_device),
             **_feature_cache(trainer),
@@ -166,7 +166,7 @@ class Recorder(Callback):
             **self.training,
             "precision": str(trainer.precision),
             "devices": trainer.world_size,
-            "seed": torch.initial_seed(),
+            "seed": self.seed,
             "seconds": round(time.time() - self.started, 1),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -54,18 +55,29 @@ def model_name(model: str) -> str:
 
 
 def newest(root: Path, model: str, data: str, which: str) -> Path:
-    """The checkpoint of the newest run of a model on a data set."""
-    found = []
-    for folder in root.iterdir() if root.is_dir() else []:
-        content = card(folder) if checkpoint(folder, which).is_file() else None
-        if content and content.get("model") == model_name(model) and content.get("data") == data:
-            found.append((float(content.get("started", 0)), folder.name, folder))
-    if not found:
-        raise UserError(
-            f"no run of '{model}' on '{data}' with a {which} checkpoint under {root}: "
-            f"train one with 'riszoo fit --model {model} --data {data}' or give --ckpt_path FILE"
-        )
-    return checkpoint(max(found)[2], which)
+    """The checkpoint of the newest run of a model on a data set; where no run has a best one, its last one."""
+    folders = sorted(root.iterdir(), key=_started) if root.is_dir() else []
+    of_model = [folder for folder in folders if _is_run(folder, model, data)]
+    for kind in ("best", "last") if which == "best" else (which,):
+        found = [checkpoint(folder, kind) for folder in of_model if checkpoint(folder, kind).is_file()]
+        if found and kind != which:
+            print(f"riszoo: no run of '{model}' on '{data}' has a best checkpoint; using {found[-1]}", file=sys.stderr)
+        if found:
+            return found[-1]
+    raise UserError(
+        f"no run of '{model}' on '{data}' with a {which} checkpoint under {root}: "
+        f"train one with 'riszoo fit --model {model} --data {data}' or give --ckpt_path FILE"
+    )
+
+
+def _started(folder: Path) -> tuple[float, str]:
+    """When a run started, then its name: the order of run folders."""
+    return float((card(folder) or {}).get("started", 0)), folder.name
+
+
+def _is_run(folder: Path, model: str, data: str) -> bool:
+    content = card(folder) or {}
+    return content.get("model") == model_name(model) and content.get("data") == data
 
 
 def existing(path: str) -> Path:

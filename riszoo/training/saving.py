@@ -1,0 +1,111 @@
+"""The callback that saves `last.ckpt`, from which an interrupted training continues exactly."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from riszoo.errors import UserError
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves the state of the training every some steps or minutes, before each validation, and after the last step.
+
+    A validation that a checkpoint precedes is repeated when the training continues from it, and a training that ends
+    between two validations ends with one. The random numbers of a step depend on the seed, the step and the process
+    only, so that a continued training draws the same ones.
+
+    Args:
+        path: the checkpoint, which is replaced each time
+        steps: optimiser steps between two checkpoints; 0: no limit
+        minutes: time between two checkpoints; 0: no limit
+    """
+
+    def __init__(self, path: Path, steps: int = 500, minutes: float = 5.0) -> None:
+        if steps < 0 or not 0 <= minutes < float("inf"):
+            option = f"save_steps {steps}" if steps < 0 else f"save_minutes {minutes}"
+            raise UserError(f"--run.{option}: give 0 or more, where 0 is no limit")
+        self.path, self.steps, self.minutes = path, steps, minutes
+        self.seed = torch.initial_seed()
+        self.saved_step, self.saved_time = 0, time.monotonic()
+        self.validated_step = -1
+        self.validation_due = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validated_step": self.validated_step, "validation_due": self.validation_due}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validated_step, self.validation_due = state_dict["validated_step"], state_dict["validation_due"]
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Repeat the validation that the loaded checkpoint precedes."""
+        self.saved_step, self.saved_time = trainer.global_step, time.monotonic()
+        if self.validation_due:
+            _validate(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        position = trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        torch.manual_seed(int(np.random.SeedSequence([self.seed, position, trainer.global_rank]).generate_state(1)[0]))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.saved_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return  # gradients are still accumulated, or nothing is saved at all
+        self.validation_due = _is_validation_due(trainer)
+        if self.validation_due or _is_last_step(trainer) or trainer.strategy.broadcast(self._is_due(trainer)):
+            self.save(trainer)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Whether enough steps or minutes have passed. The time differs between processes."""
+        steps = self.steps > 0 and trainer.global_step % self.steps == 0
+        return steps or (self.minutes > 0 and time.monotonic() - self.saved_time >= 60 * self.minutes)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the curves so far, then the checkpoint."""
+        for logger in trainer.loggers:
+            logger.save()
+        trainer.save_checkpoint(self.path)
+        self.saved_step, self.saved_time = trainer.global_step, time.monotonic()
+
+    # -- validation ---------------------------------------------------------------------------------------------------
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.validated_step, self.validation_due = trainer.global_step, False
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate the final weights, so that every training has a best checkpoint."""
+        if trainer.enable_validation and self.validated_step != trainer.global_step:
+            _validate(trainer)
+
+
+def _validate(trainer: Trainer) -> None:
+    """Run a whole validation of the training, outside its schedule."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop.restarting = False
+    trainer.validating = True
+    loop.run()
+    trainer.training = True
+
+
+def _is_validation_due(trainer: Trainer) -> bool:
+    """Whether a validation follows the current step."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def _is_last_step(trainer: Trainer) -> bool:
+    """Whether the training ends with the current step."""
+    if trainer.global_step == trainer.max_steps:
+        return True
+    last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
+    return last_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
