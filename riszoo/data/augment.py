@@ -23,14 +23,14 @@ UNSURE = re.compile(
     r"|\bright (?:next|behind|beside|above|below|under|before|after|there|here|now|at|by|near|up|down|over|in)\b",
     re.IGNORECASE,
 )
-"""Words that a mirror changes in a way no swap of words follows, or that may not speak of sides at all."""
+"""Words whose meaning under mirroring is not a swap of words, or that may not refer to a side at all."""
 
 PLACED = re.compile(
     r"\b(?:left|right|top|bottom|upper|lower|middle|cent(?:er|re)|corner|edge|side|lt|rt|l|r|far|near|half|"
     r"first|second|third|fourth|last|\d+(?:st|nd|rd|th)|one|two|three|four|both|all|clock)\w*\b",
     re.IGNORECASE,
 )
-"""Words of place, order and number: a part of the image may have others of them."""
+"""Words of location, order and number: they may be wrong for a crop of the image."""
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -39,9 +39,9 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 class Augment:
     """Which changes, and how much.
 
-    flip     share of images mirrored, sentences re-worded; not done where a sentence cannot be
+    flip     share of images mirrored, with their sentences reworded; skipped where a sentence cannot be reworded
     jitter   brightness, contrast and saturation are each scaled by a factor in 1 - jitter .. 1 + jitter
-    crop     share of images cropped; every target stays whole, and no sentence that names a place is asked of a part
+    crop     share of images cropped; targets stay whole; skipped where a sentence names a location
     smallest the least share of the image's area that a crop keeps
     """
 
@@ -64,23 +64,23 @@ class Augment:
         return (jittered(change[0], self.jitter, generator), *change[1:]) if self.jitter else change
 
 
-def augmented(record: Record, asked: Sequence[tuple[int, int]], change: Augment, seed: int) -> Record:
-    """The record with its image changed, and with it the targets and sentences asked about.
+def augmented(record: Record, positions: Sequence[tuple[int, int]], change: Augment, seed: int) -> Record:
+    """The record with its image changed, and with it some of its targets and sentences.
 
-    `asked` holds the place of the target and the place of the sentence within the record.
+    `positions` are the indices of the target and of the sentence within the record.
     """
     sentences = [sentence for _, sentence in record.sentences()]
-    places = sorted({place for place, _ in asked})
+    indices = sorted({target for target, _ in positions})
     pixels, masks, texts = change(
         record.load(),
-        [record.targets[place].segmentation.draw(GroundTruth()) for place in places],
-        [sentences[within].text for _, within in asked],
+        [record.targets[index].segmentation.draw(GroundTruth()) for index in indices],
+        [sentences[within].text for _, within in positions],
         np.random.default_rng(seed),
     )
-    reworded = {sentences[within].sentence_id: text for (_, within), text in zip(asked, texts, strict=True)}
+    reworded = {sentences[within].sentence_id: text for (_, within), text in zip(positions, texts, strict=True)}
     targets = list(record.targets)
-    for place, mask in zip(places, masks, strict=True):
-        targets[place] = _changed(targets[place], mask, reworded)
+    for index, mask in zip(indices, masks, strict=True):
+        targets[index] = _changed(targets[index], mask, reworded)
     return replace(record, targets=tuple(targets), load=lambda: pixels)
 
 
@@ -128,7 +128,7 @@ def cropped(
 
 
 def _window(wanted: Mask, scale: float, generator: Generator) -> slice:
-    """A window over one side, as long as the scale says or as the targets need."""
+    """A range along one side, of the scaled length or longer where the targets need it."""
     length = len(wanted)
     places = np.flatnonzero(wanted)
     first, last = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)

@@ -1,4 +1,4 @@
-"""From a record to what the network sees: images in the frame, sentences, ground truths."""
+"""Records as network inputs: images in the frame, sentences, ground truths; and their batches."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from riszoo.data.samplers import SampleKey
 
 
 class Example(NamedTuple):
-    """One image with its questions, before several are stacked."""
+    """One image with its samples, before several are collated."""
 
-    image: Tensor | None  # (3, H, W) uint8; None where features are kept
+    image: Tensor | None  # (3, H, W) uint8; None where cached features replace it
     geometry: Geometry
     samples: list[Sample]
     masks: Tensor | None  # (n, H, W) bool, for each sentence
-    ground_truths: dict[str, list[Tensor]]  # variant -> (h, w) bool, for each target asked about
+    ground_truths: dict[str, list[Tensor]]  # variant -> (h, w) bool, for each distinct target
     target_index: list[int]  # for each sentence, into each list of `ground_truths`
-    maps: list[Tensor]  # the kept features, each (C, h, w)
+    maps: list[Tensor]  # the cached features, each (C, h, w)
 
 
 class RISDataset(Dataset[Example]):
-    """A split as the network is asked about it.
+    """The examples of a split, indexed by `SampleKey`.
 
-    `masks` gives the union at network size (training); `ground_truths` lists the variants that protocols compare with.
-    A control changes the sentences and nothing else; `augment` changes images, masks and sentences together, for
-    items that carry a seed. With a `cache`, kept features stand in for images, and none is decoded.
+    `masks` adds the union at network size (training); `ground_truths` lists the variants that protocols compare with.
+    A control changes the sentences only; `augment` changes images, masks and sentences together, for keys with a
+    seed. With a `cache`, cached features replace the images, which are not decoded.
     """
 
     def __init__(
@@ -60,67 +60,66 @@ class RISDataset(Dataset[Example]):
     def __getitem__(self, item: SampleKey) -> Example:
         record = self.split[item.image]
         if self.augment is not None and item.seed is not None:
-            record = augmented(record, self._chosen(record, item), self.augment, item.seed)
+            record = augmented(record, self._positions(record, item), self.augment, item.seed)
         geometry = Geometry.fit(self.geometry, record.size, self.frame)
         samples = self._samples(record, item)
-        places = [place for place, _ in self._chosen(record, item)]
-        asked = sorted(set(places))
+        targets = [target for target, _ in self._positions(record, item)]
+        distinct = sorted(set(targets))
         return Example(
             place_image(record.load(), geometry) if self.cache is None else None,
             geometry,
             samples,
-            torch.stack([self._mask(record, place, geometry) for place in places]) if self.masks else None,
+            torch.stack([self._mask(record, target, geometry) for target in targets]) if self.masks else None,
             {
-                t.key: [torch.from_numpy(record.targets[p].segmentation.draw(t)) for p in asked]
+                t.key: [torch.from_numpy(record.targets[i].segmentation.draw(t)) for i in distinct]
                 for t in self.ground_truths
             },
-            [asked.index(place) for place in places],
+            [distinct.index(target) for target in targets],
             [] if self.cache is None else self.cache.read(self.split.image_version(item.image)),
         )
 
     def decoded(self, batch: Batch, sentences: int) -> Batch:
-        """The batch with the images of its first sentences, where features stood in for them."""
+        """The batch with the images of its first sentences, decoded where cached features replaced them."""
         if batch.raw is None:
             return batch
-        places = {
+        indices = {
             int(image): int(self.split.sentence_image[sample.index])
             for image, sample in zip(batch.image_index[:sentences], batch.samples[:sentences], strict=True)
         }
-        shown = [place_image(self.split[place].load(), batch.geometry[image]) for image, place in places.items()]
-        return replace(batch, images=torch.stack(shown))
+        images = [place_image(self.split[index].load(), batch.geometry[image]) for image, index in indices.items()]
+        return replace(batch, images=torch.stack(images))
 
-    def samples(self, places: Iterable[int]) -> list[Sample]:
-        """The questions at these places of the split, without decoding an image."""
-        images = self.split.sentence_image
-        asked: dict[int, list[int]] = {}
-        for place in places:
-            asked.setdefault(int(images[place]), []).append(place)
+    def samples(self, sentences: Iterable[int]) -> list[Sample]:
+        """The samples of these sentences of the split, grouped by image; no image is decoded."""
+        by_image: dict[int, list[int]] = {}
+        for sentence in sentences:
+            by_image.setdefault(int(self.split.sentence_image[sentence]), []).append(sentence)
         return [
             sample
-            for image, within in asked.items()
-            for sample in self._samples(self.split[image], SampleKey(image, tuple(within)))
+            for image, own in by_image.items()
+            for sample in self._samples(self.split[image], SampleKey(image, tuple(own)))
         ]
 
     def by_image(self) -> Iterator[tuple[Record, list[Sample], list[int]]]:
-        """Every sentence, an image at a time, with its target's place in the record; no image is decoded."""
-        places = np.arange(len(self.split.sentence_target))
-        for image, within in groupby(places.tolist(), self.split.sentence_image.tolist().__getitem__):
-            record, item = self.split[image], SampleKey(image, tuple(within))
-            yield record, self._samples(record, item), [place for place, _ in self._chosen(record, item)]
+        """Each image's record and samples, and the index of each sample's target; no image is decoded."""
+        sentences = range(len(self.split.sentence_target))
+        for image, own in groupby(sentences, self.split.sentence_image.tolist().__getitem__):
+            record, item = self.split[image], SampleKey(image, tuple(own))
+            yield record, self._samples(record, item), [target for target, _ in self._positions(record, item)]
 
-    def _chosen(self, record: Record, item: SampleKey) -> list[tuple[int, int]]:
-        """(place of the target, place of the sentence) of each sentence asked, within the record."""
+    def _positions(self, record: Record, item: SampleKey) -> list[tuple[int, int]]:
+        """(index of the target, index of the sentence) within the record, for each sentence of the key."""
         first_target = np.searchsorted(self.split.target_image, item.image)
         first = int(np.searchsorted(self.split.sentence_target, first_target))
-        flat = [place for place, _ in record.sentences()]
-        return [(flat[index - first], index - first) for index in item.sentences]
+        targets = [target for target, _ in record.sentences()]
+        return [(targets[index - first], index - first) for index in item.sentences]
 
     def _samples(self, record: Record, item: SampleKey) -> list[Sample]:
-        flat = record.sentences()
+        sentences = record.sentences()
         samples = []
-        for index, (place, within) in zip(item.sentences, self._chosen(record, item), strict=True):
-            sentence, target = flat[within][1], record.targets[place]
-            text = self._asked(sentence.text, item.image, within)
+        for index, (target_index, within) in zip(item.sentences, self._positions(record, item), strict=True):
+            sentence, target = sentences[within][1], record.targets[target_index]
+            text = self._controlled(sentence.text, item.image, within)
             samples.append(
                 Sample(
                     sentence_id=sentence.sentence_id,
@@ -136,7 +135,7 @@ class RISDataset(Dataset[Example]):
             )
         return samples
 
-    def _asked(self, text: str, image: int, within: int) -> str:
+    def _controlled(self, text: str, image: int, within: int) -> str:
         if self.control == "none":
             return text
         if self.control == "blank":
@@ -144,17 +143,17 @@ class RISDataset(Dataset[Example]):
         other = self.split[(image + max(1, len(self.split) // 2)) % len(self.split)].sentences()
         return other[within % len(other)][1].text
 
-    def _mask(self, record: Record, place: int, geometry: Geometry) -> Tensor:
-        """The union in the network's frame; nothing is named outside the image."""
+    def _mask(self, record: Record, target: int, geometry: Geometry) -> Tensor:
+        """A target's union in the network's frame, False outside the image."""
         top, left, bottom, right = geometry.valid
-        inside = record.targets[place].segmentation.draw(GroundTruth(frame=geometry.inside))
+        inside = record.targets[target].segmentation.draw(GroundTruth(frame=geometry.inside))
         mask = torch.zeros(self.frame, dtype=torch.bool)
         mask[top:bottom, left:right] = torch.from_numpy(inside)
         return mask
 
 
 def collate(examples: list[Example]) -> Batch:
-    """Images stacked; sentences, and targets, in one row over all of them."""
+    """One batch of several examples: images stacked, sentences and targets concatenated."""
     counts = torch.tensor([len(e.samples) for e in examples])
     samples = [sample for e in examples for sample in e.samples]
     starts = np.cumsum([0] + [max(e.target_index) + 1 for e in examples[:-1]]).tolist()

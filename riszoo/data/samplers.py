@@ -1,4 +1,4 @@
-"""Which questions make up a batch: pure functions of seed, epoch and rank, so that workers need no randomness."""
+"""Batch samplers: pure functions of seed, epoch and rank, so that workers draw no random numbers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from riszoo.errors import UserError
 
 
 class SampleKey(NamedTuple):
-    """One image and the sentences asked about it, as places within the split.
-
-    `seed` is for changes to the image; there are none in evaluation.
-    """
+    """One image of a split and some of its sentences, by index. `seed` is for augmentation, None in evaluation."""
 
     image: int
     sentences: tuple[int, ...]
@@ -26,7 +23,7 @@ class SampleKey(NamedTuple):
 
 @dataclass(frozen=True)
 class StepPlan:
-    """How one optimiser step of `total` sentences falls on `world` devices, `accumulate` times `sentences` each."""
+    """How one optimiser step of `total` sentences is divided: each device takes `accumulate` batches of `sentences`."""
 
     total: int
     sentences: int
@@ -35,7 +32,7 @@ class StepPlan:
 
     @classmethod
     def of(cls, total: int | None, most: int, per_image: int, world: int) -> StepPlan:
-        """The fewest accumulations whose batch fits a device; a total that does not divide is an error."""
+        """The fewest accumulations whose batch fits a device; a total that does not divide raises."""
         total = most * world if total is None else total
         if total % (world * per_image):
             raise UserError(
@@ -55,8 +52,8 @@ class StepPlan:
 class TrainBatchSampler(Sampler[list[SampleKey]]):
     """Shuffled batches of exactly k sentences an image; the last partial step is dropped.
 
-    Step t holds the same images on any number of devices. With k = 1 an epoch runs over targets (a sentence drawn
-    for each) or over sentences; with k > 1 over images, in as many turns as an image has sentences to fill.
+    Step t contains the same images on any number of devices. With k = 1 an epoch runs over targets (one sentence drawn
+    for each) or over sentences; with k > 1 over images, as many times as it takes to use all sentences of an image.
     """
 
     def __init__(
@@ -69,31 +66,31 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         world: int,
     ) -> None:
         self.plan, self.seed, self.rank, self.world = plan, seed, rank, world
-        self.epoch, self.behind = 0, 0
+        self.epoch, self.skipped = 0, 0
         self.image_of = split.sentence_image
         groups = self.image_of if plan.per_image > 1 else split.sentence_target
         if plan.per_image == 1 and epoch_of == "sentences":
             groups = np.arange(len(self.image_of), dtype=np.int64)
-        self.first, self.count = runs_of(groups)  # the run of sentences that each unit draws from
-        turns = -(-self.count // plan.per_image) if plan.per_image > 1 else np.ones_like(self.count)
-        self.units = np.repeat(np.arange(len(self.count)), turns)
-        self.turn = np.concatenate([np.arange(t) for t in turns]) if len(turns) else self.units
+        self.first, self.count = run_lengths(groups)  # the range of sentences that each unit draws from
+        repeats = -(-self.count // plan.per_image) if plan.per_image > 1 else np.ones_like(self.count)
+        self.units = np.repeat(np.arange(len(self.count)), repeats)
+        self.repeat = np.concatenate([np.arange(n) for n in repeats]) if len(repeats) else self.units
 
     @property
     def sampler(self) -> TrainBatchSampler:
-        """Lightning tells the epoch to the sampler of a batch sampler, which is this one itself."""
+        """Itself: Lightning calls `set_epoch` on the `sampler` of a batch sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:
-            self.epoch, self.behind = epoch, 0
+            self.epoch, self.skipped = epoch, 0
 
     def resume(self, epoch: int, batches: int) -> None:
-        """Go on after so many batches of an epoch; after all of them, with the next epoch."""
-        self.epoch, self.behind = epoch + batches // len(self), batches % len(self)
+        """Continue after so many batches of an epoch; after all of them, with the next epoch."""
+        self.epoch, self.skipped = epoch + batches // len(self), batches % len(self)
 
     def __len__(self) -> int:
-        """Batches of this process, accumulated ones counted one by one."""
+        """The number of batches of this process, accumulated ones counted separately."""
         return len(self.units) // self._step * self.plan.accumulate
 
     @property
@@ -101,20 +98,21 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         return self.plan.total // self.plan.per_image  # images in one optimiser step
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        """The epoch is that of this call, whenever the first batch is asked for."""
+        """The batches of the current epoch, which is read at this call."""
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.units))
         steps = len(order) // self._step
         images = self.plan.sentences // self.plan.per_image
-        shaped = order[: steps * self._step].reshape(steps, self.world, self.plan.accumulate, images)
-        epoch, mine = self.epoch, shaped[:, self.rank].reshape(-1, images)[self.behind :]
-        return ([self._item(int(place), epoch) for place in batch] for batch in mine)
+        by_rank = order[: steps * self._step].reshape(steps, self.world, self.plan.accumulate, images)
+        epoch, own = self.epoch, by_rank[:, self.rank].reshape(-1, images)[self.skipped :]
+        return ([self._key(int(index), epoch) for index in batch] for batch in own)
 
-    def _item(self, place: int, epoch: int) -> SampleKey:
-        unit, k = int(self.units[place]), self.plan.per_image
+    def _key(self, index: int, epoch: int) -> SampleKey:
+        unit, k = int(self.units[index]), self.plan.per_image
         first, count = int(self.first[unit]), int(self.count[unit])
         rng = np.random.default_rng((self.seed, epoch, unit))
-        chosen = rng.permutation(count)[(int(self.turn[place]) * k + np.arange(k)) % count]
-        seed = int(rng.integers(1 << 62)) + int(self.turn[place])
+        repeat = int(self.repeat[index])
+        chosen = rng.permutation(count)[(repeat * k + np.arange(k)) % count]
+        seed = int(rng.integers(1 << 62)) + repeat
         return SampleKey(int(self.image_of[first]), tuple(int(first + c) for c in chosen), seed)
 
 
@@ -124,7 +122,7 @@ class EvalBatchSampler(Sampler[list[SampleKey]]):
     def __init__(
         self, split: Split, images: int, grouped: bool, rank: int, world: int, limit: int | None = None
     ) -> None:
-        first, count = runs_of(split.sentence_image)
+        first, count = run_lengths(split.sentence_image)
         count = count[:limit]
         self.items = [
             SampleKey(int(split.sentence_image[f]), tuple(range(f, f + c)))
@@ -142,7 +140,7 @@ class EvalBatchSampler(Sampler[list[SampleKey]]):
             yield self.items[start : start + self.images]
 
 
-def runs_of(groups: Ints) -> tuple[Ints, Ints]:
+def run_lengths(groups: Ints) -> tuple[Ints, Ints]:
     """Start and length of each run of equal values."""
     if len(groups) == 0:
         return groups, groups

@@ -42,7 +42,7 @@ class Scenes(RISData):
         return ScenesSplit(split, size=self.image_size, seed=self.version_seed)
 
     def words(self) -> Iterable[str]:
-        """The grammar's own words: the same vocabulary for every split."""
+        """The vocabulary of the grammar, the same for every split."""
         from riszoo.data.scenes import vocabulary
 
         return vocabulary()
@@ -101,19 +101,19 @@ class PhraseCut(OnDisk):
 
 
 class Folder(OnDisk):
-    """Images of one's own: `root` holds train.jsonl (or .csv), val.jsonl and so on."""
+    """Your own images: `root` contains train.jsonl (or .csv), val.jsonl and so on."""
 
     def load_split(self, split: str) -> Split:
         return open_split(get_reader("folder"), split, self.options)
 
 
 class Mixed(OnDisk):
-    """Several sets trained on together, less every image that an evaluation split of any of them uses.
+    """Several sets for training together, without the images that an evaluation split of any of them uses.
 
     Args:
-        sets: what is trained on
+        sets: the training sets
         also_held_out: sets that are only evaluated; their evaluation images are kept out of training too
-        report_leaks: list every image that was taken out, and the splits that use it
+        report_leaks: print every image that was removed, and the splits that use it
     """
 
     leakage_filter: ClassVar[bool] = True
@@ -154,5 +154,5 @@ class Mixed(OnDisk):
 
     def _source(self, name: str) -> Reader:
         if name not in (*self.sets, *self.also_held_out):
-            raise UserError(f"'{name}' is not in play: add it to --data.sets or --data.also_held_out")
+            raise UserError(f"'{name}' is not one of the sets: add it to --data.sets or --data.also_held_out")
         return get_reader(name)

@@ -89,7 +89,7 @@ def test_mixed_training_leaves_evaluation_images_out_and_lists_them(tmp_path, mo
     assert told[0] == "mixed training leaves out 2 image(s) that evaluation splits use"
     assert told[1].splitlines() == ["refcoco\tcoco:1\trefcocog/test", "refcocog\tcoco:3\trefcoco/val"]
     assert data.split("refcoco/testA").dataset == "refcoco"
-    with pytest.raises(UserError, match="'phrasecut' is not in play"):
+    with pytest.raises(UserError, match="'phrasecut' is not one of the sets"):
         data.split("phrasecut/val")
     only = Mixed(root=str(tmp_path), sets=["refcoco"], also_held_out=["refcocog"]).split("train")
     assert only.image_ids() == ["refcoco/2"]
