@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from riszoo.data.masks import Bitmap, GroundTruth, Mask, Segmentation, Size
+from riszoo.data.readers.matlab import read_matrix
 from riszoo.errors import UserError
 
 MATRIX = "segimg_t"
-HEADERS = 1 << 16  # bytes a MATLAB file may have beside its pixels
+HEADERS = 1 << 12  # bytes of a MATLAB matrix beside its values
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,6 @@ def _image_mask(path: Path, size: Size) -> Mask:
 
 
 def _matlab_mask(path: Path, size: Size) -> Mask:
-    """Limits on the shape and on the bytes in the file bound what it can decompress to."""
-    from scipy.io import loadmat, whosmat
-
-    shapes = {name: shape for name, shape, _ in whosmat(path)}
-    if MATRIX not in shapes:
-        raise ValueError(f"it contains no matrix '{MATRIX}'")
-    _check_size(path, shapes[MATRIX], size)
-    if path.stat().st_size > 8 * size[0] * size[1] + HEADERS:
-        raise ValueError(f"{path.stat().st_size:,} bytes are too many for one mask of {size[1]} x {size[0]} pixels")
-    return np.asarray(loadmat(path, variable_names=[MATRIX])[MATRIX] == 0, dtype=np.bool_)
+    matrix = read_matrix(path.read_bytes(), MATRIX, limit=8 * size[0] * size[1] + HEADERS)
+    _check_size(path, matrix.shape, size)
+    return np.asarray(matrix == 0, dtype=np.bool_)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,11 +43,21 @@ def test_a_matlab_file_without_the_matrix_or_of_another_size(tmp_path):
         read_mask(path, (30, 20))
 
 
-def test_a_matlab_file_far_larger_than_its_mask_is_refused(tmp_path):
+def test_a_matrix_that_decompresses_to_far_more_than_its_mask_is_refused(tmp_path):
     path = tmp_path / "m.mat"
-    savemat(path, {"segimg_t": OUTSIDE, "x": np.zeros(20_000)})
-    with pytest.raises(UserError, match=r"m\.mat .*too many for one mask"):
+    savemat(path, {"segimg_t": np.zeros((2000, 3000))}, do_compression=True)
+    with pytest.raises(UserError, match=r"m\.mat .*decompresses to more than 8,896 bytes"):
         read_mask(path, SIZE)
+
+
+def test_every_damaged_byte_is_one_sentence_or_a_mask(tmp_path):
+    """One damaged type code makes scipy.io.loadmat crash the process."""
+    whole = trees.matlab(np.ones((2, 3), np.uint8))
+    path = tmp_path / "m.mat"
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x41]) + whole[position + 1 :])
+        with contextlib.suppress(UserError):
+            assert read_mask(path, (2, 3)).shape == (2, 3)
 
 
 def test_damaged_matlab_files_are_one_sentence(tmp_path):
