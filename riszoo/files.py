@@ -1,13 +1,56 @@
-"""Atomic writes and file hashes."""
+"""Atomic writes, file hashes, and file names for ids from untrusted files."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from riszoo.errors import UserError
+
+ALLOWED = "-_.+=@,() "
+"""Characters of a file name besides letters and digits."""
+LONGEST = 120
+"""Bytes of a file name, which leaves room for suffixes and temporary names."""
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
+"""Names of devices on Windows, with any suffix."""
+
+
+def file_names(ids: Sequence[str]) -> list[str]:
+    """A name for each id, without suffix, that is safe on every file system; no two names differ in case only.
+
+    An id that is safe and unique is its own name. Other characters become `_`, and names that would be equal are
+    numbered with `~`, in the order of the ids.
+    """
+    names = [_safe_name(text) for text in ids]
+    folded = [_folded(name) for name in names]
+    counts = Counter(folded)
+    numbers: Counter[str] = Counter()
+    for i, key in enumerate(folded):
+        if counts[key] > 1:
+            numbers[key] += 1
+            names[i] += f"~{numbers[key]}"
+    return names
+
+
+def _safe_name(text: str) -> str:
+    """The id with unsafe characters replaced, cut to a length that every file system takes."""
+    kept = "".join(c if c.isalnum() or c in ALLOWED else "_" for c in unicodedata.normalize("NFC", text))
+    kept = kept.encode()[:LONGEST].decode(errors="ignore").strip(" ")
+    if kept[:1] in ("", ".", "-"):
+        kept = f"_{kept[1:]}"
+    if kept.endswith("."):
+        kept = f"{kept[:-1]}_"
+    return f"_{kept}" if kept.partition(".")[0].strip().upper() in RESERVED else kept
+
+
+def _folded(name: str) -> str:
+    """What a file system that ignores case and Unicode's forms compares."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -1,4 +1,4 @@
-"""Atomic writes."""
+"""Atomic writes, and file names for ids."""
 
 from __future__ import annotations
 
@@ -6,9 +6,53 @@ import errno
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from riszoo.errors import UserError
-from riszoo.files import write_atomically
+from riszoo.files import file_names, write_atomically
+
+PATHS = [
+    "../../../x",
+    "/etc/passwd",
+    "..",
+    ".",
+    "",
+    "a/b",
+    "a\\b",
+    "a\0b",
+    "-rf",
+    ".hidden",
+    "end.",
+    "a" * 999,
+    "é" * 999,
+]
+SAME = ["a_b", "A_B", "a_b", "straße", "STRASSE", "a\u0301", "á", "ﬁ", "fi"]
+UNSAFE = [*PATHS, *SAME, "con", "NUL.txt", "\ud800"]
+
+
+@given(st.lists(st.one_of(st.sampled_from(UNSAFE), st.text(max_size=200)), max_size=30))
+def test_file_names_are_unique_and_stay_in_their_folder(ids: list[str]):
+    names = file_names(ids)
+    assert len({name.casefold() for name in names}) == len(ids)
+    for name in names:
+        assert Path(f"/folder/{name}.png").resolve().parent == Path("/folder")
+        assert len(name.encode()) <= 140
+        assert not set(name) & set('/\\\0:*?"<>|')
+        assert name[0] not in "-. "
+        assert name.partition(".")[0].upper() not in {"CON", "NUL", "COM1"}
+
+
+def test_every_unsafe_id_can_be_written(tmp_path: Path):
+    for name in file_names(UNSAFE):
+        write_atomically(tmp_path / f"{name}.png", "mask")
+    assert len(list(tmp_path.iterdir())) == len(UNSAFE)
+
+
+def test_safe_and_unique_ids_are_their_own_file_names():
+    ids = ["12.0", "IMG_1234-1", "2__10", "my photo (2)", "größe"]
+    assert file_names(ids) == ids
+    assert file_names(["a/b", "a_b", "c"]) == ["a_b~1", "a_b~2", "c"]
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

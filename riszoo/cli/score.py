@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     split = load_data(options.data, options.root).split(options.split)
     scored = score(read_predictions(path), split, protocols)
+    scored.check_any(path)
     out = options.out or path.with_name(f"{path.stem}-score")
     circumstances = {"predictions": str(path), **scored.problem_counts()}
     metrics = write_results(out, {split.name: scored.evaluation}, circumstances)

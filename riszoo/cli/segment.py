@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
+from riszoo.files import file_names
 from riszoo.training import runs
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 MAX_SIDE = 1600
 """Longer side of an overlay, in pixels; masks keep the image's own size."""
-MAX_NAME = 100
-"""Characters of an image's name that begin the names of its files."""
 
 
 def main(argv: list[str]) -> int:
@@ -85,10 +83,7 @@ def _checked_images(args: Namespace) -> dict[str, Path]:
 def _named_images(paths: list[Path]) -> dict[str, Path]:
     """Each image under its stem, numbered where several images have the same."""
     paths = list(dict.fromkeys(paths))
-    stems = [path.stem[:MAX_NAME] for path in paths]
-    counts = Counter(stems)
-    names = [stem if counts[stem] == 1 else f"{stem}_{number}" for number, stem in enumerate(stems, 1)]
-    return dict(zip(names, paths, strict=True))
+    return dict(zip(file_names([path.stem for path in paths]), paths, strict=True))
 
 
 def _create_folder(folder: Path) -> None:
@@ -115,9 +110,9 @@ def _write(folder: Path, pixels: Pixels, prediction: Prediction, explain: bool) 
     from riszoo.data.images import resize
     from riszoo.data.masks import shrink
     from riszoo.inference.drawing import overlay, panel, save
-    from riszoo.inference.predictions import write_predictions
+    from riszoo.inference.predictions import write_prediction
 
-    (entry,) = write_predictions(folder, [prediction])
+    entry = write_prediction(folder / f"{prediction.sentence_id}.png", prediction)
     height, width = pixels.shape[:2]
     ratio = min(1.0, MAX_SIDE / max(height, width))
     size = max(1, round(height * ratio)), max(1, round(width * ratio))

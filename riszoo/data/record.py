@@ -119,6 +119,10 @@ class Split(ABC):
             for _, sentence in self[i].sentences():
                 yield sentence.text
 
+    def sentence_ids(self) -> list[str]:
+        """The id of every sentence, in order."""
+        return [sentence.sentence_id for i in range(len(self)) for _, sentence in self[i].sentences()]
+
     def describe(self) -> dict[str, Any]:
         """How the sentences were chosen; part of a result's record."""
         return {"expressions": "all"}

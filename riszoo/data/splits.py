@@ -112,6 +112,9 @@ class IndexSplit(Split):
         strings = self.index.strings["text" if self._text == "raw" else "sent"]
         return (strings[row] for row in self._sentences.tolist())
 
+    def sentence_ids(self) -> list[str]:
+        return [self.index.strings["sentence_id"][row] for row in self._sentences.tolist()]
+
     def find(self, name: str) -> Record:
         """The record of an image, target or sentence by its id."""
         for image in range(len(self)):

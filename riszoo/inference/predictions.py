@@ -117,12 +117,10 @@ def png(mask: Mask) -> bytes:
     return file.getvalue()
 
 
-def write_predictions(folder: Path, found: list[Prediction]) -> list[dict[str, Any]]:
-    """Write a PNG per sentence; returns the entries of the JSON file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for prediction in found:
-        write_atomically(folder / f"{prediction.sentence_id}.png", png(prediction.mask))
-    return [prediction.entry() for prediction in found]
+def write_prediction(path: Path, prediction: Prediction) -> dict[str, Any]:
+    """Write the mask as a PNG; returns the entry of the JSON file, with the PNG's name as `file`."""
+    write_atomically(path, png(prediction.mask))
+    return {**prediction.entry(), "file": path.name}
 
 
 def draw_predictions(output: Output, batch: Batch, protocol: Protocol, count: int) -> Iterator[Image.Image]:

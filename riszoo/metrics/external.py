@@ -14,10 +14,11 @@ from PIL import Image, UnidentifiedImageError
 
 from riszoo.batch import Sample
 from riszoo.data.dataset import RISDataset
-from riszoo.data.masks import GroundTruth, Mask, Rles, shrink
+from riszoo.data.masks import GroundTruth, Mask, Rles, Size, shrink
 from riszoo.data.readers import validation
 from riszoo.data.record import Record, Split
 from riszoo.errors import UserError
+from riszoo.files import file_names
 from riszoo.metrics.counts import count
 from riszoo.metrics.protocols import Protocol
 from riszoo.metrics.results import Evaluation
@@ -25,6 +26,8 @@ from riszoo.metrics.sentence_table import MISSING, NO_HEAD, Ints, SentenceTable
 
 NAMED_IDS = 3
 """Sentence ids that a warning lists."""
+SHOWN_CHARACTERS = 70
+"""Characters of each that it shows."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class ScoredPredictions:
 
     evaluation: Evaluation
     missing: list[str] = field(default_factory=list)  # no prediction: IoU 0
-    unusable: list[str] = field(default_factory=list)  # another size than the image, or not readable: IoU 0
+    unusable: dict[str, str] = field(default_factory=dict)  # with the reason: IoU 0
     unexpected: list[str] = field(default_factory=list)  # no such sentence in the split: ignored
 
     def problem_counts(self) -> dict[str, int]:
@@ -97,14 +100,30 @@ class ScoredPredictions:
         """One sentence for each problem that occurs, with the first few ids."""
         problems = {
             "have no prediction and count as IoU 0": self.missing,
-            "have a prediction that cannot be used and count as IoU 0": self.unusable,
+            "have a prediction that cannot be used and count as IoU 0": [
+                f"{i} ({r})" for i, r in self.unusable.items()
+            ],
             "are not in the split; their predictions are ignored": self.unexpected,
         }
         return [f"{len(ids)} sentences {problem}: {_first(ids)}" for problem, ids in problems.items() if ids]
 
+    def check_any(self, path: Path) -> None:
+        """Raise UserError, with the reasons, where not a single prediction could be used."""
+        ids = [sample.sentence_id for sample in self.evaluation.samples]
+        if len(self.missing) + len(self.unusable) < len(ids):
+            return
+        if not self.unusable:
+            raise UserError(
+                f"no prediction in {path} belongs to a sentence of the split: its ids are such as "
+                f"{_first(self.unexpected)}, and the split's are such as {_first(ids)}"
+            )
+        reasons = [f"{i}: {reason}" for i, reason in self.unusable.items()]
+        raise UserError(f"none of the predictions in {path} can be used: {_first(reasons)}")
 
-def _first(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:NAMED_IDS]) + (", ..." if len(ids) > NAMED_IDS else "")
+
+def _first(words: Sequence[str]) -> str:
+    shown = [word if len(word) <= SHOWN_CHARACTERS else f"{word[:SHOWN_CHARACTERS]}..." for word in words[:NAMED_IDS]]
+    return ", ".join(shown) + (", ..." if len(words) > NAMED_IDS else "")
 
 
 def score(predictions: Mapping[str, MaskPrediction], split: Split, protocols: Sequence[Protocol]) -> ScoredPredictions:
@@ -116,15 +135,18 @@ def score(predictions: Mapping[str, MaskPrediction], split: Split, protocols: Se
     samples: list[Sample] = []
     blocks: list[Ints] = []
     missing: list[str] = []
-    unusable: list[str] = []
+    unusable: dict[str, str] = {}
+    predictions = _by_sentence(predictions, split.sentence_ids())
     for record, group, target_indices in RISDataset(split, (1, 1), "squeeze").by_image():
         predicted = [predictions.get(sample.sentence_id) for sample in group]
-        masks = [None if prediction is None else _decode(prediction, record.size) for prediction in predicted]
-        for sample, prediction, mask in zip(group, predicted, masks, strict=True):
-            if prediction is None:
+        masks: list[Mask | None] = []
+        for sample, prediction in zip(group, predicted, strict=True):
+            decoded = None if prediction is None else _decode(prediction, record.size)
+            if decoded is None:
                 missing.append(sample.sentence_id)
-            elif mask is None:
-                unusable.append(sample.sentence_id)
+            elif isinstance(decoded, str):
+                unusable[sample.sentence_id] = decoded
+            masks.append(None if isinstance(decoded, str) else decoded)
         shared = _shared_columns(group, predicted, masks)
         blocks.append(np.concatenate([shared, _counts(masks, record, target_indices, protocols)], -1))
         samples += group
@@ -133,6 +155,15 @@ def score(predictions: Mapping[str, MaskPrediction], split: Split, protocols: Se
     evaluation = Evaluation(SentenceTable.sort(protocols, np.concatenate(blocks)), samples, split.describe())
     unexpected = sorted(predictions.keys() - {sample.sentence_id for sample in samples})
     return ScoredPredictions(evaluation, missing, unusable, unexpected)
+
+
+def _by_sentence(predictions: Mapping[str, MaskPrediction], ids: Sequence[str]) -> dict[str, MaskPrediction]:
+    """The predictions by sentence id, where files may have the names that `riszoo predict` gives them."""
+    found = dict(predictions)
+    for sentence_id, name in zip(ids, file_names(ids), strict=True):
+        if sentence_id not in found and name in found and isinstance(found[name].source, Path):
+            found[sentence_id] = found.pop(name)
+    return found
 
 
 def _shared_columns(
@@ -168,15 +199,22 @@ def _draw(record: Record, target_indices: Sequence[int], ground_truth: GroundTru
     return np.stack([masks[i] for i in target_indices])
 
 
-def _decode(prediction: MaskPrediction, size: tuple[int, int]) -> Mask | None:
-    """The predicted mask; None if it has another size than the image or is not readable."""
-    if isinstance(prediction.source, Rles):
-        return prediction.source.draw(GroundTruth()) if prediction.source.size == size else None
+def _decode(prediction: MaskPrediction, size: Size) -> Mask | str:
+    """The predicted mask, or the reason why it cannot be used."""
+    source = prediction.source
+    if isinstance(source, Rles):
+        return source.draw(GroundTruth()) if source.size == size else _other_size(source.size, size)
     try:
-        with Image.open(prediction.source) as image:
-            if (image.height, image.width) != size or len(image.getbands()) != 1:
-                return None
+        with Image.open(source) as image:
+            if (image.height, image.width) != size:
+                return _other_size((image.height, image.width), size)
+            if len(image.getbands()) != 1:
+                return f"it has {len(image.getbands())} channels instead of one"
             mask: Mask = np.asarray(image) != 0
             return mask
-    except (UnidentifiedImageError, OSError, SyntaxError):
-        return None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return "the file is not a readable image"
+
+
+def _other_size(found: Size, size: Size) -> str:
+    return f"{found[1]} x {found[0]} pixels, its image {size[1]} x {size[0]}"

@@ -18,6 +18,7 @@ from riszoo.data.scenes import ScenesSplit
 from tests.support.zoo import TOY
 
 ROOT = "own"
+UNSAFE_IDS = ["../../../x", "con"]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,8 @@ def write_split(root: Path, name: str, images: range) -> None:
             mask = f"{number}-{place}-mask.png"
             Image.fromarray(target.segmentation.draw(GroundTruth()).astype(np.uint8) * 255).save(root / mask)
             texts = [sentence.text for sentence in target.sentences]
-            lines.append({"image": f"{number}.png", "sentence": texts, "mask": mask})
+            row = {"image": f"{number}.png", "sentence": texts, "mask": mask}
+            lines.append({**row, "id": UNSAFE_IDS[place]} if number == 4 and place < len(UNSAFE_IDS) else row)
     (root / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 
@@ -78,6 +80,15 @@ def test_predict_then_score_is_test(kind: str, here: Path, tmp_path: Path) -> No
     assert got["by_type"] == want["by_type"]
 
 
+def test_predicted_files_stay_in_their_folder_whatever_the_ids(here: Path) -> None:
+    folder = only("*/predict-folder-*")
+    entries = json.loads((folder / "val.json").read_text())
+    assert {entry["id"] for entry in entries} > {"../../../x.0", "con.0"}
+    assert {entry["file"] for entry in entries} == {path.name for path in (folder / "val").iterdir()}
+    assert {path.name for path in folder.iterdir()} == {"val", "val.json"}
+    assert not list(here.glob("**/x.0.png"))
+
+
 def test_other_protocols_are_counted_in_the_same_pass(
     here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +116,31 @@ def test_missing_extra_and_wrongly_sized_masks_are_counted_and_named(
     assert "1 sentences are not in the split; their predictions are ignored: stranger" in said
     stated = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (stated["missing"], stated["unusable"], stated["unexpected"]) == (1, 1, 1)
+
+
+def test_predictions_of_which_none_can_be_used_are_an_error_with_the_reasons(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks, out = tmp_path / "masks", tmp_path / "out"
+    shutil.copytree(only("*/predict-folder-*") / "val", masks)
+    score = ["score", str(masks), "--data", "folder", "--root", ROOT, "--out", str(out)]
+    for path in masks.iterdir():
+        Image.new("L", (3, 3)).save(path)
+    assert main(score) == 2
+    assert ", 3.0: 3 x 3 pixels, its image 84 x 64, " in capsys.readouterr().err
+    for path in masks.iterdir():
+        path.write_text("not an image")
+    assert main(score) == 2
+    assert "3.0: the file is not a readable image, " in capsys.readouterr().err
+    for path in masks.iterdir():
+        path.rename(path.with_name(f"other-{path.name}"))
+    assert main(score) == 2
+    complaint = capsys.readouterr().err
+    assert "no prediction in" in complaint
+    assert "its ids are such as other-3.0," in complaint
+    assert "the split's are such as ../../../x.0, " in complaint
+    assert len(complaint) < 400
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

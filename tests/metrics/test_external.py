@@ -103,7 +103,7 @@ def test_missing_unusable_and_unexpected_predictions_are_counted_and_named(blobs
     folder = as_pngs(masks, tmp_path)
     (folder / "s3.png").write_bytes(b"not an image")
     scored = score(read_predictions(folder), BlobSplit(blobs), get_protocols("original,refzom,lisa"))
-    assert (scored.missing, scored.unusable, scored.unexpected) == (["s0", no_target], ["s1", "s3"], ["unknown"])
+    assert (scored.missing, list(scored.unusable), scored.unexpected) == (["s0", no_target], ["s1", "s3"], ["unknown"])
     assert scored.warnings()[0] == f"2 sentences have no prediction and count as IoU 0: s0, {no_target}"
     assert report(scored.evaluation)["missing_predictions"] == 4
     table = scored.evaluation.table

@@ -125,6 +125,9 @@ class ScenesSplit(Split):
     def image_ids(self) -> list[str]:
         return [self.image_id(image) for image in range(len(self))]
 
+    def sentence_ids(self) -> list[str]:
+        return [f"{name}-{k}" for name in self.image_ids() for k in range(self.plan.sentences)]
+
     def image_version(self, image: int) -> str:
         return f"{VERSION} {self.image_id(image)} {self.size_of(image)}"
 
