@@ -73,7 +73,7 @@ def parser() -> CommandParser:
 def write_tables(folder: Path, data: str) -> None:
     """Updates the tables and plots from the CSV files, and prints the data set's table."""
     from riszoo.bench.plots import write_plots
-    from riszoo.bench.tables import Results, render_pages
+    from riszoo.bench.tables.pages import Results, render_pages
 
     for path in render_pages(folder) + write_plots(folder):
         print(f"written: {path}")

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from riszoo import recipes
-from riszoo.bench import rows, tables
-from riszoo.bench.claims import OMIT, claims
-from riszoo.bench.plan import Job
+from riszoo.bench import rows
+from riszoo.bench.plan import Job, make_jobs
+from riszoo.bench.tables import pages as tables
+from riszoo.bench.tables.claims import IDENTITY, OMIT, UNSTATED, Claim, claims
+from riszoo.bench.tables.formats import latex
+from riszoo.cli.bench import parser
 from riszoo.cli.tables import main as tables_verb
 from riszoo.errors import UserError
 from tests.support.bench_runs import make_run
@@ -42,17 +45,70 @@ def test_every_claimed_row_has_its_source_and_a_number() -> None:
         assert 0 < float(row["value"]) < 100, row
         assert row["data"] in known, row
         assert row["trust"] in {"1", "2", "3", "4", "5", OMIT}, row
-        assert row["mixed"] in ("", "yes"), row
+        assert row["training"] in ("", "single", "mixed", "joint"), row
     assert not [row for row in claimed if row["method"].lower() in ("risam", "maris")], "no number could be read"
 
 
-def test_a_papers_own_numbers_come_before_second_hand_tables() -> None:
-    found = claims(BENCHMARKS / "paper.csv")
-    own = [c for c in found if (c.method, c.data) == ("VIPA", "refcoco") and not c.mixed]
-    assert [c.value("oIoU", "val") for c in own] == ["75.84"]
-    lavt = [c for c in found if (c.method, c.data) == ("LAVT", "refcoco") and c.has("oIoU", ["testA"])]
-    assert {c.source for c in lavt} == {"https://github.com/yz93/LAVT-RIS"}
-    assert not any(c.trust == OMIT for c in found)
+def test_a_source_gives_each_number_once() -> None:
+    with (BENCHMARKS / "paper.csv").open(newline="") as file:
+        shown = [row for row in csv.DictReader(file) if row["trust"] != OMIT and row["metric"] != UNSTATED]
+    keys = [tuple(row[name] for name in (*IDENTITY, "metric", "split")) for row in shown]
+    assert len(set(keys)) == len(keys)
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
+
+
+def claim(path: Path, *rows: str) -> list[Claim]:
+    """The claims of a file with these rows: method, split, metric, value, encoders, training, trust, source."""
+    heading = "method,split,metric,value,encoders,training,trust,source,paper,year,data,notes"
+    path.write_text("\n".join([heading, *(f"{row},A paper,2024,refcoco,a note" for row in rows)]) + "\n")
+    return claims(path)
+
+
+def test_a_method_has_one_claim_from_the_most_trusted_source(tmp_path: Path) -> None:
+    (kept,) = claim(
+        tmp_path / "paper.csv",
+        "LTS,val,mIoU,60.0,Darknet-53,,2,a survey",
+        "LTS,val,oIoU,61.0,Darknet-53,single,4,its own page",
+        "LTS,testA,oIoU,62.0,Darknet-53,single,4,its own page",
+    )
+    assert kept.source == "its own page"
+    assert kept.values == {("oIoU", "val"): "61.0", ("oIoU", "testA"): "62.0"}
+    assert [other.source for other in kept.others] == ["a survey"]
+
+
+def test_other_encoders_and_other_training_are_other_claims(tmp_path: Path) -> None:
+    found = claim(
+        tmp_path / "paper.csv",
+        "LTS,val,mIoU,60.0,Darknet-53,single,5,a page",
+        "LTS,val,mIoU,70.0,Swin-B + BERT-B,single,5,a page",
+        "LTS,val,mIoU,75.0,Swin-B + BERT-B,mixed,5,a page",
+        "LTS,val,mIoU,75.0,Swin-B,mixed,3,a table that names one encoder",
+        "LTS,val,mIoU,77.0,Swin-B,mixed,omit,an ablation",
+        "LTS,val,unstated,78.0,Swin-B,mixed,5,a page",
+    )
+    assert [(claim.encoders, claim.training) for claim in found] == [
+        ("Darknet-53", "single"),
+        ("Swin-B + BERT-B", "single"),
+        ("Swin-B + BERT-B", "mixed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "link"),
+    [
+        ("arXiv 2312.15715 (UniRef++) Table 1", "https://arxiv.org/abs/2312.15715"),
+        ("https://www.wizwand.com (LTS page)", "https://www.wizwand.com"),
+        ("Prompt-RIS CVPR 2024 Table 1", ""),
+    ],
+)
+def test_a_source_is_linked(tmp_path: Path, source: str, link: str) -> None:
+    (found,) = claim(tmp_path / "paper.csv", f"LTS,val,mIoU,60.0,,single,5,{source}")
+    assert found.link == link
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -76,89 +132,124 @@ def measure(folder: Path, data: str = "scenes", scale: str = "tiny", seeds: int 
     return values
 
 
-def line(text: str, metric: str, model: str) -> list[str]:
-    """The cells of a model's line in one metric's table."""
-    table = text.partition(f"**{metric}**")[2].partition("\n\n**")[0]
-    found = next(row for row in table.splitlines() if row.startswith(f"| **{model}**"))
-    return [cell.strip() for cell in found.strip("|").split("|")]
+def lines(text: str) -> list[dict[str, str]]:
+    """The lines of the first table as dictionaries."""
+    table = [row.strip("|").split("|") for row in text.splitlines() if row.startswith("|")]
+    heading = [cell.strip() for cell in table[0]]
+    return [dict(zip(heading, map(str.strip, row), strict=True)) for row in table[2:] if len(row) == len(heading)]
 
 
-def test_a_measured_number_has_its_interval_and_its_language_gap(folder: Path) -> None:
+def test_a_measured_line_is_marked_and_has_its_interval_in_the_legend(folder: Path) -> None:
     (value,) = measure(folder)
     text = tables.Results.read(folder).table("scenes")
-    assert re.fullmatch(rf"{value:.2f} \[[\d.]+, [\d.]+\]", line(text, "mIoU", "lts")[1])
-    assert line(text, "mIoU", "lts")[2] == tables.DASH
-    gap = line(text, "Language gap", "lts")
-    assert float(gap[4]) == pytest.approx(float(gap[1]) - float(gap[2]), abs=0.011)
-    assert gap[3] == tables.DASH
-    assert "claimed" not in text
-
-
-def test_the_training_cost_of_each_model_is_listed(folder: Path) -> None:
-    measure(folder, seeds=2)
-    for row in rows.read(folder / "accuracy.csv"):
-        minutes = 7 + 2 * int(row["seed"])
-        changed = {"training_sentences": "96000", "training_seconds": str(60 * minutes), "weights": row["seed"]}
-        rows.upsert(folder, rows.ACCURACY, [row | changed])
-    assert line(tables.Results.read(folder).table("scenes"), "Training cost", "lts")[1:4] == [
-        "96,000",
-        "8.0",
-        "2",
-    ]
+    (own,) = lines(text)
+    assert own["method"] == f"{tables.MARK} **lts**"
+    assert own["mIoU val"] == f"{value:.2f}"
+    assert "mIoU testA" not in own, "a column without a number is left out"
+    assert re.search(r"95 % intervals over images: ± [\d.]+ to [\d.]+", text)
+    assert "claims" not in text
 
 
 def test_seeds_give_mean_and_spread(folder: Path) -> None:
     one, two = measure(folder, seeds=2)
-    cell = line(tables.Results.read(folder).table("scenes"), "mIoU", "lts")[1]
-    assert cell == f"{(one + two) / 2:.2f} ± {abs(one - two) / 2**0.5:.2f} (2 seeds)"
+    (own,) = lines(tables.Results.read(folder).table("scenes"))
+    assert own["mIoU val"] == f"{(one + two) / 2:.2f} ± {abs(one - two) / 2**0.5:.2f}"
 
 
 def test_splits_with_training_images_are_marked(folder: Path) -> None:
     measure(folder, leaked=2)
     text = tables.Results.read(folder).table("scenes")
-    assert line(text, "mIoU", "lts")[1].endswith(tables.LEAKED)
+    assert lines(text)[0]["mIoU val"].endswith(tables.LEAKED)
     assert "trained on images of this split" in text
 
 
-def test_claims_and_measurements_have_separate_columns(folder: Path) -> None:
+def test_claims_and_measurements_are_different_lines(folder: Path) -> None:
     (value,) = measure(folder, "refcoco", "paper")
-    text = tables.Results.read(folder).table("refcoco")
-    cells = line(text, "mIoU", "lts")
-    assert cells[1] == "65.43"
-    assert cells[2].startswith(f"{value:.2f}")
-    assert cells[3:] == ["67.76", tables.DASH, "63.08", tables.DASH]
-    assert "DISPUTED" in text, "the doubt about the metric is in a footnote"
-    assert "CRIS" in text, "peers are listed"
+    found = lines(tables.Results.read(folder).table("refcoco"))
+    own = [line for line in found if "**lts**" in line["method"]]
+    claimed = [line for line in found if line["method"].startswith("LTS") and line["encoders"].startswith("Darknet")]
+    assert [(line["mIoU val"], line["mIoU testA"], line["source"]) for line in own] == [(f"{value:.2f}", "", "riszoo")]
+    assert [(line["mIoU val"], line["mIoU testA"]) for line in claimed] == [("65.43", "67.76")]
 
 
-def test_unmeasured_models_have_a_dash_and_the_command_that_measures_them(folder: Path) -> None:
-    text = tables.Results.read(folder).table("refcoco")
-    assert line(text, "oIoU", "lts")[2] == tables.DASH
-    assert "riszoo bench --data refcoco" in text
+@pytest.mark.parametrize("data", ["refcoco", "refcoco+", "refcocog", "referit"])
+def test_lines_are_sorted_and_no_method_stands_twice(data: str) -> None:
+    found = lines(tables.Results.read(BENCHMARKS).table(data))
+    first = next(column for column in found[0] if column.startswith("oIoU"))
+    scores = [float(line[first].split()[0]) for line in found if line[first]]
+    assert scores == sorted(scores, reverse=True)
+    settings = [tuple(line.get(name, "") for name in ("method", "encoders", "training")) for line in found]
+    assert len(set(settings)) == len(settings)
+    for column in found[0]:
+        assert any(line[column] for line in found), f"{column} is empty"
+    assert all(any(value for name, value in line.items() if "IoU" in name) for line in found)
 
 
-def test_other_scales_and_protocols_have_lines_of_their_own(folder: Path) -> None:
+def test_tables_have_few_notes() -> None:
+    for data in ("scenes", "refcoco", "refcoco+", "refcocog", "refcocog-google", "referit", "grefcoco"):
+        text = tables.Results.read(BENCHMARKS).table(data)
+        assert len(re.findall(r"^<sup>", text, re.MULTILINE)) <= 8
+
+
+def test_unmeasured_models_have_a_command_that_works(folder: Path) -> None:
+    measure(folder)
+    for data in ("scenes", "refcoco"):
+        text = tables.Results.read(folder).table(data)
+        (command,) = re.findall(r"`riszoo (bench [^`]+)`", text)
+        options = parser().parse_args(command.split()[1:])
+        planned = [job.model for job in make_jobs(options)]
+        assert planned == options.models.split(",")
+        assert "lts" not in planned or data == "refcoco"
+
+
+def test_results_under_another_protocol_have_a_table_of_their_own(folder: Path) -> None:
     measure(folder, "refcoco", "paper")
     accuracy = rows.read(folder / "accuracy.csv")
     rows.upsert(folder, rows.ACCURACY, [row | {"protocol": "mcn", "mIoU": "12.5"} for row in accuracy])
-    rows.upsert(folder, rows.ACCURACY, [row | {"scale": "controlled", "mIoU": "23.5"} for row in accuracy])
-    text = tables.Results.read(folder).table("refcoco")
-    table = text.partition("**mIoU**")[2].partition("\n\n**")[0]
-    own = {row.split("|")[1].strip(): row.split("|")[2:4] for row in table.splitlines() if row.startswith("| **lts**")}
-    assert own["**lts** (protocol mcn)"][1].startswith(" 12.50")
-    assert own["**lts** (scale controlled)"][1].startswith(" 23.50")
-    assert own["**lts** (protocol mcn)"][0].strip() == tables.DASH, "the claim is shown once"
+    main, other = tables.Results.read(folder).table("refcoco").split("Measured under the protocol `mcn`:")
+    assert "12.50" not in main
+    assert [line["mIoU val"] for line in lines(other)] == ["12.50"]
 
 
-def test_the_language_gap_of_another_scale_is_its_own(folder: Path) -> None:
+def test_another_scale_has_a_line_of_its_own(folder: Path) -> None:
     measure(folder)
-    before = line(tables.Results.read(folder).table("scenes"), "Language gap", "lts")
     accuracy = rows.read(folder / "accuracy.csv")
-    rows.upsert(folder, rows.ACCURACY, [row | {"scale": "controlled", "mIoU": "10.0"} for row in accuracy])
-    text = tables.Results.read(folder).table("scenes")
-    assert line(text, "Language gap", "lts") == before
-    other = text.partition("**Language gap**")[2]
-    assert "| **lts** (scale controlled) | 10.00 | 10.00 | - | 0.00 |" in other
+    rows.upsert(
+        folder, rows.ACCURACY, [row | {"scale": "controlled", "oIoU": "99", "mIoU": "23.5"} for row in accuracy]
+    )
+    found = lines(tables.Results.read(folder).table("scenes"))
+    assert [line["encoders"] for line in found] == ["scale controlled", "scale tiny"]
+    assert found[0]["mIoU val"] == "23.50"
+
+
+def test_the_summary_shows_only_models_and_columns_with_numbers(folder: Path) -> None:
+    (value,) = measure(folder)
+    gap = rows.read(folder / "accuracy.csv")
+    shuffled = next(float(row["mIoU"]) for row in gap if row["control"] == "shuffled")
+    (own,) = lines(tables.Results.read(folder).table("summary"))
+    assert list(own) == ["model", "paper", "val", "language gap", "minutes"]
+    assert own["paper"] == "[arXiv 2103.16284](https://arxiv.org/abs/2103.16284)"
+    assert re.fullmatch(rf"{value:.2f} \[[\d.]+, [\d.]+\]", own["val"])
+    assert float(own["language gap"]) == pytest.approx(value - shuffled, abs=0.006)
+    assert own["minutes"] == "0.1"
+
+
+def test_a_table_is_printed_as_latex_csv_and_markdown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (value,) = measure(folder)
+    printed = {}
+    for form in ("latex", "csv", "markdown"):
+        assert tables_verb(["--out", str(folder), "--format", form]) == 0
+        printed[form] = capsys.readouterr().out
+    assert printed["latex"].startswith("\\begin{tabular}{llllllrr")
+    assert "measured & original & lts & scale tiny & single &  & " in printed["latex"]
+    (row,) = csv.DictReader(printed["csv"].splitlines())
+    assert row["mIoU val"] == f"{value:.2f}"
+    assert lines(printed["markdown"])[0]["kind"] == "measured"
+
+
+def test_latex_escapes_what_it_would_interpret() -> None:
+    text = latex([["a_b & 5 %", "1.0 ± 0.1"]])
+    assert r"a\_b \& 5 \% & 1.0 $\pm$ 0.1 \\" in text
 
 
 def test_only_the_text_between_markers_changes(folder: Path) -> None:
@@ -187,15 +278,16 @@ def test_an_ablation_shows_its_rows_or_how_to_measure_them(folder: Path, monkeyp
     monkeypatch.setattr(tables, "ablations", lambda name: tableset)
     monkeypatch.setattr(recipes, "names", lambda kind: ["lts"])
     text = tables.Results().table("ablations")
-    assert "The paper's order, on its own data, best last: none, filter." in text
-    assert "riszoo bench --ablation lts/prior" in text
+    assert text == "**lts**\n\nNot measured yet:\n\n- The prior: `riszoo bench --ablation lts/prior`\n"
     measure(folder)
     accuracy = [
         row | {"variant": "prior/filter", "training_sentences": "640"} for row in rows.read(folder / "accuracy.csv")
     ]
     rows.upsert(folder, rows.ACCURACY, accuracy)
     text = tables.Results.read(folder).table("ablations")
-    assert "| The prior | scenes val mIoU | scenes val oIoU | training sentences |" in text
-    assert re.search(r"\| filter \| [\d.]+ \[[\d., ]+\] \| [\d.]+ \[[\d., ]+\] \| 640 \|", text)
-    assert "| none | - | - | - |" in text
+    assert "The paper's order, on its own data, best last: none, filter." in text
+    (own,) = lines(text)
+    assert own["The prior"] == "filter"
+    assert own["training sentences"] == "640"
+    assert re.fullmatch(r"[\d.]+", own["scenes val mIoU"])
     assert "riszoo bench" not in text

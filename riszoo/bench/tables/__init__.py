@@ -1,0 +1,1 @@
+"""Tables of claimed and measured results."""

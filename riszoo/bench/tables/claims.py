@@ -1,0 +1,86 @@
+"""Published numbers from benchmarks/paper.csv: one claim for each method, encoders and training, from one source."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from riszoo.bench.rows import Row, read
+
+FILE = "paper.csv"
+OMIT = "omit"
+"""In the column `trust`: the row is no headline number (an ablation, an outdated page, a wrong label)."""
+UNSTATED = "unstated"
+"""In the column `metric`: the source does not name the metric, so the row is not shown."""
+IDENTITY = ("method", "encoders", "data", "training", "trust", "source")
+
+
+@dataclass
+class Claim:
+    """What one source reports of one method in one setting on one data set.
+
+    training  `single` (this data set alone), `mixed` (several RefCOCO sets), `joint` (more), or empty: not stated
+    trust     1 (least) to 5 (most), as docs/benchmarks.md defines them
+    others    claims about the same method and setting, from less trusted sources
+    """
+
+    method: str
+    encoders: str
+    data: str
+    training: str
+    trust: str
+    source: str
+    paper: str
+    year: str
+    notes: list[str]
+    values: dict[tuple[str, str], str]  # (metric, split) -> as printed
+    others: list[Claim]
+
+    @property
+    def link(self) -> str:
+        """The address of the source, or an empty string."""
+        arxiv = re.search(r"arXiv (\d{4}\.\d{5})", self.source)
+        if arxiv:
+            return f"https://arxiv.org/abs/{arxiv[1]}"
+        address = re.search(r"https?://[^\s)]+", self.source)
+        return address[0] if address else ""
+
+
+def claims(path: Path) -> list[Claim]:
+    """One claim for each method, encoders and training: that of the most trusted source."""
+    found: dict[tuple[str, ...], Claim] = {}
+    for row in read(path):
+        if row["trust"] != OMIT and row["metric"] != UNSTATED:
+            identity = tuple(row[name] for name in IDENTITY)
+            claim = found.setdefault(identity, _empty(row))
+            claim.values[row["metric"], row["split"]] = row["value"]
+            if row["notes"] not in claim.notes:
+                claim.notes.append(row["notes"])
+    return _most_trusted(list(found.values()))
+
+
+def _empty(row: Row) -> Claim:
+    """A claim without values."""
+    identity = {name: row[name] for name in IDENTITY}
+    return Claim(**identity, paper=row["paper"], year=row["year"], notes=[], values={}, others=[])
+
+
+def _most_trusted(everything: list[Claim]) -> list[Claim]:
+    """Attaches each claim to a more trusted one about the same method and setting, if there is one."""
+    kept: list[Claim] = []
+    for claim in sorted(everything, key=lambda claim: (-int(claim.trust), -len(claim.values))):
+        better = next((other for other in kept if _same_setting(claim, other)), None)
+        if better:
+            better.others.append(claim)
+        else:
+            kept.append(claim)
+    return sorted(kept, key=everything.index)
+
+
+def _same_setting(claim: Claim, other: Claim) -> bool:
+    """Whether two claims can be about one model; a source may leave out the training, or name fewer encoders."""
+    if (claim.method.lower(), claim.data) != (other.method.lower(), other.data):
+        return False
+    same_training = claim.training == other.training or "" in (claim.training, other.training)
+    return same_training and (claim.encoders.startswith(other.encoders) or other.encoders.startswith(claim.encoders))
