@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import partial
@@ -215,9 +216,16 @@ class RISData(LightningDataModule, ABC):
             batch_sampler=batches,
             num_workers=self.workers,
             collate_fn=collate,
+            worker_init_fn=ignore_signals,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0 and isinstance(batches, TrainBatchSampler),
         )
+
+
+def ignore_signals(_worker: int) -> None:
+    """Leave signals to the main process; called in each loading process, which ends with it."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, signal.SIG_IGN)
 
 
 def _progress(trainer: Trainer) -> tuple[int, int]:

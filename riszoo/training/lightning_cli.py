@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jsonargparse import ArgumentError, Namespace
-from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from riszoo.build import instantiate, missing_vocabulary
 from riszoo.data.datamodule import RISData
@@ -26,6 +29,7 @@ from riszoo.model import RISModule
 from riszoo.training import runs
 from riszoo.training.callbacks import PredictionWriter, Progress
 from riszoo.training.checkpoints import RISCheckpointIO, model_section, read_checkpoint
+from riszoo.training.interruption import Interrupted, describe_stop, requeue_job
 from riszoo.training.parser_errors import options_of, parser_error
 from riszoo.training.recorder import Recorder
 from riszoo.training.saving import LastCheckpoint
@@ -161,11 +165,13 @@ class RISCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _plugins(self, given: Any) -> list[Any]:
-        """The user's plug-ins, and riszoo's checkpoints unless one of them writes checkpoints."""
+        """The user's plug-ins, with riszoo's checkpoints and SLURM without its requeuing unless one replaces them."""
         plugins = list(given) if isinstance(given, list | tuple) else [given] if given else []
-        if any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            return plugins
-        return [*plugins, RISCheckpointIO(self.model, trained_only=self.run.checkpoint == "trained")]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(RISCheckpointIO(self.model, trained_only=self.run.checkpoint == "trained"))
+        if not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) and SLURMEnvironment.detect():
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # LastCheckpoint handles the scheduler's signal
+        return plugins
 
     def _callbacks(self) -> list[Callback]:
         callbacks: list[Callback] = []
@@ -253,6 +259,34 @@ def silence_lightning() -> None:
         warnings.filterwarnings("ignore", message=f".*{message}.*")
 
 
+def _stopped(error: BaseException, verb: str) -> int:
+    """Say how an interrupted training continues, and return the exit code: 128 plus the signal's number.
+
+    A process that rank 0 has launched returns 0, because Lightning kills rank 0 where one of them fails.
+    """
+    signum = _signal_of(error)
+    if signum is None:
+        raise error
+    if not is_rank_zero():
+        return 0
+    if verb == "fit" and FOLDER in os.environ:
+        print(describe_stop(signum, runs.checkpoint(Path(os.environ[FOLDER]), "last")), file=sys.stderr)
+        requeued = requeue_job() if signum == signal.SIGUSR1 else None
+        if requeued:
+            print(requeued, file=sys.stderr)
+    return 128 + signum
+
+
+def _signal_of(error: BaseException) -> int | None:
+    """The signal that ended a run: Lightning turns Ctrl-C into sys.exit(1) and SIGTERM into its own exception."""
+    if isinstance(error, Interrupted):
+        return error.signum
+    if isinstance(error, SIGTERMException):
+        return signal.SIGTERM
+    interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+    return signal.SIGINT if interrupted else None
+
+
 def main(request: Request) -> int:
     """Run one of LightningCLI's subcommands."""
     if os.environ.get("RISZOO_DOWNLOAD") != "1":
@@ -263,6 +297,8 @@ def main(request: Request) -> int:
     folder = os.environ.get(FOLDER)
     try:
         RISCLI(request)
+    except (Interrupted, SystemExit, KeyboardInterrupt) as error:
+        return _stopped(error, request.verb)
     except ValueError as error:
         raise find_user_error(error) or error from None
     except MisconfigurationException as error:

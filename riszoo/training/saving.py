@@ -12,6 +12,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from riszoo.errors import UserError
+from riszoo.training.interruption import Interrupted, SignalHandler
+
+SAVE = 1
+"""The decision to save and go on; a decision to stop is the signal's number, which is larger."""
 
 
 class LastCheckpoint(Checkpoint):
@@ -36,6 +40,8 @@ class LastCheckpoint(Checkpoint):
         self.saved_step, self.saved_time = 0, time.monotonic()
         self.validated_step = -1
         self.validation_due = False
+        self.signals = SignalHandler()
+        self.group: Any = None  # of all processes, on the CPU: waits for no device
 
     def state_dict(self) -> dict[str, Any]:
         return {"validated_step": self.validated_step, "validation_due": self.validation_due}
@@ -46,7 +52,10 @@ class LastCheckpoint(Checkpoint):
     # -- training -----------------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Repeat the validation that the loaded checkpoint precedes."""
+        """Handle signals, and repeat the validation that the loaded checkpoint precedes."""
+        self.signals.install()
+        if trainer.world_size > 1:
+            self.group = torch.distributed.new_group(backend="gloo")
         self.saved_step, self.saved_time = trainer.global_step, time.monotonic()
         if self.validation_due:
             _validate(trainer)
@@ -61,13 +70,25 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step == self.saved_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return  # gradients are still accumulated, or nothing is saved at all
         self.validation_due = _is_validation_due(trainer)
-        if self.validation_due or _is_last_step(trainer) or trainer.strategy.broadcast(self._is_due(trainer)):
+        due = self.validation_due or _is_last_step(trainer) or self._is_due(trainer)
+        signum = self._agreed(self.signals.received or (SAVE if due else 0))
+        if signum:
             self.save(trainer)
+        if signum > SAVE:
+            raise Interrupted(signum)
 
     def _is_due(self, trainer: Trainer) -> bool:
         """Whether enough steps or minutes have passed. The time differs between processes."""
         steps = self.steps > 0 and trainer.global_step % self.steps == 0
         return steps or (self.minutes > 0 and time.monotonic() - self.saved_time >= 60 * self.minutes)
+
+    def _agreed(self, decision: int) -> int:
+        """The largest decision of all processes, so that they save and stop at the same step."""
+        if self.group is None:
+            return decision
+        largest = torch.tensor(decision)
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, self.group)
+        return int(largest)
 
     def save(self, trainer: Trainer) -> None:
         """Write the curves so far, then the checkpoint."""
@@ -78,9 +99,20 @@ class LastCheckpoint(Checkpoint):
 
     # -- validation ---------------------------------------------------------------------------------------------------
 
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Stop one process within a validation, whose step is saved; several stop after it."""
+        if self.signals.received and self._in_training(trainer) and trainer.world_size == 1:
+            raise Interrupted(self.signals.received)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if self._in_training(trainer):
             self.validated_step, self.validation_due = trainer.global_step, False
+            signum = self._agreed(self.signals.received)
+            if signum:
+                raise Interrupted(signum)
+
+    def _in_training(self, trainer: Trainer) -> bool:
+        return trainer.state.fn == "fit" and not trainer.sanity_checking
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the final weights, so that every training has a best checkpoint."""

@@ -1,0 +1,128 @@
+"""A training that receives a signal saves its state, says how to continue, and ends as if it had not stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from riszoo.batch import Batch
+from riszoo.model import RISModule
+from tests.support.tiny_training import checkpoint, few_images, fit, same_weights
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_images(monkeypatch)
+
+
+def send(monkeypatch: pytest.MonkeyPatch, signum: int, step: int, hook: str = "training_step") -> None:
+    """Send this process a signal within a step, once."""
+    original = getattr(RISModule, hook)
+    sent = []
+
+    def interrupted(model: RISModule, batch: Batch, *indices: Any) -> Tensor:
+        if model.global_step == step and not sent and model.trainer.state.fn == "fit":
+            sent.append(step)
+            os.kill(os.getpid(), signum)
+        result: Tensor = original(model, batch, *indices)
+        return result
+
+    monkeypatch.setattr(RISModule, hook, interrupted)
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 128 + signal.SIGUSR1)]
+)
+def test_a_signal_saves_the_step_and_prints_the_command_that_continues(
+    signum: int, code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    send(monkeypatch, signum, step=1)
+    before = signal.getsignal(signum)
+    assert fit() == code
+    assert checkpoint()["global_step"] == 2
+    name = signal.Signals(signum).name
+    (folder,) = Path("runs").iterdir()
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        f"riszoo: stopped by {name}; continue with: riszoo fit --ckpt_path {folder}/checkpoints/last.ckpt"
+    )
+    assert signal.getsignal(signum) == before
+
+
+def test_a_signal_within_a_validation_repeats_that_validation_later(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    send(monkeypatch, signal.SIGTERM, step=4, hook="validation_step")
+    assert fit() == 143
+    (folder,) = Path("runs").iterdir()
+    assert checkpoint()["global_step"] == 4
+    assert not (folder / "checkpoints" / "best.ckpt").exists()
+    validated: list[int] = []
+    start = RISModule.on_validation_epoch_start
+
+    def noted(model: RISModule) -> None:
+        validated.append(model.global_step)
+        start(model)
+
+    monkeypatch.setattr(RISModule, "on_validation_epoch_start", noted)
+    assert fit("--ckpt_path", f"{folder}/checkpoints/last.ckpt") == 0
+    assert validated[:2] == [4, 6]
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
+    step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropout = {"model": {"init_args": {"vision": {"options": {"drop_path_rate": 0.5}}}}}
+    assert fit("--run.root", "whole", **dropout) == 0
+    send(monkeypatch, signal.SIGINT, step)
+    assert fit("--run.root", "parts", **dropout) == 130
+    (folder,) = Path("parts").iterdir()
+    last = folder / "checkpoints" / "last.ckpt"
+    assert fit("--run.root", "rest", "--ckpt_path", str(last), **dropout) == 0
+    assert same_weights(checkpoint("whole"), checkpoint("rest"))
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which a stand-in for SLURM's scontrol notes its arguments."""
+    folder, calls = tmp_path / "bin", tmp_path / "calls"
+    folder.mkdir()
+    (folder / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    (folder / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("environment", "job"),
+    [
+        ({"SLURM_JOB_ID": "71"}, "71"),
+        ({"SLURM_JOB_ID": "75", "SLURM_ARRAY_JOB_ID": "71", "SLURM_ARRAY_TASK_ID": "4"}, "71_4"),
+    ],
+)
+def test_a_preempted_slurm_job_is_requeued(
+    environment: dict[str, str], job: str, scontrol: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    send(monkeypatch, signal.SIGUSR1, step=2)
+    assert fit() == 128 + signal.SIGUSR1
+    assert checkpoint()["global_step"] == 3
+    assert scontrol.read_text() == f"requeue {job}\n"
+    assert f"riszoo: requeued job {job}" in capfd.readouterr().err
+
+
+def test_a_refused_requeue_is_reported(
+    scontrol: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (scontrol.parent / "bin" / "scontrol").write_text("#!/bin/sh\necho Access denied >&2\nexit 1\n")
+    monkeypatch.setenv("SLURM_JOB_ID", "71")
+    send(monkeypatch, signal.SIGUSR1, step=2)
+    assert fit() == 128 + signal.SIGUSR1
+    assert "riszoo: job 71 could not be requeued: Access denied" in capfd.readouterr().err
