@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recompute
@@ -81,12 +82,15 @@ class FlashAttention(nn.Module):
 
         q' = [q / sqrt(d), rel_h, rel_w]     k' = [k, onehot(k), onehot(l)]     logit = q'.k'
 
-    The value is zero-padded to the same width, since the flash kernels take no other shape.
+    The value is zero-padded to the same width, since the flash kernels take no other shape. The windows are made here
+    and not in the block, so that the output projection and the adapter run on the cells without the windows' padding.
     """
 
-    def __init__(self, original: Any, window: Grid) -> None:
+    def __init__(self, original: Any, window_size: int, grid: Grid) -> None:
+        """`window_size` 0 is global attention over the grid."""
         super().__init__()
-        self.heads = original.num_heads
+        self.heads, self.window_size = original.num_heads, window_size
+        window = (window_size, window_size) if window_size else grid
         self.qkv, self.proj = original.qkv, original.proj
         d = self.proj.in_features // self.heads
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * window[0] - 1, d))
@@ -95,12 +99,17 @@ class FlashAttention(nn.Module):
         self.lora: QueryValueLoRA | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, s, t, C) -> (B, s, t, C)"""
-        qkv = self.qkv(x) if self.lora is None else self.qkv(x) + self.lora(x)
+        """(I, h, w, C) -> (I, h, w, C)"""
+        grid = (x.shape[1], x.shape[2])
+        windows, padded = window_partition(x, self.window_size) if self.window_size else (x, grid)  # (B, s, t, C)
+        qkv = self.qkv(windows) if self.lora is None else self.qkv(windows) + self.lora(windows)
         query, key, value = (split_heads(part, self.heads) for part in qkv.flatten(1, 2).chunk(3, -1))  # (B, n, st, d)
-        attended = self.attend(query, key, value, (x.shape[1], x.shape[2]))  # (B, n, st, d)
-        y: Tensor = self.proj(attended.transpose(1, 2).reshape(x.shape))
-        return y if self.adapter is None else y + self.adapter(y)
+        attended = self.attend(query, key, value, (windows.shape[1], windows.shape[2]))  # (B, n, st, d)
+        y = attended.transpose(1, 2).reshape(windows.shape)
+        if self.window_size:
+            y = window_unpartition(y, self.window_size, padded, grid)
+        projected: Tensor = self.proj(y)
+        return projected if self.adapter is None else projected + self.adapter(projected)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, window: Grid) -> Tensor:
         (s, t), d = window, query.shape[-1]
@@ -193,7 +202,8 @@ class SamEncoder(VisionEncoder):
         grid = (size[0] // patch, size[1] // patch)
         self.image_encoder.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, *grid, embed_dim), std=0.02))
         for block in self.image_encoder.blocks:
-            block.attn = FlashAttention(block.attn, (window, window) if block.window_size else grid)
+            block.attn = FlashAttention(block.attn, block.window_size, grid)
+            block.window_size = 0  # the attention makes its windows itself
         self.adapt(DEFAULT_RANK.get(peft, 0) if rank is None else rank, scale, places)
         self.train()
 
