@@ -22,7 +22,8 @@ class VisionConfig:
     weights   `none` (random), `pretrained` (by name, from the local cache), or a file
     frozen    no gradients, BatchNorm and dropout in evaluation mode
     stages    number of stages kept, counted from the finest; default all
-    options   keyword arguments of the encoder's constructor (timm's, or your class's)
+    options   keyword arguments of the encoder's constructor (timm's, or your class's); for timm models also
+              `grad_checkpointing`, `negative_slope` (LeakyReLU) and `pad_before_shift` (Swin as in detection)
     """
 
     name: str = "resnet18"
@@ -129,6 +130,10 @@ class TextEncoder(Encoder, ABC):
     def freeze_embeddings(self) -> None:
         """Exclude the embeddings from training."""
         raise UserError(f"{type(self).__name__} has no embeddings that can be frozen: leave frozen_embeddings out")
+
+    def freeze_layers(self, first: int) -> None:
+        """Exclude all layers from index `first` on from training."""
+        raise UserError(f"{type(self).__name__} has no layers that can be frozen: leave trained_text_layers out")
 
     def split_layers(self, first: int, later: int) -> None:
         """End `forward` after the `first` layers, keep the `later` ones that follow for `run_layer`, drop the rest."""

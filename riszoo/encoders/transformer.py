@@ -128,6 +128,13 @@ class TransformerText(TextEncoder):
             super().freeze_embeddings()
         self.model.embeddings.requires_grad_(False)
 
+    def freeze_layers(self, first: int) -> None:
+        if not self.num_layers:
+            super().freeze_layers(first)
+        if not 0 <= first <= self.num_layers:
+            raise UserError(f"the text encoder has {self.num_layers} layers; train 0 to {self.num_layers}, not {first}")
+        self.model.encoder.layer[first:].requires_grad_(False)
+
     def split_layers(self, first: int, later: int) -> None:
         layers = self.model.encoder.layer
         self.model.encoder.layer, self.later_layers = layers[:first], layers[first : first + later]

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from riszoo.encoders import sam
 from riszoo.encoders.base import VisionConfig, VisionEncoder
+from riszoo.encoders.swin import pad_before_shift
 from riszoo.encoders.weights import existing, fill, first_line, load_weights, read_state
 from riszoo.errors import UserError
 from riszoo.layers import to_grid, to_tokens
@@ -196,6 +197,9 @@ class SingleStageEncoder(VisionEncoder):
 def build_timm(vision: VisionConfig, size: Size) -> VisionEncoder:
     options = dict(vision.options)
     checkpointed, slope = options.pop("grad_checkpointing", False), options.pop("negative_slope", None)
+    padded_first = options.pop("pad_before_shift", False)
+    if padded_first:
+        options.setdefault("always_partition", True)  # windows keep their size on maps smaller than a window
     fixed_size = bool(timm.get_pretrained_cfg(vision.name).fixed_input_size)  # windows or position tables
     if fixed_size:
         options.setdefault("img_size", size)
@@ -203,6 +207,8 @@ def build_timm(vision: VisionConfig, size: Size) -> VisionEncoder:
     if slope is not None:
         set_negative_slope(model, slope, vision.name)
     loaded = None if vision.weights == "none" else load_weights(model, vision.weights, vision.name)
+    if padded_first:
+        pad_before_shift(model, vision.name)
     encoder = in_stages(model, vision.name, options)
     if loaded:
         loaded.check(encoder)
