@@ -36,7 +36,7 @@ from riszoo.errors import UserError
 from riszoo.metrics.protocols import get_protocols
 from riszoo.metrics.suite import RISMetrics
 from riszoo.training.hyperparameters import record_hyperparameters
-from riszoo.training.optim import Optim, make_optimizer, moving_average
+from riszoo.training.optim import Optim, is_matrix, make_optimizer, moving_average
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -233,6 +233,10 @@ class RISModule(LightningModule, ABC):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer, schedule = make_optimizer(self, self.optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether weight decay applies to a parameter under `optim.decayed: published`; by default, to matrices."""
+        return is_matrix(name, parameter)
 
     def configure_callbacks(self) -> list[Callback]:
         return [WeightAveraging(avg_fn=moving_average(self.optim.ema))] if self.optim.ema else []

@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+
+if TYPE_CHECKING:
+    from riszoo.model import RISModule
 
 NOT_DECAYED = ("relative_position", "rel_pos", "pos_embed", "position_embeddings", "cls_token")
 """Parts of the names of position tables and tokens, which weight decay leaves out although they are matrices."""
@@ -21,7 +24,8 @@ class Optim:
     """Options of the training.
 
     lr, lr_vision, lr_text  learning rates of the new modules and the two encoders; default of the last two: `lr`
-    weight_decay            of matrices only
+    weight_decay            of the parameters that `decayed` names
+    decayed                 matrices, without position tables; or those of the model's own rule, as published
     schedule                poly: (1 - t)^power; multistep: x gamma at each milestone; cosine: to zero; constant
     milestones              fractions of the training, between 0 and 1
     warmup                  steps of linear warm-up; below 1, a fraction of the training
@@ -32,6 +36,7 @@ class Optim:
     lr_vision: float | None = None
     lr_text: float | None = None
     weight_decay: float = 0.01
+    decayed: Literal["matrices", "published"] = "matrices"
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Literal["poly", "multistep", "cosine", "constant"] = "poly"
     power: float = 0.9
@@ -41,18 +46,19 @@ class Optim:
     ema: float = 0.0
 
 
-def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, object]]:
+def parameter_groups(module: RISModule, optim: Optim) -> list[dict[str, object]]:
     """Trainable parameters by learning rate (vision, text, new) and weight decay, without empty groups."""
     rates = {
         "vision": optim.lr if optim.lr_vision is None else optim.lr_vision,
         "text": optim.lr if optim.lr_text is None else optim.lr_text,
         "new": optim.lr,
     }
+    decays = module.decays if optim.decayed == "published" else is_matrix
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {group: [] for group in product(rates, (True, False))}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             part = name.split(".", 1)[0]
-            groups[part if part in rates else "new", _decays(name, parameter)].append(parameter)
+            groups[part if part in rates else "new", decays(name, parameter)].append(parameter)
     return [
         {"params": parameters, "lr": rates[part], "weight_decay": optim.weight_decay if decay else 0.0, "name": name}
         for (part, decay), parameters in groups.items()
@@ -61,8 +67,8 @@ def parameter_groups(module: nn.Module, optim: Optim) -> list[dict[str, object]]
     ]
 
 
-def _decays(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies: to matrices except position tables, tokens and learned queries."""
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay usually applies: to matrices except position tables, tokens and learned queries."""
     excluded = any(word in name for word in NOT_DECAYED) or name.rpartition(".")[2] in ("query", "queries")
     return parameter.ndim >= 2 and not excluded
 
@@ -92,7 +98,7 @@ def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Ten
     return average
 
 
-def make_optimizer(module: nn.Module, optim: Optim, total_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
+def make_optimizer(module: RISModule, optim: Optim, total_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """AdamW over the parameter groups, with its schedule per step."""
     optimizer = torch.optim.AdamW(parameter_groups(module, optim), lr=optim.lr, betas=optim.betas)
     return optimizer, LambdaLR(optimizer, lambda step: factor(optim, step, total_steps))
