@@ -30,8 +30,8 @@ unit: $(STAMP) ## run the tests only
 
 test: lint types unit ## run lint, types and unit
 
-bench: $(STAMP) ## train and test every recipe on the embedded data set; tables, plots, report (OPTIONS='--budget 6400')
-	$(BIN)/riszoo bench $(OPTIONS)
+bench: $(STAMP) ## train and test lts, risam and vipa on the embedded data set; tables, plots, report (OPTIONS='--budget 6400')
+	$(BIN)/riszoo bench --models lts,risam,vipa $(OPTIONS)
 
 soak: $(STAMP) ## train, test and segment for 30 minutes; fails where memory or open files grow (MINUTES=30)
 	$(BIN)/python -m tests.reliability.soak --minutes $(or $(MINUTES),30)

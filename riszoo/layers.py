@@ -72,6 +72,22 @@ class FeedForward(nn.Sequential):
         super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
 
+class TopDownBlock(nn.Module):
+    """Upsamples a coarse map, concatenates a finer one, and applies two 3 x 3 convolutions."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            *(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+            *(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+        )
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        upsampled = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=True)
+        merged: Tensor = self.convolutions(torch.cat([upsampled, fine], 1))
+        return merged
+
+
 def sine(length: int, width: int, like: Tensor) -> Tensor:
     """(length, width) sine position code of the original Transformer, in the dtype and on the device of `like`."""
     position = torch.arange(length, device=like.device, dtype=like.dtype)[:, None]

@@ -27,6 +27,13 @@ def bce(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none").mean((-2, -1))
 
 
+def weighted_cross_entropy(logits: Tensor, masks: Tensor, background: float, target: float) -> Tensor:
+    """Two-class cross-entropy of the logits' difference, weighted mean over each sentence's pixels: (N,)."""
+    weight = torch.where(masks, target, background).to(logits.dtype)
+    each = F.binary_cross_entropy_with_logits(logits, masks.to(logits.dtype), reduction="none")
+    return (weight * each).sum((-2, -1)) / weight.sum((-2, -1))
+
+
 def focal(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
     """Focal loss of each cell (Lin et al. 2017): (N, h, w) twice -> (N, h, w); `alpha` is the share of targets."""
     target = target.to(logits.dtype)

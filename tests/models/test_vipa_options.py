@@ -13,9 +13,10 @@ from riszoo import recipes
 from riszoo.batch import Batch, Features, Output
 from riszoo.build import instantiate
 from riszoo.errors import UserError
+from riszoo.losses import weighted_cross_entropy
 from riszoo.model import RISModule
 from riszoo.models.vipa.expression import Veg
-from riszoo.models.vipa.model import VIPA, Contrast, Segment, pixel_bce, pixel_infonce, weighted_cross_entropy
+from riszoo.models.vipa.model import VIPA, Contrast, Segment, pixel_bce, pixel_infonce
 from tests.support.vipa_small import SMALL, small
 from tests.support.zoo import Entry, batch_of
 
@@ -85,7 +86,7 @@ def test_evidence_has_a_map_for_each_cue() -> None:
 def test_the_mask_loss_is_the_papers_cross_entropy() -> None:
     torch.manual_seed(0)
     classes, masks = torch.randn(3, 2, 8, 8), torch.rand(3, 8, 8) > 0.8
-    loss = weighted_cross_entropy(classes[:, 1] - classes[:, 0], masks, Segment())
+    loss = weighted_cross_entropy(classes[:, 1] - classes[:, 0], masks, 0.9, 1.1)
     for i in range(3):
         expected = nn.functional.cross_entropy(classes[i : i + 1], masks[i : i + 1].long(), torch.tensor([0.9, 1.1]))
         torch.testing.assert_close(loss[i], expected)

@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from riszoo.layers import RARE, Attention, FeedForward, sine_2d, to_grid, to_tokens
+from riszoo.layers import RARE, Attention, FeedForward, TopDownBlock, sine_2d, to_grid, to_tokens
 from riszoo.models.vipa.blocks import AttentionBlock
 
 
@@ -44,22 +43,6 @@ class DecoderLayer(nn.Module):
         pixels = pixels + self.cross_attention(query, expression, expression, mask[:, None])
         updated: Tensor = pixels + self.feed_forward(self.norm_feed_forward(pixels))
         return updated
-
-
-class TopDownBlock(nn.Module):
-    """Upsamples a coarse map, concatenates a finer one, and applies two 3 x 3 convolutions."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.convolutions = nn.Sequential(
-            *(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
-            *(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
-        )
-
-    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        upsampled = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=True)
-        merged: Tensor = self.convolutions(torch.cat([upsampled, fine], 1))
-        return merged
 
 
 class PixelDecoder(nn.Module):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Words, valid_cells
-from riszoo.losses import dice, shrink_mask
+from riszoo.losses import dice, shrink_mask, weighted_cross_entropy
 from riszoo.model import RISModule
 from riszoo.models.vipa.decoder import Decoder, PixelDecoder
 from riszoo.models.vipa.expression import Expression, Veg, build_expression, global_scores
@@ -133,7 +133,7 @@ class VIPA(RISModule):
         logits = F.interpolate(output.logits, size=self.size, mode="bilinear")[:, 0]  # (N, H, W)
         terms = {}
         if "ce" in self.segment.loss:
-            terms["mask"] = weighted_cross_entropy(logits, batch.masks, self.segment)
+            terms["mask"] = weighted_cross_entropy(logits, batch.masks, self.segment.background, self.segment.target)
         if "dice" in self.segment.loss:
             terms["dice"] = dice(logits, batch.masks)
         if "alignment" in output.aux and self.contrast.weight:
@@ -164,13 +164,6 @@ def explain(expression: Expression, words: Words, size: tuple[int, int]) -> tupl
 def as_maps(values: Tensor, size: tuple[int, int]) -> Tensor:
     """(..., T) -> (..., h, w)"""
     return values.reshape(*values.shape[:-1], *size)
-
-
-def weighted_cross_entropy(logits: Tensor, masks: Tensor, options: Segment) -> Tensor:
-    """Two-class cross-entropy of the logits' difference, weighted mean over each sentence's pixels: (N,)."""
-    weight = torch.where(masks, options.target, options.background).to(logits.dtype)
-    each = F.binary_cross_entropy_with_logits(logits, masks.to(logits.dtype), reduction="none")
-    return (weight * each).sum((-2, -1)) / weight.sum((-2, -1))
 
 
 def pixel_bce(alignment: Tensor, masks: Tensor) -> Tensor:

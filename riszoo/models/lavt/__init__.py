@@ -1,0 +1,1 @@
+"""LAVT, the Language-Aware Vision Transformer (Yang et al., CVPR 2022)."""

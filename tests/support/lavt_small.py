@@ -1,0 +1,96 @@
+"""The official LAVT at a small size, with the tensors that its authors' code gave for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from riszoo.batch import Batch, Geometry, Sample, Tokens
+from riszoo.build import instantiate
+from riszoo.model import RISModule
+from riszoo.models.lavt.published import translate
+
+FIXTURES = Path(__file__).parents[1] / "models" / "fixtures"
+
+
+@dataclass
+class Reference:
+    """`weights` by official name, `tensors` (inputs, maps, outputs, gradients), and the float32 rounding of each."""
+
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    tensors: dict[str, Tensor]
+    rounding: dict[str, float]
+
+
+def reference() -> Reference:
+    described = json.loads((FIXTURES / "lavt_small.json").read_text())
+    content = load_file(FIXTURES / "lavt_small.safetensors")
+    weights = {n.removeprefix("weights."): tensor for n, tensor in content.items() if n.startswith("weights.")}
+    tensors = {name: tensor for name, tensor in content.items() if not name.startswith("weights.")}
+    return Reference(described["config"], weights, tensors, described["max_abs_float32_minus_float64"])
+
+
+def section(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the fixture's model."""
+    bert = dict(config["bert"])
+    words = bert.pop("vocab_size") - 4
+    swin = {"embed_dim": config["embed_dim"], "depths": config["depths"], "num_heads": config["heads"]}
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return {
+        "class_path": "riszoo.models.lavt.model.LAVT",
+        "init_args": {
+            "size": config["size"],
+            "vision": {
+                "name": "swin_base_patch4_window12_384",
+                "options": {
+                    **swin,
+                    "window_size": config["window"],
+                    "drop_path_rate": config["drop_path"],
+                    "pad_before_shift": True,
+                },
+            },
+            "text": {
+                "name": "bert",
+                "length": config["words"],
+                "vocabulary": [f"w{index}" for index in range(words)],
+                "options": {**bert, **dropout},
+            },
+            "decoder_width": config["decoder_hidden"],
+        },
+    }
+
+
+def build(source: Reference, **over: Any) -> RISModule:
+    """The fixture's model with its weights, in evaluation mode."""
+    described = section(source.config)
+    described["init_args"] |= over
+    model = instantiate(RISModule, described)  # type: ignore[type-abstract]
+    model.load_state_dict(translate({"model": source.weights}).state)
+    return model.eval()
+
+
+def batch(source: Reference) -> Batch:
+    """The fixture's image with its two sentences."""
+    image, target = source.tensors["input.picture"], source.tensors["input.target"].bool()
+    size = image.shape[1], image.shape[2]
+    ids, mask = source.tensors["input.ids"].long(), source.tensors["input.mask"].bool()
+    count = len(ids)
+    return Batch(
+        images=image[None],
+        valid=torch.tensor([[0, 0, *size]]),
+        image_ids=["image"],
+        geometry=[Geometry.fit("squeeze", size, size)],
+        texts=[""] * count,
+        image_index=torch.zeros(count, dtype=torch.long),
+        samples=[Sample(str(i), i, "own", "own", "image", "", "") for i in range(count)],
+        no_target=torch.zeros(count, dtype=torch.bool),
+        masks=target,
+        tokens=Tokens(ids, mask, [[] for _ in range(count)]),
+    )
