@@ -10,8 +10,8 @@ import math
 import re
 from typing import Any
 
-from riszoo.encoders.translation import Names, State, Translation, without_prefix
 from riszoo.recipes import Config
+from riszoo.translation import Names, State, Translation, without_prefix
 
 FUSION = {
     "vis_project.0": "visual",
