@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from riszoo.data.masks import NoTarget, Polygons, Rles, Segmentation, Size, Union, Unlabelled
 from riszoo.data.readers.mask_files import MaskFile
-from riszoo.data.readers.validation import check_outlines
+from riszoo.data.readers.validation import check_outlines, path_in
 from riszoo.data.record import Ints, Record, Sentence, Target
 
 FORMAT = "riszoo-index-2"
@@ -119,11 +119,19 @@ class Index:
         first, last = self.arrays["annotation_parts"][row].tolist()
         kind = self.arrays["annotation_kind"][row]
         if kind == MASK_FILE:
-            return MaskFile(size, folder / self.strings["mask_file"][first])
+            return MaskFile(size, path_in(folder, self.strings["mask_file"][first]))
         pool = "outline" if kind == POLYGONS else "runs"
         ends = self.arrays[f"{pool}.ends"][first : last + 1].tolist()
         parts = tuple(self.arrays[pool][start:end] for start, end in itertools.pairwise(ends))
         return Polygons(size, parts) if kind == POLYGONS else Rles(size, parts)
+
+    def mask_files(self) -> list[tuple[str, Size]]:
+        """The path of each mask file, relative to the folder of masks, and the size of its image."""
+        rows = np.flatnonzero(self.arrays["annotation_kind"] == MASK_FILE)
+        targets = np.searchsorted(self.arrays["target_annotations"][:, 1], rows, side="right")
+        parts = self.arrays["annotation_parts"][rows, 0].tolist()
+        images = self.target_image[targets].tolist()
+        return [(self.strings["mask_file"][n], self.size(i)) for n, i in zip(parts, images, strict=True)]
 
     # -- building, saving, loading ------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from riszoo.data.images import load
 from riszoo.data.index import Index
+from riszoo.data.readers.validation import path_in
 from riszoo.data.record import Ints, Record, Sentence, Split, Target
 from riszoo.errors import UserError
 
@@ -66,7 +67,7 @@ class IndexSplit(Split):
             strings["image_id"][row],
             size,
             tuple(self._target(target) for target in range(first, last)),
-            functools.partial(load, self._folder / file, size, self._strict),
+            functools.partial(load, path_in(self._folder, file), size, self._strict),
             file,
             strings["image_key"][row],
             self.name,
@@ -96,7 +97,7 @@ class IndexSplit(Split):
     def image_version(self, image: int) -> str:
         """The file's path, size and modification time, found without reading its content."""
         row = int(self.images[image])
-        path = self._folder / self.index.strings["image_file"][row]
+        path = path_in(self._folder, self.index.strings["image_file"][row])
         try:
             stat = path.stat()
             file = f"{stat.st_size} {stat.st_mtime_ns}"
@@ -106,7 +107,7 @@ class IndexSplit(Split):
 
     def paths(self) -> list[Path]:
         """The file of each image."""
-        return [self._folder / self.index.strings["image_file"][row] for row in self.images.tolist()]
+        return [path_in(self._folder, self.index.strings["image_file"][row]) for row in self.images.tolist()]
 
     def texts(self) -> Iterable[str]:
         strings = self.index.strings["text" if self._text == "raw" else "sent"]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from riszoo.errors import UserError
 
 CARD = "run.json"
+CARD_TYPES = {"model": str, "data": str, "scale": str, "started": float}
+LARGEST_CARD = 1 << 20  # bytes
 
 
 def create(root: Path, stem: str) -> Path:
@@ -31,12 +34,38 @@ def create(root: Path, stem: str) -> Path:
 
 
 def card(folder: Path) -> dict[str, Any] | None:
-    """The content of a run's run.json; None where the folder is not a run."""
-    try:
-        content = json.loads((folder / CARD).read_text())
-    except (OSError, json.JSONDecodeError):
+    """The content of a run's run.json; None where the folder is not a run, or its file is damaged, which is printed."""
+    path = folder / CARD
+    if not path.is_file():
         return None
-    return content if isinstance(content, dict) else None
+    content = _read_card(path)
+    if isinstance(content, dict):
+        return content
+    _report_damaged(path, content)
+    return None
+
+
+def _read_card(path: Path) -> dict[str, Any] | str:
+    """The content of a run.json, or the reason why it is not one."""
+    try:
+        if path.stat().st_size > LARGEST_CARD:
+            return f"it is larger than {LARGEST_CARD:,} bytes"
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        return str(error)
+    if not isinstance(content, dict):
+        return "it is not a JSON object"
+    for name, kind in CARD_TYPES.items():
+        value = content.get(name, kind())
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+            return f"'{name}' is {value!r:.40}"
+    return content
+
+
+@cache
+def _report_damaged(path: Path, reason: str) -> None:
+    """Print the reason, once for each file."""
+    print(f"riszoo: {path} is not the description of a run ({reason}): the run is skipped", file=sys.stderr)
 
 
 def checkpoint(folder: Path, which: str = "best") -> Path:

@@ -38,6 +38,7 @@ class Reader(ABC):
     folders     spellings of the image folder, below the root
     published   counts that `riszoo data check` compares with
     absent      images that are listed and were never published
+    own_masks   whether the mask files are the user's own, all of which `riszoo data check` reads
     """
 
     name: str
@@ -48,6 +49,7 @@ class Reader(ABC):
     folders: tuple[str, ...]
     published: dict[str, Counts]
     absent: tuple[str, ...] = ()
+    own_masks: bool = False
 
     @abstractmethod
     def units(self, split: str) -> tuple[str, ...]:
@@ -79,8 +81,8 @@ class Reader(ABC):
         if missing:
             folder = self.choices(root, unit)[0][0].parent
             raise UserError(
-                f"{self.name}: {' and '.join(missing)} not found in {folder}: {self.advice}, or name another root with "
-                "--data.root or the variable RISZOO_DATA"
+                f"{self.name}: {' and '.join(missing)} not found in {folder}: {self.advice}, or name another root "
+                "(--data.root in a run, --root in other verbs, or the variable RISZOO_DATA)"
             )
         return [path for path in found if path is not None]
 

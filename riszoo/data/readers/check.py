@@ -10,7 +10,9 @@ import numpy as np
 
 from riszoo.data.images import ImageError, decode
 from riszoo.data.index import Index
+from riszoo.data.masks import Size
 from riszoo.data.readers.base import Reader
+from riszoo.data.readers.mask_files import read_mask
 from riszoo.data.readers.opening import (
     Options,
     evaluation_keys,
@@ -21,6 +23,7 @@ from riszoo.data.readers.opening import (
     stamp,
     training_keys,
 )
+from riszoo.data.readers.validation import path_in
 from riszoo.errors import UserError
 
 Facts = dict[str, Any]
@@ -53,11 +56,13 @@ def _check_set(reader: Reader, options: Options, decode_images: bool, indices: I
         root = options.folder()
         facts["root"] = str(root)
         facts["images"] = {"missing": [], "absent": [], "damaged": [], "other_size": []}
+        facts["masks"] = []
         for unit in reader.all_units(root):
             index = _check_unit(reader, unit, root, options, facts)
             if index is None:
                 continue
             indices.setdefault(reader.name, []).append(index)
+            _check_masks(reader, index, root, unit, decode_images or reader.own_masks, facts)
             _check_images(reader, index, image_folder(reader, root, options.images, index), decode_images, facts)
     except UserError as error:
         facts["faults"].append(str(error))
@@ -72,7 +77,11 @@ def _check_unit(reader: Reader, unit: str, root: Path, options: Options, facts: 
         facts["faults"].append(str(error))
         return None
     facts["files"] += [{"path": str(path), **stamp(path)} for path in files]
-    index = open_index(reader, root, unit, options.prepared_folder())
+    try:
+        index = open_index(reader, root, unit, options.prepared_folder())
+    except UserError as error:
+        facts["faults"].append(str(error))
+        return None
     facts.setdefault("content", {})[unit] = index.digest
     facts["bad_records"] += [{"id": record, "reason": reason} for record, reason in index.problems]
     if index.problems:
@@ -93,6 +102,28 @@ def _check_split(reader: Reader, split: str, index: Index, facts: Facts) -> None
         differing = [n for n in names if row["published"][n] not in (None, row[n])]
         facts["faults"] += [f"{split}: {row[n]:,} {n}, published: {row['published'][n]:,}" for n in differing]
     facts["splits"][split] = row
+
+
+def _check_masks(reader: Reader, index: Index, root: Path, unit: str, read: bool, facts: Facts) -> None:
+    """Find mask files that are missing or, where each is read, cannot be used."""
+    folder = reader.masks_folder(reader.files(root, unit))
+    files = dict.fromkeys(index.mask_files())
+    faults = [fault for name, size in files if (fault := _mask_fault(folder, name, size, read))]
+    facts["masks"] += faults
+    if faults:
+        facts["faults"].append(f"{len(faults)} of {len(files)} masks of {unit} cannot be used, such as: {faults[0]}")
+
+
+def _mask_fault(folder: Path, name: str, size: Size, read: bool) -> str | None:
+    try:
+        path = path_in(folder, name)
+        if not path.is_file():
+            return f"mask {path} is missing"
+        if read:
+            read_mask(path, size)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _check_images(reader: Reader, index: Index, folder: Path, decode_images: bool, facts: Facts) -> None:
@@ -165,6 +196,7 @@ def report_lines(facts: Facts) -> Iterator[str]:
         yield from (f"  content {digest[:16]} ({unit})" for unit, digest in report.get("content", {}).items())
         yield from _table(report["splits"])
         yield from _some("left out", [f"{row['id']}: {row['reason']}" for row in report["bad_records"]])
+        yield from _some("mask", report.get("masks", []))
         for kind, names in report.get("images", {}).items():
             yield from _some(kind, names) if isinstance(names, list) else [f"  images in {names}"]
         yield from (f"  ! {fault}" for fault in report["faults"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ FIELDS = {
 NO_TARGET = "none"
 LONGEST = 1 << 24  # characters in a CSV cell: outlines are long
 SUFFIXES = (".jsonl", ".csv", ".ndjson")
+Key = tuple[str, str]  # image and mask of a target
 
 
 class Folder(Reader):
@@ -37,6 +38,7 @@ class Folder(Reader):
     publisher = "you"
     images_from = "you"
     folders = ("",)
+    own_masks = True
     published: dict[str, Counts] = {}  # noqa: RUF012 - nothing is published about it
 
     @property
@@ -54,13 +56,17 @@ class Folder(Reader):
         return [[root / f"{unit}{suffix}" for suffix in SUFFIXES]]
 
     def records(self, files: list[Path], unit: str, report: Report) -> Iterator[Record]:
-        records: dict[tuple[str, str], Record] = {}
+        records: dict[Key, Record] = {}
         sizes: dict[str, Size] = {}
+        ids: dict[str, Key] = {}
+        number = 0
         for number, line in enumerate(_lines(files[0]), 1):
             try:
-                _add(line, number, unit, files[0].parent, records, sizes)
+                _add(line, number, unit, files[0].parent, records, sizes, ids)
             except (RecordError, ImageError, LookupError, TypeError, ValueError, OverflowError) as error:
                 report(f"{files[0].name}:{number}", validation.reason(error))
+        if number == 0:
+            raise UserError(f"{files[0]} contains no sentence: {self.advice}")
         yield from records.values()
 
 
@@ -69,13 +75,23 @@ def _lines(path: Path) -> Iterator[Any]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
-                csv.field_size_limit(LONGEST)
-                yield from csv.DictReader(file)
+                yield from _rows(path, file)
                 return
             for line in filter(str.strip, file):
                 yield _parsed(line)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read line by line: {error}; save it as UTF-8 text") from error
+
+
+def _rows(path: Path, file: Iterable[str]) -> Iterator[Any]:
+    """The rows of a CSV file, whose first line must name its columns."""
+    csv.field_size_limit(LONGEST)
+    reader = csv.DictReader(file)
+    columns = reader.fieldnames or ()
+    missing = [name for name in ("image", "sentence") if not set(FIELDS[name]) & set(columns)]
+    if columns and missing:
+        raise UserError(f"{path} has no column {' and '.join(missing)}: begin it with the line image,sentence,mask")
+    yield from reader
 
 
 def _parsed(line: str) -> Any:
@@ -92,21 +108,31 @@ def _field(row: Any, name: str) -> Any:
 
 
 def _add(
-    row: Any, number: int, unit: str, root: Path, records: dict[tuple[str, str], Record], sizes: dict[str, Size]
+    row: Any,
+    number: int,
+    unit: str,
+    root: Path,
+    records: dict[Key, Record],
+    sizes: dict[str, Size],
+    ids: dict[str, Key],
 ) -> None:
     """Adds a line to the record of its image and mask, which the first such line creates."""
     image, sentence, mask = (_field(row, name) for name in FIELDS)
     if image is None or sentence is None:
         raise RecordError(f"the line lacks a {'image' if image is None else 'sentence'}")
-    image, mask = validation.text(image), _parsed_mask(mask)
+    image, mask = validation.relative_path(image), _parsed_mask(mask)
     texts = [validation.text(one) for one in (sentence if isinstance(sentence, list) else [sentence])]
     if image not in sizes:
         sizes[image] = size_of(root / image)
     key = (image, json.dumps(mask) if mask is not None else f"line {number}")
+    name = str(number if row.get("id") in (None, "") else row["id"])
+    if ids.get(name, key) != key:
+        raise RecordError(f"another line has the id '{name:.80}' and another mask: give each mask its own id")
     if key not in records:
-        target = _target(mask, row, str(row.get("id") or number), sizes[image])
+        target = _target(mask, row, name, sizes[image])
         image_key = coco_key(image) or f"{root.name}:{image}"
         records[key] = Record(image, sizes[image], (target,), file=image, key=image_key, split=unit)
+    ids[name] = key
     (target,) = records[key].targets
     first = len(target.sentences)
     added = tuple(
@@ -130,7 +156,7 @@ def _segmentation(mask: Any, name: str, size: Size) -> Segmentation:
     if mask is None:
         return Unlabelled(size, name)
     if isinstance(mask, str):
-        return MaskFile(size, Path(mask))
+        return MaskFile(size, Path(validation.relative_path(mask)))
     if isinstance(mask, list) and not isinstance(mask[0], (list, dict)):
         mask = [mask]  # one outline, not in a list
     return coco_segmentation(mask, size)

@@ -219,7 +219,7 @@ def image_folder(reader: Reader, root: Path, named: str | None, index: Index | N
     if not found:
         raise UserError(
             f"{reader.name}: no image folder; tried {', '.join(map(str, tried))}. Get the images from "
-            f"{reader.images_from}, or name their folder with --data.images"
+            f"{reader.images_from}, or name their folder (--data.images in a run, --images-folder in `data check`)"
         )
     if index is None or not index.images:
         return found[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import posixpath
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -91,6 +92,22 @@ def text(value: Any) -> str:
     if not isinstance(value, str):
         raise RecordError(f"{value!r:.80} is not text")
     return value.encode("utf-8", "replace").decode("utf-8")  # without lone surrogates, which UTF-8 cannot store
+
+
+def relative_path(value: Any) -> str:
+    """A path below the data set's folder; one that leaves the folder is refused."""
+    name = text(value)
+    if "\0" in name or posixpath.isabs(name) or posixpath.normpath(name).split("/")[0] == "..":
+        raise RecordError(f"{name!r:.80} is outside the folder of the data set: give a path inside it")
+    return name
+
+
+def path_in(folder: Path, name: str) -> Path:
+    """The path of a file below a folder. Raises UserError for a name that leaves it, such as in an edited index."""
+    try:
+        return folder / relative_path(name)
+    except RecordError as error:
+        raise UserError(f"a file of the data set in {folder} is refused: {error}") from None
 
 
 def number(value: Any) -> int:

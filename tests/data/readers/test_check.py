@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from riszoo.cli.data import main as data_main
 from riszoo.data.readers.base import Counts
@@ -90,6 +91,76 @@ def test_with_nothing_there_it_says_what_is_needed(tmp_path, capsys):
     code, facts = checked(capsys, "refcoco", "--root", tmp_path / "nowhere")
     assert code == 1
     assert "nowhere/refcoco: get the files from Licheng Yu" in facts["sets"][0]["faults"][0]
+
+
+def a_folder(root, *lines):
+    trees.photo(root / "a.png")
+    Image.new("L", (trees.W, trees.H), 9).save(root / "mask.png")
+    rows = [{"image": "a.png", "sentence": "the mask", **line} for line in lines]
+    (root / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root
+
+
+def test_a_sound_folder_is_good(tmp_path, capsys):
+    root = a_folder(tmp_path, {"mask": "mask.png"}, {"mask": [trees.BOX]}, {"mask": "none"}, {})
+    assert checked(capsys, "folder", "--root", root)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [
+        ("gone.png", "gone.png is missing"),
+        ("text.png", "text.png cannot be read"),
+        ("small.png", "small.png is 3 x 3 pixels, its image 30 x 20"),
+        ("../mask.png", "'../mask.png' is outside the folder"),
+        ("/etc/shadow", "'/etc/shadow' is outside the folder"),
+        ("a/../../mask.png", "is outside the folder"),
+    ],
+)
+def test_masks_of_a_folder_that_cannot_be_used_are_found(mask, reason, tmp_path, capsys):
+    root = a_folder(tmp_path / "own", {"mask": "mask.png"}, {"mask": mask})
+    (root / "text.png").write_text("no image")
+    Image.new("L", (3, 3)).save(root / "small.png")
+    Image.new("L", (trees.W, trees.H)).save(tmp_path / "mask.png")
+    code, facts = checked(capsys, "folder", "--root", root)
+    (report,) = facts["sets"]
+    reasons = report["masks"] + [record["reason"] for record in report["bad_records"]]
+    assert code == 1
+    assert len(reasons) == len(report["faults"]) == 1
+    assert reason in reasons[0]
+    assert data_main(["check", "folder", "--root", str(root)]) == 1
+    assert reason in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("train.jsonl", "", "train.jsonl contains no sentence"),
+        ("train.csv", "", "train.csv contains no sentence"),
+        ("train.csv", "image,sentence,mask\n", "train.csv contains no sentence"),
+        (
+            "train.csv",
+            "a.png,the mask,mask.png\na.png,another,mask.png\n",
+            "train.csv has no column image and sentence",
+        ),
+    ],
+)
+def test_a_folder_file_without_rows_or_header_is_not_good(name, content, reason, tmp_path, capsys):
+    a_folder(tmp_path, {"mask": "mask.png"})
+    (tmp_path / "train.jsonl").rename(tmp_path / "val.jsonl")
+    (tmp_path / name).write_text(content)
+    code, facts = checked(capsys, "folder", "--root", tmp_path)
+    assert code == 1
+    assert [reason in fault for fault in facts["sets"][0]["faults"]] == [True]
+    assert "val" in facts["sets"][0]["splits"], "the other split is still checked"
+
+
+def test_two_masks_under_one_id_are_invalid(tmp_path, capsys):
+    lines = ({"id": 2, "mask": "mask.png"}, {"mask": [trees.BOX]}, {"id": 2, "mask": [trees.RIGHT]}, {"id": 0})
+    code, facts = checked(capsys, "folder", "--root", a_folder(tmp_path, *lines))
+    assert code == 1
+    assert [record["id"] for record in facts["sets"][0]["bad_records"]] == ["train.jsonl:2", "train.jsonl:3"]
+    assert "another line has the id '2' and another mask" in facts["sets"][0]["bad_records"][0]["reason"]
 
 
 def test_images_that_nobody_has_are_no_fault(tmp_path, capsys):

@@ -263,6 +263,16 @@ def test_phrasecut_without_ground_truth_can_be_predicted(tmp_path):
         record.targets[0].segmentation.draw(ANY)
 
 
+def test_an_image_outside_the_image_folder_is_refused(tmp_path):
+    root = trees.refcoco(tmp_path / "root")
+    tables = json.loads((root / "refcoco/instances.json").read_text())
+    tables["images"][2]["file_name"] = "../../../secret.jpg"
+    (root / "refcoco/instances.json").write_text(json.dumps(tables))
+    trees.photo(tmp_path / "secret.jpg")
+    with pytest.raises(UserError, match=r"'\.\./\.\./\.\./secret\.jpg' is outside the folder"):
+        opened("refcoco", "val", root)[0]
+
+
 @pytest.fixture
 def own(tmp_path) -> Path:
     trees.photo(tmp_path / "pics/a.png")
