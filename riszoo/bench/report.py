@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from riszoo.bench.evaluated import EvaluatedRun, common_protocols, find_runs, sentence_ious
 from riszoo.bench.gallery import gallery
+from riszoo.bench.html import environment
 from riszoo.bench.plots import Bars, Curves, Plot, histogram
 from riszoo.bench.rows import circumstances
 from riszoo.errors import UserError
@@ -38,17 +37,6 @@ def write_report(folders: Sequence[Path], out: Path, splits: list[str] | None = 
     )
     write_atomically(out, page)
     print(f"report: {out}, {len(page) / 1e6:.1f} MB, open it in a browser")
-
-
-def environment() -> Environment:
-    """The pages' templates; values are escaped, and an unknown name is an error."""
-    return Environment(
-        loader=PackageLoader("riszoo.bench"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _common_splits(found: Sequence[EvaluatedRun], wanted: list[str] | None) -> list[str]:

@@ -31,6 +31,10 @@ def main(argv: list[str]) -> int:
         return 0
     failures = bench.run()
     write_tables(Path(options.out), options.data)
+    if options.report:
+        from riszoo.bench.tables.leaderboard import write_leaderboard
+
+        write_leaderboard(Path(options.out), Path(options.report).with_name("leaderboard.html"))
     if options.report and bench.tests:
         from riszoo.bench.report import write_report
 

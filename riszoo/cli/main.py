@@ -34,6 +34,7 @@ VERBS = {
     "score": Verb("riszoo.cli.score", "masks of other code", "riszoo score FOLDER --data refcoco --split testA"),
     "bench": Verb("riszoo.cli.bench", "train and test every recipe", "riszoo bench --dry-run"),
     "tables": Verb("riszoo.cli.tables", "redraw the result tables", "riszoo tables --check"),
+    "leaderboard": Verb("riszoo.cli.leaderboard", "all results as an HTML page", "riszoo leaderboard"),
     "report": Verb("riszoo.cli.report", "test runs as an HTML page", "riszoo report RUN..."),
     "speed": Verb("riszoo.cli.speed", "speed of a model here", "riszoo speed lts"),
 }

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import json
-import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -22,11 +18,7 @@ from riszoo.cli.report import main as report_verb
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from tests.support.bench_runs import make_run
-
-CHROMIUM = os.environ.get("CHROME") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+from tests.support.browser import browser, open_page, shown
 
 
 @pytest.fixture(scope="module")
@@ -184,21 +176,6 @@ def test_a_sentence_cannot_inject_html(tests: list[Path], tmp_path: Path) -> Non
 
 
 # -- in a browser -----------------------------------------------------------------------------------------------------
-
-
-def open_page(page: Path, state: dict[str, Any], *flags: str) -> str:
-    """The page's document once its script has run."""
-    assert CHROMIUM is not None
-    profile = page.parent / "profile"
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *flags]
-    command += [f"--user-data-dir={profile}", "--virtual-time-budget=2000", f"{page.as_uri()}#{urlencode(state)}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-
-def shown(document: str, id: str) -> str:
-    found = re.search(rf'id="{id}"[^>]*>(.*?)</', document, re.DOTALL)
-    assert found, f"the page has no {id}"
-    return html.unescape(found[1])
 
 
 @browser
