@@ -208,9 +208,9 @@ function names(points, records, x, y) {
   // Labels the best so far first, and leaves out a label that would touch another one or a point.
   const boxes = points.map(point => ({ top: y.at(point.y), left: x.at(point.x) - 5, right: x.at(point.x) + 5 })), nodes = [];
   for (const point of [...records.slice().reverse(), ...points]) {
-    const text = point.entry.method, width = 7.2 * text.length, right = x.at(point.x) + 8 + width <= 418;
+    const text = point.entry.method, width = 8.2 * text.length, right = x.at(point.x) + 8 + width <= 418;
     const left = right ? x.at(point.x) + 8 : x.at(point.x) - 8 - width, top = y.at(point.y);
-    if (left < 44 || boxes.some(box => Math.abs(box.top - top) < 12 && left < box.right && box.left < left + width)) continue;
+    if (left < 44 || boxes.some(box => Math.abs(box.top - top) < 14 && left < box.right && box.left < left + width)) continue;
     boxes.push({ top, left, right: left + width });
     nodes.push(svg("text", { x: left, y: top + 4 }, text));
   }
@@ -233,7 +233,14 @@ function show() {
   drawTable(entries);
   drawPlot(entries);
   element("copied").hidden = true;
+  reveal(document.querySelector("th[aria-sort]"));
   history.replaceState(null, "", "#" + new URLSearchParams(state));
+}
+
+function reveal(column) {
+  // Scrolls the table sideways until the column that sorts is visible.
+  const box = element("table").parentElement, end = column.offsetLeft + column.offsetWidth;
+  box.scrollLeft = column.cellIndex ? Math.max(0, end - box.clientWidth) : 0;
 }
 
 function change(changes) {
