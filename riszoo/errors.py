@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_NAME = 80
+"""Characters of a name that are repeated in an error."""
+
 
 class UserError(ValueError):
     """A wrong option, value or file. The command line prints its one sentence and exits with code 2."""
@@ -15,7 +18,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
     known = list(known)
     nearest = difflib.get_close_matches(name, known, 1, 0.5)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose from {', '.join(known) or 'none'}"
-    return UserError(f"unknown {what} '{name}': {hint}")
+    return UserError(f"unknown {what} '{name[:LONGEST_NAME]}': {hint}")
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:

@@ -10,6 +10,7 @@ model on a data set gives a plain LightningCLI configuration:
 from __future__ import annotations
 
 import copy
+import difflib
 import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from riszoo.errors import UserError, unknown_name
 
 Config = dict[str, Any]
 ENTRY_POINTS = "riszoo.recipes"
-NOT_SCALES = {"title", "class_path", "reference", "specification", "assumed", "common", "sets", "scale"}
+LARGEST_FILE, LARGEST_DEPTH, MOST_VALUES = 8 << 20, 64, 500_000
+"""Limits of a YAML file: bytes, nesting, and values once its aliases are expanded."""
+NOT_SCALES = {"title", "class_path", "reference", "specification", "assumed", "common", "sets", "scale", "splits"}
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,60 @@ class Recipe:
 
 
 def read_yaml(path: Path) -> Config:
-    """The mapping of a YAML file."""
+    """The mapping of a YAML file, which is read as untrusted: no classes, and within limits of size."""
     try:
-        content = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(f"{path} is larger than {LARGEST_FILE >> 20} MiB: give a YAML file of options")
+        content = _load_yaml(path.read_text(encoding="utf-8"), path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: give a YAML file") from None
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not valid YAML{_problem(error)}: correct it") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must be a mapping such as 'model: lts', not {type(content).__name__}")
     return content
+
+
+def _load_yaml(text: str, path: Path) -> Any:
+    """The content of YAML text, whose nesting and expanded size are checked before any value is made."""
+    loader_class = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    for event in yaml.parse(text, Loader=loader_class):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > LARGEST_DEPTH:
+            raise UserError(f"{path} is nested deeper than {LARGEST_DEPTH} levels: give a YAML file of options")
+    loader = loader_class(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _exceeds(node, MOST_VALUES):
+            raise UserError(f"{path} expands to more than {MOST_VALUES:,} values: remove its aliases")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _exceeds(root: yaml.Node, limit: int) -> bool:
+    """Whether a document has more values than `limit`, each alias counted as a copy."""
+    stack, count = [root], 0
+    while stack and count <= limit:
+        count += 1
+        value = stack.pop().value
+        if isinstance(value, list):
+            stack += [child for item in value for child in (item if isinstance(item, tuple) else (item,))]
+    return count > limit
+
+
+def _problem(error: Exception) -> str:
+    """Line and reason of a YAML error, as far as it has them."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f" at line {mark.line + 1}" if mark else ""
+    return where + (f" ({str(problem)[:120]})" if problem else "")
 
 
 @cache
@@ -146,6 +193,16 @@ def checked_scale(model: str, data: str, scale: str) -> str:
     if scale not in known:
         raise unknown_name(f"scale of '{model}'", scale, known)
     return scale
+
+
+def check_splits(data: str, splits: Iterable[str]) -> None:
+    """Raise UserError for a split that the data set does not have. A recipe without `splits` accepts every name."""
+    known: list[str] = get("data", data).content.get("splits") or []
+    for split in splits if known else ():
+        if split not in known:
+            nearest = difflib.get_close_matches(split, known, 1, 0.5)
+            hint = f"did you mean '{nearest[0]}'? It has" if nearest else "choose from"
+            raise UserError(f"{data} has no split '{split[:80]}': {hint} {', '.join(known)}")
 
 
 # -- resolving --------------------------------------------------------------------------------------------------------

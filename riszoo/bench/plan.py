@@ -125,6 +125,8 @@ def _check_options(options: Any) -> None:
     if options.protocol:
         get_protocols(options.protocol, published="original")
     parse_controls(options.controls)
+    if options.splits:
+        recipes.check_splits(options.data, options.splits.split(","))
 
 
 def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from riszoo.bench import plan
-from riszoo.bench.runner import Bench
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
 
@@ -25,20 +24,23 @@ def main(argv: list[str]) -> int:
     jobs = plan.make_jobs(options)
     if skipped := plan.skipped_models(options, jobs):
         print(f"skipped, no scale '{jobs[0].scale}' in their recipes: {', '.join(skipped)}")
+    from riszoo.bench.runner import Bench
+
     bench = Bench(jobs, Path(options.root), Path(options.out), shlex.split(options.launch), options.repeats)
     if options.dry_run:
         print(plan.describe(jobs, bench.rates()))
         return 0
     failures = bench.run()
     write_tables(Path(options.out), options.data)
-    if options.report:
+    report = str(Path(options.root) / "report.html") if options.report is None else options.report
+    if report:
         from riszoo.bench.tables.leaderboard import write_leaderboard
 
-        write_leaderboard(Path(options.out), Path(options.report).with_name("leaderboard.html"))
-    if options.report and bench.tests:
+        write_leaderboard(Path(options.out), Path(report).with_name("leaderboard.html"))
+    if report and bench.tests:
         from riszoo.bench.report import write_report
 
-        write_report(list(bench.tests.values()), Path(options.report))
+        write_report(list(bench.tests.values()), Path(report))
     for failure in failures:
         print(f"riszoo: {failure}", file=sys.stderr)
     return 1 if failures else 0
@@ -69,7 +71,7 @@ def parser() -> CommandParser:
     parser.add_argument("--repeats", type=int, default=15, help="measurements of each latency")
     parser.add_argument("--root", default="runs/bench", help="folder of the runs")
     parser.add_argument("--out", default="benchmarks", help="folder of the CSV files and tables")
-    parser.add_argument("--report", default="runs/bench/report.html", help="the HTML report; '' for none")
+    parser.add_argument("--report", help="the HTML report; default: report.html in --root, '' for none")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its estimated cost")
     return parser
 

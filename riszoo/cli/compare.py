@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from riszoo.cli.parser import CommandParser
-from riszoo.metrics.compare import compare
+from riszoo.metrics.protocols import get_protocols
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,5 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", help="default: every split of both runs")
     parser.add_argument("--by", choices=["type", "length"], help="default: type where sentences have one, else length")
     options = parser.parse_args(argv)
+    get_protocols(options.protocol)
+    from riszoo.metrics.compare import compare
+
     print(compare(options.run_a, options.run_b, options.protocol, options.split, options.by))
     return 0

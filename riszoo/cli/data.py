@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
-from riszoo.errors import unknown_name
+from riszoo.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from riszoo.data.datamodule import RISData
@@ -24,6 +24,10 @@ def show(argv: list[str]) -> int:
     parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
     parser.add_argument("--out", default=None, help="the PNG to write (default: <data>-<split>.png)")
     args = parser.parse_args(argv)
+    recipes.check_splits(args.data, [args.split])
+    for name, least in (("count", 1), ("start", 0)):
+        if getattr(args, name) < least:
+            raise UserError(f"--{name} {getattr(args, name)}: give at least {least}")
     from riszoo.inference.contact_sheet import sheet
     from riszoo.inference.drawing import save
 
@@ -94,9 +98,11 @@ VERBS = {"show": show, "check": check, "prepare": prepare}
 
 
 def main(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv:
+        raise UserError("name a verb: riszoo data show|check|prepare SET")
+    if argv[0] in ("-h", "--help"):
         print("usage: riszoo data show|check|prepare SET [options]   (each with --help)")
-        return 0 if argv else 2
+        return 0
     if argv[0] not in VERBS:
         raise unknown_name("verb of 'riszoo data'", argv[0], VERBS)
     return VERBS[argv[0]](argv[1:])

@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--scale", help="tiny, paper, ...; the data set's own when left out")
     args = parser.parse_args(argv)
     recipe = recipes.get("models", args.model)
-    scale = args.scale or recipes.default_scale(args.data)
+    scale = recipes.checked_scale(args.model, args.data, args.scale or recipes.default_scale(args.data))
     from riszoo.bench.cost import build
 
     model, _, config = build(args.model, args.data, scale)

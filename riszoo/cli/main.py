@@ -7,7 +7,7 @@ import sys
 from typing import NamedTuple
 
 from riszoo import __version__
-from riszoo.errors import find_user_error
+from riszoo.errors import UserError, find_user_error
 
 
 class Verb(NamedTuple):
@@ -18,6 +18,9 @@ class Verb(NamedTuple):
 
 LIGHTNING = "riszoo.training.lightning_cli"
 """The module whose verbs are LightningCLI's subcommands."""
+
+LONGEST = 390
+"""Characters of an error's sentence, at most."""
 
 VERBS = {
     "fit": Verb(LIGHTNING, "train a model", "riszoo fit --model lts"),
@@ -89,6 +92,12 @@ def dispatch(argv: list[str]) -> int:
     return int(importlib.import_module(module).main(request))
 
 
+def sentence(error: UserError) -> str:
+    """The error in one line, cut where an untrusted name or file makes it longer than `LONGEST`."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+
+
 def main(argv: list[str] | None = None) -> int:
     """The console script: exit code 0 for success, 2 for a user error, which is printed as one sentence."""
     try:
@@ -102,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         user_error = find_user_error(error)
         if user_error is None:
             raise
-        print(f"riszoo: {user_error}", file=sys.stderr)
+        print(f"riszoo: {sentence(user_error)}", file=sys.stderr)
         return 2
 
 

@@ -5,13 +5,15 @@ Nothing heavy is imported, so that wrong names are reported at once.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from riszoo import recipes
+from riszoo.cli.limits import check_values
 from riszoo.errors import UserError, unknown_name
 from riszoo.recipes import Config
 from riszoo.training import runs
@@ -30,6 +32,8 @@ ALIASES = {
 }
 """Options that LightningCLI does not see as they are written."""
 KINDS = {"model": "models", "data": "data"}
+SECTIONS = {"model": str | dict, "data": str | dict, "trainer": dict, "run": dict}
+"""The sections of a configuration and their types."""
 LOGGERS = ("csv", "wandb", "tensorboard")
 
 Given = dict[str, list[str]]
@@ -74,6 +78,7 @@ class Request:
         scale = _last(given, "scale") or str(run.get("scale") or recipes.default_scale(data))
         if named and not _is_class(named):
             recipes.checked_scale(named, data, scale)
+        check_values(data, [*files, aliases], options)
         root = _run_root(options)
         checkpoint = _checkpoint(verb, _last(given, "ckpt_path"), root, named or str(run.get("model", "")), data)
         model = named or "" if checkpoint is None else _model_of(checkpoint, named)
@@ -131,7 +136,7 @@ def _aliases_config(verb: str, given: Given) -> Config:
     if split is not None:
         data |= {"val_split": split} if verb in ("fit", "validate") else {"test_splits": split.split(",")}
     if "control" in given:
-        data["control"] = _last(given, "control")
+        data["control"] = _checked_controls(str(_last(given, "control")))
     if data:
         config["data"] = {"init_args": data}
     if "protocol" in given:
@@ -145,6 +150,13 @@ def _checked_protocols(text: str) -> str:
     from riszoo.metrics.protocols import get_protocols
 
     get_protocols(text, published="original")
+    return text
+
+
+def _checked_controls(text: str) -> str:
+    from riszoo.data.controls import parse_controls
+
+    parse_controls(text)
     return text
 
 
@@ -162,11 +174,25 @@ def _checked_loggers(text: str) -> list[str]:
 def read_config(text: str) -> Config:
     """The configuration of a file, or of JSON text."""
     if text.lstrip().startswith("{"):
-        config: Any = json.loads(text)
-        return config if isinstance(config, dict) else {}
+        try:
+            return _checked_sections(json.loads(text), "--config")
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"--config {text[:60]} is not valid JSON ({str(error)[:80]}): give a YAML file") from None
     if not Path(text).is_file():
         raise UserError(f"there is no configuration file {text}: give --config a YAML file")
-    return recipes.read_yaml(Path(text))
+    return _checked_sections(recipes.read_yaml(Path(text)), text)
+
+
+def _checked_sections(config: Config, file: str) -> Config:
+    """The configuration itself; raises UserError for a section of another type, and for values JSON does not have."""
+    for key, types in SECTIONS.items():
+        if not isinstance(config.get(key, {}), types | None):
+            raise UserError(f"{file}: '{key}' is {str(config[key])[:60]}: give a mapping of its options")
+    try:
+        json.dumps(config)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file} has a value that is not text, a number, a list or a mapping ({error})") from None
+    return config
 
 
 def _take_name(kind: str, given: Given, files: list[Config]) -> tuple[str | None, list[Config]]:
@@ -202,8 +228,25 @@ def _split_name(kind: str, file: Config) -> tuple[str | None, Config]:
 def _checked_name(kind: str, name: str) -> str:
     """The name itself; raises UserError where it is neither a recipe nor a model's class path."""
     if kind == "model" and _is_class(name):
-        return name
+        return _checked_class(name)
     return recipes.get(KINDS[kind], name).name
+
+
+def _checked_class(name: str) -> str:
+    """The class path itself; raises UserError where its module does not exist or is Python's own."""
+    module = name.rpartition(".")[0]
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise UserError(f"{name} is not a model: give --model a recipe's name or a subclass of riszoo.model.RISModule")
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        raise UserError(
+            f"there is no module '{module}' for --model {name}: give a recipe's name or my.module.Class "
+            "(a YAML file goes to --config)"
+        )
+    return name
 
 
 def _is_class(word: str) -> bool:

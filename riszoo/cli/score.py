@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from riszoo import recipes
 from riszoo.cli.data import load_data
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
-from riszoo.metrics.console import render
-from riszoo.metrics.external import read_predictions, score
 from riszoo.metrics.protocols import get_protocols
-from riszoo.metrics.results import write_results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if path is None:
         raise UserError("name the masks to score: riszoo score PREDICTIONS, a folder of PNGs or a JSON file of RLEs")
     protocols = get_protocols(options.protocol)
+    recipes.check_splits(options.data, [options.split])
+    from riszoo.metrics.console import render
+    from riszoo.metrics.external import read_predictions, score
+    from riszoo.metrics.results import write_results
 
     split = load_data(options.data, options.root).split(options.split)
     scored = score(read_predictions(path), split, protocols)

@@ -11,6 +11,7 @@ from riszoo import recipes
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
 from riszoo.files import file_names
+from riszoo.metrics.protocols import get_protocols
 from riszoo.training import runs
 
 if TYPE_CHECKING:
@@ -66,8 +67,7 @@ def _checked_images(args: Namespace) -> dict[str, Path]:
     if "." not in args.model:
         recipes.get("models", args.model)
     recipes.get("data", args.data)
-    if args.ckpt_path is not None:
-        runs.existing(args.ckpt_path)
+    get_protocols(args.protocol, published="original")
     if not all(text.strip() for text in args.text):
         raise UserError("--text is empty: give a sentence, such as --text 'the cat on the left'")
     for image in args.image:
@@ -77,6 +77,10 @@ def _checked_images(args: Namespace) -> dict[str, Path]:
     images = _named_images([Path(image) for image in args.image])
     _create_folder(args.out)
     _check_overwriting(images, args.out, len(args.text))
+    if args.ckpt_path is None:
+        runs.newest(Path(args.root), args.model, args.data, "best")
+    else:
+        runs.existing(args.ckpt_path)
     return images
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def main(argv: list[str]) -> int:
@@ -23,9 +26,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--over", default="{}", help="changes to the recipe, as JSON")
     parser.add_argument("--out", type=Path, help="a JSON file for the row")
     args = parser.parse_args(argv)
-    if args.repeats < 1:
-        raise UserError(f"--repeats {args.repeats}: give at least 1")
-    scale = args.scale or recipes.default_scale(args.data)
+    for name in ("repeats", "batch"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: give at least 1")
+    scale = recipes.checked_scale(args.model, args.data, args.scale or recipes.default_scale(args.data))
+    args.over = _overrides(args.over)
     row = {"model": args.model, "data": args.data, "scale": scale} | _measure(args, scale)
     row["command"] = "riszoo speed " + shlex.join(argv)
     for name, value in row.items():
@@ -37,6 +42,28 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _overrides(text: str) -> recipes.Config:
+    try:
+        changes = json.loads(text)
+    except (ValueError, RecursionError):
+        changes = None
+    if not isinstance(changes, dict):
+        raise UserError(f"--over {text[:60]} is not a JSON mapping: give changes such as '{{\"trainer\": {{}}}}'")
+    return changes
+
+
+def _device(name: str | None) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise UserError(f"--device {name} is not a device: give cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: no CUDA device is available; give cpu")
+    return device
+
+
 def _measure(args: Any, scale: str) -> dict[str, Any]:
     import torch
 
@@ -45,10 +72,8 @@ def _measure(args: Any, scale: str) -> dict[str, Any]:
     from riszoo.training.provenance import circumstances
 
     torch.manual_seed(0)
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA device is available; give cpu")
-    model, _, config = build(args.model, args.data, scale, json.loads(args.over))
+    device = _device(args.device)
+    model, _, config = build(args.model, args.data, scale, args.over)
     options = config["data"]["init_args"]
     sentences = args.batch or options.get("batch_size", 32)
     plan = StepPlan.of(sentences, sentences, options.get("sentences_per_image", 1), 1)

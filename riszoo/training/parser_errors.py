@@ -24,15 +24,23 @@ def parser_error(message: str, known: list[str], argv: list[str]) -> UserError:
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
     if unknown := re.search(UNKNOWN_OPTION, text):
         name = full_name(unknown.group(1).lstrip("-"), argv)
-        nearest = difflib.get_close_matches(f"--{name}", known, 1, 0.6)
-        hint = f"did you mean {nearest[0]}?" if nearest else "see --help-all"
-        return UserError(f"unknown option --{name}: {hint}")
+        nearest = nearest_option(f"--{name}", known)
+        return UserError(f"unknown option --{name}: " + (f"did you mean {nearest}?" if nearest else "see --help-all"))
     if invalid := re.search(INVALID_VALUE, text):
         section, key, *types = invalid.groups()
         expected, value = [group for group in types if group]
         name = full_name(key, argv, default=f"{section}.{key}")
         return UserError(f"--{name} {value}: expected {readable_type(expected)}")
     return UserError(text)
+
+
+def nearest_option(name: str, known: list[str]) -> str | None:
+    """The known option that ends like `name`, otherwise the most similar one."""
+    section, _, end = name.rpartition(".")
+    same_end = [option for option in known if option.startswith(f"{section}.") and option.endswith(f".{end}")]
+    nearest = same_end if end and section else []
+    nearest = nearest or difflib.get_close_matches(name, known, 1, 0.6)
+    return nearest[0] if nearest else None
 
 
 def full_name(suffix: str, argv: list[str], default: str | None = None) -> str:
@@ -54,7 +62,7 @@ def options_of(section: str, class_path: str) -> Iterator[str]:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         return
-    for base in cls.__mro__:
+    for base in cls.__mro__ if isinstance(cls, type) else ():
         if issubclass(base, RISModule | RISData) and "__init__" in vars(base):
             for option, annotation in get_type_hints(base.__init__).items():
                 yield f"--{section}.{option}"

@@ -189,7 +189,10 @@ def _rle_size(value: Any, expected: Size | None) -> Size:
 
 
 def _listed_runs(counts: Any) -> NDArray[np.int64]:
-    runs = np.asarray(counts)
+    try:
+        runs = np.asarray(counts)
+    except (ValueError, OverflowError):
+        runs = np.empty((0, 0))
     if runs.ndim != 1 or runs.dtype.kind not in "iu":
         raise RecordError("the counts of an RLE are not a list of whole numbers")
     return runs.astype(np.int64)

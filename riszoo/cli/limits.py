@@ -1,0 +1,118 @@
+"""Checks of values that need neither data nor weights: numbers within their limits, and names of splits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from riszoo import recipes
+from riszoo.errors import UserError
+from riszoo.recipes import Config
+
+INFINITY = math.inf
+
+
+class Limits(NamedTuple):
+    """The type of an option's numbers and their limits, both included."""
+
+    kind: type[int] | type[float]
+    least: float
+    most: float = INFINITY
+
+    def advice(self) -> str:
+        if self.most == INFINITY:
+            return f"give at least {self.least:g}"
+        noun = "a whole number" if self.kind is int else "a number"
+        return f"give {noun} from {self.least:.10g} to {self.most:.10g}"
+
+    def accepts(self, value: Any) -> bool:
+        try:
+            number = self.kind(value) if isinstance(value, str) else value
+        except ValueError:
+            return False
+        return isinstance(number, int | self.kind) and self.least <= number <= self.most
+
+
+COUNT = Limits(int, 1)
+SHARE = Limits(float, 0, 1)
+RATE = Limits(float, 0, 10)
+LIMITS = {
+    "model.size": Limits(int, 16, 4096),
+    "model.text.length": Limits(int, 1, 4096),
+    "model.optim.lr": RATE,
+    "model.optim.lr_vision": RATE,
+    "model.optim.lr_text": RATE,
+    "model.optim.weight_decay": RATE,
+    "model.optim.power": Limits(float, 0, 100),
+    "model.optim.gamma": SHARE,
+    "model.optim.ema": SHARE,
+    "model.optim.warmup": Limits(float, 0, 1e9),
+    "data.batch_size": COUNT,
+    "data.total_batch_size": COUNT,
+    "data.sentences_per_image": COUNT,
+    "data.eval_images": COUNT,
+    "data.val_images": COUNT,
+    "data.test_images": COUNT,
+    "data.workers": Limits(int, 0, 256),
+    "trainer.max_steps": Limits(int, -1),
+    "trainer.max_epochs": Limits(int, -1),
+    "trainer.devices": Limits(int, -1, 1024),
+    "trainer.num_nodes": Limits(int, 1, 65_536),
+    "trainer.accumulate_grad_batches": COUNT,
+    "run.images": Limits(int, 0),
+    "seed_everything": Limits(int, 0, 2**32 - 1),
+}
+"""The limits of an option's numbers. A list is checked item by item."""
+
+WORDS = ("null", "none", "true", "false", "auto", "")
+"""Values that are not numbers and are left to the parser."""
+
+SPLITS = ("data.train_split", "data.val_split", "data.test_splits")
+
+
+def check_values(data: str, configs: list[Config], options: list[str]) -> None:
+    """Raise UserError for the first value outside its limits, and for a split that the data set does not have."""
+    for name, value in _settings(configs, options):
+        if name in LIMITS:
+            _check_number(name, value)
+        if name in SPLITS:
+            recipes.check_splits(data, map(str, _items(value)))
+
+
+def _check_number(name: str, value: Any) -> None:
+    for item in _items(value):
+        left_to_parser = item is None or isinstance(item, bool | dict) or str(item).strip().lower() in WORDS
+        if not left_to_parser and not LIMITS[name].accepts(item):
+            raise UserError(f"--{name} {str(value)[:60]}: {LIMITS[name].advice()}")
+
+
+def _settings(configs: list[Config], options: list[str]) -> Iterator[tuple[str, Any]]:
+    """(name, value) of every setting in configurations and on the command line, named as the options are."""
+    for config in configs:
+        yield from _leaves(config, "")
+    words = iter([*options, ""])
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word.removeprefix("--").partition("=")
+            name = name.replace(".init_args.", ".")
+            if name in LIMITS or name in SPLITS:
+                yield name, value if equals else next(words, "")
+
+
+def _leaves(config: Config, prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, dict):
+            yield from _leaves(value, name)
+        else:
+            yield name, value
+
+
+def _items(value: Any) -> list[Any]:
+    """The items of a list, or of text such as `[64, 96]` or `val,testA`; any other value as one item."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, str):
+        return [item.strip(" '\"") for item in value.strip("[]() ").split(",")]
+    return [value]

@@ -1,0 +1,224 @@
+"""Wrong command lines and a fragment of the sentence that answers each.
+
+FAST needs neither data nor weights to be answered, so nothing heavy may be imported. LOADED needs
+the classes of models and data sets. `files` creates the files that some of the calls name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+FAST: list[tuple[str, str]] = [
+    # verbs
+    ("fti --model lts", "did you mean 'fit'"),
+    ("train --model lts", "unknown verb 'train'"),
+    ("evaluate", "did you mean 'validate'"),
+    ("--model lts", "unknown verb '--model'"),
+    ("data", "name a verb: riszoo data show|check|prepare"),
+    ("data shw", "did you mean 'show'"),
+    ("data chekc refcoco", "did you mean 'check'"),
+    # models
+    ("fit", "name a model"),
+    ("fit --model", "--model needs a value"),
+    ("fit --model ltz", "did you mean 'lts'"),
+    ("fit --model ''", "unknown model ''"),
+    ("fit --model ../lts", "unknown model '../lts'"),
+    ("fit --model LTS", "unknown model 'LTS'"),
+    ("fit --model lts,vipa", "unknown model 'lts,vipa'"),
+    ("fit --model os.system", "os.system is not a model"),
+    ("fit --model nowhere.Model", "nowhere"),
+    ("fit --model lts.yaml", "lts.yaml"),
+    ("test --model vipaa", "did you mean 'vipa'"),
+    ("info ltz", "did you mean 'lts'"),
+    ("info", "model"),
+    ("speed", "model"),
+    ("speed ltz", "did you mean 'lts'"),
+    ("segment --model ltz --image image.png --text star", "did you mean 'lts'"),
+    # data sets
+    ("fit --model lts --data scene", "did you mean 'scenes'"),
+    ("fit --model lts --data", "--data needs a value"),
+    ("fit --model lts --data ''", "unknown data set ''"),
+    ("test --model lts --data refcocoo", "did you mean 'refcoco'"),
+    ("info lts --data refcocoo", "did you mean 'refcoco'"),
+    ("speed lts --data refcocoo", "did you mean 'refcoco'"),
+    ("segment --model lts --image image.png --text star --data scen", "did you mean 'scenes'"),
+    ("bench --data scene --dry-run", "did you mean 'scenes'"),
+    ("data show scene", "did you mean 'scenes'"),
+    # scales
+    ("fit --model lts --scale tinny", "did you mean 'tiny'"),
+    ("fit --model lts --scale", "--scale needs a value"),
+    ("fit --model lts --data refcoco --scale small", "unknown scale of 'lts' 'small'"),
+    ("info lts --scale papper", "did you mean 'paper'"),
+    ("speed lts --scale papper", "did you mean 'paper'"),
+    ("fit --model lts-swin --scale enormous", "unknown scale of 'lts-swin' 'enormous'"),
+    ("bench --models lts --scale huge --dry-run", "unknown scale of 'lts' 'huge'"),
+    ("bench --scale huge --dry-run", "no model has a scale 'huge'"),
+    # splits
+    ("fit --model lts --split vall", "did you mean 'val'"),
+    ("test --model lts --split val,testC", "scenes has no split 'testC'"),
+    ("validate --model lts --split tesst", "scenes has no split 'tesst'"),
+    ("predict --model lts --data refcocog --split testA", "refcocog has no split 'testA'"),
+    ("test --model lts --data refcoco --split testC", "refcoco has no split 'testC'"),
+    ("test --model lts --split ''", "no split ''"),
+    ("fit --model lts --data.train_split trian", "did you mean 'train'"),
+    ("bench --splits nope --dry-run", "scenes has no split 'nope'"),
+    ("data show scenes --split vall", "did you mean 'val'"),
+    # protocols, controls, loggers
+    ("test --model lts --protocol lavt481", "did you mean 'lavt480'"),
+    ("test --model lts --protocol original,nope", "unknown protocol 'nope'"),
+    ("test --model lts --protocol ''", "no protocol given"),
+    ("test --model lts --protocol", "--protocol needs a value"),
+    ("test --model lts --control shufled", "unknown control 'shufled'"),
+    ("fit --model lts --control none,", "unknown control ''"),
+    ("fit --model lts --logger wandv", "did you mean 'wandb'"),
+    ("fit --model lts --logger csv,mlflow", "unknown logger 'mlflow'"),
+    ("bench --protocol nope --dry-run", "unknown protocol 'nope'"),
+    ("bench --controls nope --dry-run", "unknown control 'nope'"),
+    ("score masks --protocol nope", "unknown protocol 'nope'"),
+    ("compare run_a run_b --protocol nope", "unknown protocol 'nope'"),
+    ("segment --model lts --image image.png --text star --protocol nope", "unknown protocol 'nope'"),
+    # numbers
+    ("fit --model lts --model.size 0", "--model.size 0: give"),
+    ("fit --model lts --model.size -3", "--model.size -3: give"),
+    ("fit --model lts --model.size 1000000", "--model.size 1000000: give"),
+    ("fit --model lts --data.workers -1", "--data.workers -1: give"),
+    ("fit --model lts --data.workers 100000", "--data.workers 100000: give"),
+    ("fit --model lts --data.batch_size 0", "--data.batch_size 0: give"),
+    ("fit --model lts --data.batch_size=-8", "--data.batch_size -8: give"),
+    ("fit --model lts --data.batch_size many", "--data.batch_size many: give"),
+    ("fit --model lts --data.batch_size 2.5", "--data.batch_size 2.5: give"),
+    ("fit --model lts --data.total_batch_size 0", "--data.total_batch_size 0: give"),
+    ("fit --model lts --data.sentences_per_image 0", "--data.sentences_per_image 0: give"),
+    ("fit --model lts --data.eval_images 0", "--data.eval_images 0: give"),
+    ("fit --model lts --data.val_images 0", "--data.val_images 0: give"),
+    ("test --model lts --data.test_images -3", "--data.test_images -3: give"),
+    ("fit --model lts --seed_everything -5", "--seed_everything -5: give"),
+    ("fit --model lts --seed_everything 99999999999", "--seed_everything 99999999999: give"),
+    ("fit --model lts --model.optim.lr -1", "--model.optim.lr -1: give"),
+    ("fit --model lts --model.optim.lr nan", "--model.optim.lr nan: give"),
+    ("fit --model lts --model.optim.lr 1e400", "--model.optim.lr 1e400: give"),
+    ("fit --model lts --model.optim.lr high", "--model.optim.lr high: give"),
+    ("fit --model lts --model.optim.weight_decay -0.1", "--model.optim.weight_decay -0.1: give"),
+    ("fit --model lts --model.optim.ema 1.5", "--model.optim.ema 1.5: give"),
+    ("fit --model lts --model.optim.warmup -1", "--model.optim.warmup -1: give"),
+    ("fit --model lts --model.text.length 0", "--model.text.length 0: give"),
+    ("fit --model lts --trainer.max_steps -7", "--trainer.max_steps -7: give"),
+    ("fit --model lts --trainer.devices -2", "--trainer.devices -2: give"),
+    ("fit --model lts --run.images -1", "--run.images -1: give"),
+    ("bench --budget 0 --dry-run", "--budget 0: give at least 1"),
+    ("bench --budget -5 --dry-run", "--budget -5: give at least 1"),
+    ("bench --budget few --dry-run", "--budget"),
+    ("bench --models lts --budget 3 --dry-run", "--budget 3"),
+    ("bench --seeds 0 --dry-run", "--seeds 0: give at least 1"),
+    ("bench --repeats 0 --dry-run", "--repeats 0: give at least 1"),
+    ("speed lts --repeats 0", "--repeats 0: give at least 1"),
+    ("speed lts --batch 0", "--batch 0: give at least 1"),
+    ("speed lts --over {", "--over"),
+    ("speed lts --over [1]", "--over"),
+    ("data show scenes --count 0", "--count 0: give at least 1"),
+    ("data show scenes --start -1", "--start -1: give at least 0"),
+    ("report run --count 0", "--count 0"),
+    # options
+    ("list --all", "--all"),
+    ("bench --modles lts", "did you mean --models"),
+    ("bench --controlled --scale tiny --dry-run", "--controlled already sets --scale"),
+    ("bench --ablation vipa --models lts --dry-run", "--ablation already sets --models"),
+    ("bench --ablation vippa --dry-run", "did you mean 'vipa'"),
+    ("bench --ablation vipa/nope --dry-run", "unknown table of ablation 'vipa' 'nope'"),
+    ("bench --models lts,nope --dry-run", "unknown model 'nope'"),
+    ("bench --models '' --data", "--data"),
+    ("data check", "SET"),
+    ("data check refcoco --imagess", "did you mean --images"),
+    ("data prepare", "SET"),
+    ("segment --model lts --text star", "--image"),
+    ("segment --model lts --image image.png", "--text"),
+    ("segment --model lts --image image.png --text ''", "--text is empty"),
+    ("score", "name the masks to score"),
+    ("compare run_a", "run_b"),
+    ("compare run_a run_b --by colour", "--by"),
+    ("report", "RUN"),
+    # files
+    ("fit --model lts --config absent.yaml", "absent.yaml"),
+    ("fit --model lts --config", "--config needs a value"),
+    ("fit --model lts --config .", "configuration file"),
+    ("fit --config binary.yaml", "binary.yaml"),
+    ("fit --config bomb.yaml", "bomb.yaml"),
+    ("fit --config deep.yaml", "deep.yaml"),
+    ("fit --config list.yaml", "list.yaml must be a mapping"),
+    ("fit --config empty.yaml", "empty.yaml must be a mapping"),
+    ("fit --config broken.yaml", "broken.yaml is not valid YAML"),
+    ("fit --config python.yaml", "python.yaml is not valid YAML"),
+    ("fit --config latin.yaml", "latin.yaml"),
+    ("fit --config section.yaml", "section.yaml: 'data'"),
+    ("fit --config '{broken'", "--config"),
+    ('fit --config \'{"model": "lts", "trainer": 3}\'', "'trainer'"),
+    ("fit --config '{\"model\": 3}'", "'model'"),
+    ("bench --checkpoints absent.yaml --dry-run", "absent.yaml"),
+    ("bench --checkpoints list.yaml --dry-run", "list.yaml"),
+    ("bench --checkpoints checkpoints.yaml --dry-run", "nowhere.ckpt"),
+    ("test --model lts", "riszoo fit --model lts"),
+    ("test --model lts --ckpt_path absent.ckpt", "absent.ckpt"),
+    ("test --model lts --ckpt_path .", "there is no checkpoint ."),
+    ("fit --model lts --ckpt_path last", "riszoo fit --model lts"),
+    ("fit --ckpt_path absent.ckpt", "absent.ckpt"),
+    ("segment --model lts --image absent.png --text star", "absent.png"),
+    ("segment --model lts --image image.png --text star --ckpt_path absent.ckpt", "absent.ckpt"),
+    ("segment --model lts --image image.png --text star --out text.txt", "text.txt"),
+    ("segment --model lts --image image.png --text star", "riszoo fit --model lts"),
+]
+"""Command lines as a shell would take them."""
+
+LOADED: list[tuple[str, str]] = [
+    ("fit --model lts --modle.optim.lr 1", "--modle.optim.lr"),
+    ("fit --model lts --model.lr 1", "did you mean --model.optim.lr?"),
+    ("fit --model lts --data.batchsize 3", "did you mean --data.batch_size?"),
+    ("test --model lts --ckpt_path text.txt", "text.txt"),
+    ("test --model lts --ckpt_path lfs.ckpt", "lfs.ckpt"),
+    ("test --model lts --ckpt_path empty.yaml", "empty.yaml"),
+    ("segment --model lts --image image.png --text star --ckpt_path text.txt", "text.txt"),
+    ("data check refcocoo", "did you mean"),
+    ("data show refcoco --root absent", "absent"),
+    ("data prepare refcoco --root absent", "absent"),
+    ("compare absent_a absent_b", "absent_a"),
+    ("report absent", "absent"),
+    ("score absent", "absent"),
+    ("score text.txt", "text.txt is not valid JSON"),
+    ("score rle.json", "rle.json"),
+    ("score empty_folder", "empty_folder"),
+    ("tables --out absent", "absent is not a folder"),
+    ("speed lts --device gpu7", "gpu7"),
+    ("speed lts --device cuda:99", "cuda:99"),
+]
+
+
+def files(folder: Path) -> None:
+    """Create the files that the calls name."""
+    (folder / "binary.yaml").write_bytes(bytes(range(256)) * 8)
+    (folder / "empty.yaml").write_text("")
+    (folder / "list.yaml").write_text("- lts\n- vipa\n")
+    (folder / "broken.yaml").write_text("model: lts\n  data: [scenes\n")
+    (folder / "python.yaml").write_text("model: !!python/object/apply:os.system ['true']\n")
+    (folder / "latin.yaml").write_bytes("# größe\nmodel: lts\n".encode("latin-1"))
+    (folder / "section.yaml").write_text("model: lts\ndata: 3\n")
+    (folder / "deep.yaml").write_text("a: " + "[" * 50_000)
+    (folder / "bomb.yaml").write_text(yaml_bomb())
+    (folder / "checkpoints.yaml").write_text("lts: nowhere.ckpt\n")
+    (folder / "text.txt").write_text("not a checkpoint, not JSON\n")
+    (folder / "lfs.ckpt").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 12345\n"
+    )
+    (folder / "rle.json").write_text(
+        json.dumps([{"id": "a", "segmentation": {"size": [2, 2], "counts": [[1], [1, 2]]}}])
+    )
+    (folder / "empty_folder").mkdir()
+    Image.new("RGB", (32, 24)).save(folder / "image.png")
+
+
+def yaml_bomb(levels: int = 12, width: int = 10) -> str:
+    """Lists of aliases of lists: 10^12 items in a few hundred bytes."""
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * width)}]" for level in range(1, levels)]
+    return "\n".join([*lines, f"model: *a{levels - 1}", ""])
