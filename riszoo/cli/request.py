@@ -50,6 +50,8 @@ class Request:
     checkpoint     the checkpoint to load; None to train from the start
     base           configurations in increasing precedence: the recipe's, those of --config, that of the aliases
     options        the other options, as LightningCLI reads them
+    saved          the configuration of the run that is continued
+    folder         that run's folder, where it is continued in place
     """
 
     verb: str
@@ -60,6 +62,8 @@ class Request:
     checkpoint: Path | None
     base: list[Config]
     options: list[str]
+    saved: Config | None = None
+    folder: Path | None = None
 
     @classmethod
     def read(cls, verb: str, argv: list[str]) -> Request:
@@ -72,6 +76,10 @@ class Request:
             raise UserError(
                 f"name a model: riszoo {verb} --model NAME, where NAME is one of {known}, or my.module.Class"
             )
+        if verb == "fit" and "ckpt_path" in given:
+            continued = _continued(argv, given, options, files, {"model": named, "data": data})
+            if continued is not None:
+                return continued
         run: Config = next((file["run"] for file in reversed(files) if isinstance(file.get("run"), dict)), {})
         aliases = _aliases_config(verb, given)
         data = data or str(run.get("data", "scenes"))
@@ -270,6 +278,35 @@ def _checkpoint(verb: str, path: str | None, root: Path, model: str, data: str) 
     if path is None or path == "last" or (path == "best" and verb != "fit"):
         return runs.newest(root, model, data, path or "best")
     return runs.existing(path)
+
+
+def _continued(
+    argv: list[str], given: Given, options: list[str], files: list[Config], names: dict[str, str | None]
+) -> Request | None:
+    """The request that continues a training with its saved configuration; None for a checkpoint without one."""
+    root, path = _run_root(options), str(_last(given, "ckpt_path"))
+    wanted = {"model": runs.model_name(names["model"]) if names["model"] else None, "data": names["data"]}
+    checkpoint = runs.resumable(runs.latest(root, **wanted) if path == "last" else runs.existing(path))
+    folder = runs.folder_of(checkpoint)
+    if not (folder / "config.yaml").is_file():
+        return None
+    saved = recipes.read_yaml(folder / "config.yaml")
+    run = {key: str(saved["run"][key]) for key in ("model", "data", "scale")}
+    for key, name in {**wanted, "scale": _last(given, "scale")}.items():
+        if name not in (None, run[key]):
+            raise UserError(f"{checkpoint} is of a run of '{run[key]}', not of '{name}': give --{key} {run[key]}")
+    model = run["model"] if recipes.find("models", run["model"]) else str(saved["model"]["class_path"])
+    in_place = path == "last" or Path(path) == runs.checkpoint(folder, "last")
+    moved = _has_option(options, "--run.root") and root.resolve() != folder.parent.resolve()
+    return Request(
+        "fit", shlex.join(argv), model, run["data"], run["scale"], checkpoint,
+        [{**saved, "ckpt_path": None}, *map(_without_names, files), _aliases_config("fit", given)], options,
+        saved=saved, folder=folder if in_place and not moved else None,
+    )  # fmt: skip
+
+
+def _has_option(options: list[str], name: str) -> bool:
+    return any(word.partition("=")[0] == name for word in options)
 
 
 def _model_of(checkpoint: Path, named: str | None) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -32,6 +33,7 @@ from riszoo.training.checkpoints import RISCheckpointIO, model_section, read_che
 from riszoo.training.interruption import Interrupted, describe_stop, requeue_job
 from riszoo.training.parser_errors import options_of, parser_error
 from riszoo.training.recorder import Recorder
+from riszoo.training.resume import changed_options, keep_curves
 from riszoo.training.saving import LastCheckpoint
 
 if TYPE_CHECKING:
@@ -50,6 +52,10 @@ EXPECTED_WARNINGS = (
     "dataloader is not resumable",
     "in eval mode at the start of training",
     "custom batch sampler",
+    "Experiment logs directory",
+    "Checkpoint directory",
+    "dirpath has changed",
+    "number of worker processes",
 )
 """Lightning's warnings about what riszoo does on purpose."""
 
@@ -130,6 +136,7 @@ class RISCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Add a vocabulary to the model's hyperparameters where it needs one, and create the run folder."""
         config = self.config[self.request.verb]
+        self._print_changes(config)
         model = config.model.clone().as_dict()
         if ((model["init_args"] or {}).get("text") or {}).get("vocabulary") is None:
             data = instantiate(RISData, config.data.clone().as_dict())  # type: ignore[type-abstract]
@@ -138,10 +145,23 @@ class RISCLI(LightningCLI):
                 config.model.init_args.text.vocabulary = vocabulary
         self.folder = self._run_folder()
 
+    def _print_changes(self, config: Namespace) -> None:
+        """Name the options that differ from those of the training that is continued."""
+        if self.request.saved is not None and is_rank_zero():
+            parser = self._subcommand_parsers[self.request.verb]
+            line = changed_options(self.request.saved, yaml.safe_load(parser.dump(config, skip_none=False)))
+            if line:
+                print(line)
+
     def _run_folder(self) -> Path:
-        """Rank 0 creates the folder; the other processes learn its name from the environment or by a broadcast."""
+        """Rank 0 chooses the folder; the other processes learn its name from the environment or by a broadcast."""
         if not is_rank_zero():
             return Path(os.environ.get(FOLDER, self.run.root))
+        if self.request.folder is not None:
+            os.environ[FOLDER] = str(self.request.folder)
+            for partial in self.request.folder.glob("checkpoints/*.partial"):
+                partial.unlink()
+            return self.request.folder
         if self.request.verb != "fit" and self.request.checkpoint is not None:
             folder = runs.folder_of(self.request.checkpoint)
             if runs.card(folder) is not None:
@@ -196,6 +216,9 @@ class RISCLI(LightningCLI):
 
     def _loggers(self) -> list[Logger]:
         csv = CSVLogger(str(self.folder), name="", version="")
+        if self.request.folder is not None and self.request.checkpoint is not None and is_rank_zero():
+            step = int(read_checkpoint(self.request.checkpoint)["global_step"])
+            keep_curves(csv, self.folder / "metrics.csv", step)
         return [csv, *(_logger(name, self.folder) for name in self.run.loggers if name != "csv")]
 
     # -- the run ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,26 @@ def newest(root: Path, model: str, data: str, which: str) -> Path:
         f"no run of '{model}' on '{data}' with a {which} checkpoint under {root}: "
         f"train one with 'riszoo fit --model {model} --data {data}' or give --ckpt_path FILE"
     )
+
+
+def latest(root: Path, model: str | None, data: str | None) -> Path:
+    """The last checkpoint of the newest run, of any model or data set where none is named."""
+    for folder in sorted(root.iterdir(), key=_started, reverse=True) if root.is_dir() else []:
+        content = card(folder) or {}
+        same = model in (None, content.get("model")) and data in (None, content.get("data"))
+        if content and same and checkpoint(folder, "last").is_file():
+            return checkpoint(folder, "last")
+    of = f" of '{model}'" * bool(model) + f" on '{data}'" * bool(data)
+    raise UserError(f"no run{of} under {root} has a last checkpoint: give --ckpt_path FILE, or leave it out to start")
+
+
+def resumable(path: Path) -> Path:
+    """The checkpoint itself; the best one of its run where a crash of the machine has damaged it."""
+    best = checkpoint(folder_of(path), "best")
+    if zipfile.is_zipfile(path) or path == best or not zipfile.is_zipfile(best):
+        return path
+    print(f"riszoo: {path} is damaged; continuing from {best}", file=sys.stderr)
+    return best
 
 
 def _started(folder: Path) -> tuple[float, str]:

@@ -57,6 +57,8 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size > 1:
             self.group = torch.distributed.new_group(backend="gloo")
         self.saved_step, self.saved_time = trainer.global_step, time.monotonic()
+        if trainer.global_step and trainer.is_global_zero:
+            print(f"continuing from step {trainer.global_step} of {trainer.estimated_stepping_batches}")
         if self.validation_due:
             _validate(trainer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,11 +96,17 @@ def test_predict_writes_masks(trained: Path) -> None:
     assert set(np.unique(mask)) <= {0, 255}
 
 
-def test_training_resumes_from_the_last_checkpoint(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["fit", "--model", "lts", "--run.root", str(trained), *SMALL, "--ckpt_path", "last"]
-    assert main([*argv, "--trainer.max_steps", "3", "--run.root", str(trained)]) == 0
-    newest = max(trained.iterdir(), key=lambda f: json.loads((f / "run.json").read_text())["started"])
-    assert torch.load(newest / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+def test_training_continues_in_its_folder_with_its_saved_options(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, "runs")
+    assert main(["fit", "--model", "lts", "--ckpt_path", "last", "--trainer.max_steps", "3"]) == 0
+    run = only_run()
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    output = capsys.readouterr().out
+    assert "changed from the saved configuration: trainer.max_steps 2 -> 3\n" in output
+    assert "continuing from step 2 of 3\n" in output
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]["batch_size"] == 4
 
 
 def test_a_saved_configuration_can_be_run_again(trained: Path, tmp_path: Path) -> None:

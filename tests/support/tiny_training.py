@@ -23,7 +23,10 @@ CONFIG: dict[str, Any] = {
             **{"val_images": 2, "test_images": 2, "eval_images": 2, "workers": 0},
         }
     },
-    "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "max_steps": 6, "val_check_interval": 4},
+    "trainer": {
+        **{"accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1},
+        **{"max_steps": 6, "val_check_interval": 4},
+    },
     "run": {"images": 0},
 }
 

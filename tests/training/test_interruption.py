@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from torch import Tensor
 
 from riszoo.batch import Batch
+from riszoo.cli.main import main
 from riszoo.model import RISModule
 from tests.support.tiny_training import checkpoint, few_images, fit, same_weights
 
@@ -73,6 +75,13 @@ def test_a_signal_within_a_validation_repeats_that_validation_later(
     assert validated[:2] == [4, 6]
 
 
+def curves(root: str) -> list[tuple[str, ...]]:
+    """Step, loss and metric of each row of the only run's curves."""
+    (path,) = Path(root).glob("*/metrics.csv")
+    rows = csv.DictReader(path.read_text().splitlines())
+    return [(row["step"], row["loss"], row["val/mIoU"]) for row in rows]
+
+
 @pytest.mark.parametrize("step", [1, 3])
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
     step: int, monkeypatch: pytest.MonkeyPatch
@@ -81,10 +90,22 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
     assert fit("--run.root", "whole", **dropout) == 0
     send(monkeypatch, signal.SIGINT, step)
     assert fit("--run.root", "parts", **dropout) == 130
-    (folder,) = Path("parts").iterdir()
+    assert main(["fit", "--run.root", "parts", "--ckpt_path", "last"]) == 0
+    assert same_weights(checkpoint("whole"), checkpoint("parts"))
+    missing = [row for row in curves("whole") if row not in curves("parts")]
+    assert len(curves("whole")) == len(curves("parts")) + 1
+    assert [row[0] for row in missing] == [str(step)], "only the loss of the interrupted step was not written"
+
+
+def test_a_damaged_last_checkpoint_is_replaced_by_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(trainer={"max_steps": 4}) == 0
+    before = checkpoint()
+    (folder,) = Path("runs").iterdir()
     last = folder / "checkpoints" / "last.ckpt"
-    assert fit("--run.root", "rest", "--ckpt_path", str(last), **dropout) == 0
-    assert same_weights(checkpoint("whole"), checkpoint("rest"))
+    last.write_bytes(last.read_bytes()[:5000])
+    assert main(["fit", "--ckpt_path", str(last)]) == 0
+    assert "last.ckpt is damaged; continuing from" in capsys.readouterr().err
+    assert same_weights(before, checkpoint(which="best"))
 
 
 @pytest.fixture
