@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help env lint types unit test bench soak clean
+.PHONY: help env lint types unit test bench soak test-floors clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 env: $(STAMP) ## create .venv with the dependencies of pyproject.toml
 
@@ -32,6 +32,12 @@ test: lint types unit ## run lint, types and unit
 
 bench: $(STAMP) ## train and test lts, risam and vipa on the embedded data set; tables, plots, report (OPTIONS='--budget 6400')
 	$(BIN)/riszoo bench --models lts,risam,vipa $(OPTIONS)
+
+test-floors: $(STAMP) ## run the quick tests with the lowest allowed version of each dependency
+	$(PYTHON) -m venv .venv-floors
+	$(BIN)/python -m tests.reliability.floors > .venv-floors/constraints.txt
+	.venv-floors/bin/python -m pip install --quiet -e '.[dev]' -c .venv-floors/constraints.txt
+	.venv-floors/bin/python -m pytest tests/data tests/metrics tests/encoders tests/models
 
 soak: $(STAMP) ## train, test and segment for 30 minutes; fails where memory or open files grow (MINUTES=30)
 	$(BIN)/python -m tests.reliability.soak --minutes $(or $(MINUTES),30)
