@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help env lint types unit test bench soak test-floors clean
+.PHONY: help env lint types unit test test-cpus bench soak test-floors clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,13 @@ unit: $(STAMP) ## run the tests only
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: lint types unit ## run lint, types and unit
+
+# The kernels of older processors, and of two threads: results must not depend on either.
+test-cpus: $(STAMP) ## run the tests with the instruction sets of four kinds of processor
+	ATEN_CPU_CAPABILITY=default RISZOO_TEST_THREADS=2 $(MAKE) unit
+	ATEN_CPU_CAPABILITY=avx2 $(MAKE) unit
+	DNNL_MAX_CPU_ISA=SSE41 $(MAKE) unit
+	ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 RISZOO_TEST_THREADS=2 $(MAKE) unit
 
 bench: $(STAMP) ## train and test lts, risam and vipa on the embedded data set; tables, plots, report (OPTIONS='--budget 6400')
 	$(BIN)/riszoo bench --models lts,risam,vipa $(OPTIONS)

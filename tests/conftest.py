@@ -1,4 +1,4 @@
-"""What every test may rely on: no network, one thread, seeds, and small recipes."""
+"""What every test may rely on: no network, one thread (RISZOO_TEST_THREADS changes it), seeds, and small recipes."""
 
 from __future__ import annotations
 
@@ -32,4 +32,4 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def pytest_configure(config: Any) -> None:
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("RISZOO_TEST_THREADS", "1")))
