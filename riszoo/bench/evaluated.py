@@ -15,7 +15,7 @@ from riszoo.build import instantiate
 from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError
 from riszoo.metrics.protocols import Protocol
-from riszoo.metrics.results import Evaluation, protocols_of, read_evaluation, read_metrics
+from riszoo.metrics.results import Evaluation, protocols_of, read_evaluation, read_metrics, result_folder
 from riszoo.metrics.summary import sentence_value
 from riszoo.training import runs
 
@@ -84,11 +84,8 @@ def find_runs(paths: Sequence[Path]) -> list[EvaluatedRun]:
 
 
 def find_run(path: Path) -> EvaluatedRun:
-    """A test's folder, or the newest test of a run's folder; named by its model."""
-    tests = [path / "metrics.json"] if (path / "metrics.json").is_file() else sorted(path.glob("test-*/metrics.json"))
-    if not tests:
-        raise UserError(f"{path} contains no test: name a folder with metrics.json, or test the run first")
-    folder = tests[-1].parent
+    """The results of a run's or a test's folder; named by the model."""
+    folder = result_folder(path)
     return EvaluatedRun(str((runs.card(folder.parent) or {}).get("model", folder.parent.name)), folder)
 
 

@@ -12,7 +12,7 @@ from riszoo.metrics.protocols import get_protocols
 def main(argv: Sequence[str] | None = None) -> int:
     """`riszoo compare RUN_A RUN_B`"""
     parser = CommandParser(prog="riszoo compare", description=__doc__)
-    parser.add_argument("run_a", type=Path, help="folder with metrics.json and sentences-*.csv")
+    parser.add_argument("run_a", type=Path, help="a test's folder, or a run's folder: its newest test")
     parser.add_argument("run_b", type=Path, help="the run to compare with it")
     parser.add_argument("--protocol", default="original")
     parser.add_argument("--split", help="default: every split of both runs")

@@ -11,7 +11,11 @@ from riszoo.errors import UserError
 def main(argv: list[str]) -> int:
     parser = CommandParser(prog="riszoo report", description=__doc__)
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="a test's folder, or a run's folder: its newest test"
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a test's folder, or a run's folder: its newest test, or validation",
     )
     parser.add_argument("--out", type=Path, default=Path("report.html"))
     parser.add_argument("--split", help="with commas; default: every split that all runs measured")

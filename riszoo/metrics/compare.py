@@ -19,7 +19,7 @@ from riszoo.metrics.bootstrap import (
     sum_by_image,
 )
 from riszoo.metrics.protocols import Protocol
-from riszoo.metrics.results import Evaluation, read_evaluation, read_metrics
+from riszoo.metrics.results import Evaluation, read_evaluation, read_metrics, result_folder
 from riszoo.metrics.sentence_table import Bools, Floats, Ints
 from riszoo.metrics.summary import chosen_sentences, intersection_and_union, sentence_value
 
@@ -49,7 +49,8 @@ class PairedSentences:
 def compare(
     run_a: Path, run_b: Path, protocol: str = "original", split: str | None = None, by: str | None = None
 ) -> str:
-    """The differences between run B and run A as text, B minus A."""
+    """The differences between run B and run A as text, B minus A; each a run's folder or a test's."""
+    run_a, run_b = result_folder(run_a), result_folder(run_b)
     splits = [split] if split else _common_splits(run_a, run_b)
     parts = []
     for name in splits:

@@ -205,6 +205,17 @@ def _protocol_values(table: SentenceTable, protocol: Protocol) -> list[tuple[flo
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
+def result_folder(path: Path) -> Path:
+    """The path itself if it contains results; of a run's folder, its newest test, or else its newest validation."""
+    if (path / METRICS).is_file():
+        return path
+    for step in ("test", "validate"):
+        found = [file.parent for file in path.glob(f"{step}-*/{METRICS}")]
+        if found:
+            return max(found, key=lambda folder: folder.name[-len("20260101-000000") :])
+    raise UserError(f"{path} contains no results: name a folder with {METRICS}, or test the run first")
+
+
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The content of a run's `metrics.json`; the protocols of each split are in the order they were asked for."""
     path = folder / METRICS

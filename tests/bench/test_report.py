@@ -63,7 +63,7 @@ def test_runs_of_one_model_get_different_names(tests: list[Path]) -> None:
 
 
 def test_a_folder_without_a_test_and_an_unshared_split_are_errors(tests: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="contains no test"):
+    with pytest.raises(UserError, match="contains no results"):
         report_verb([str(tmp_path)])
     with pytest.raises(UserError, match="not every run measured split 'testB'; common are general, val"):
         report_verb([str(tests[0]), "--split", "testB"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,14 @@ def test_a_run_compared_with_itself_does_not_differ(two_runs: tuple[Path, Path])
     assert text.count("difference +0.00  95 % interval [+0.00, +0.00]") == 2
     assert "equal on 21" in text
     assert "most on" not in text
+
+
+def test_a_runs_folder_is_compared_by_its_newest_test(two_runs: tuple[Path, Path], tmp_path: Path):
+    for run, folder in zip(("one", "two"), two_runs, strict=True):
+        shutil.copytree(folder, tmp_path / run / "test-scenes-20260101-000000")
+    lines = compare(tmp_path / "one", tmp_path / "two").splitlines()
+    assert lines[0].endswith("B = " + str(tmp_path / "two" / "test-scenes-20260101-000000"))
+    assert lines[1:] == compare(*two_runs).splitlines()[1:]
 
 
 def test_sentences_in_one_run_only_are_left_out_and_counted(two_runs: tuple[Path, Path], blobs: Blobs, tmp_path: Path):

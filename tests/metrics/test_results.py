@@ -20,6 +20,7 @@ from riszoo.metrics.results import (
     read_evaluation,
     read_metrics,
     report,
+    result_folder,
     write_results,
 )
 from riszoo.metrics.sentence_table import SentenceTable, width
@@ -41,6 +42,20 @@ def test_a_run_read_again_gives_the_same_numbers(folder: Path):
     assert written["no_target_sentences"] == 4
     assert written["chosen"] == {"expressions": "all"}
     assert again.table.protocols == get_protocols(NAMES)
+
+
+def test_a_runs_folder_stands_for_its_newest_test_or_else_its_newest_validation(blobs: Blobs, tmp_path: Path):
+    with pytest.raises(UserError, match=r"contains no results: name a folder with metrics\.json"):
+        result_folder(tmp_path)
+    result = {"val": evaluated(blobs, "original")}
+    order = (
+        "validate-scenes-20260103-000000",
+        "test-scenes-20260101-000000",
+        "test-refcoco-20260102-000000",  # newer, although its name sorts before
+    )
+    for name in order:
+        write_results(tmp_path / name, result, {})
+        assert result_folder(tmp_path) == result_folder(tmp_path / name) == tmp_path / name
 
 
 def test_protocols_are_read_in_the_order_they_were_asked_for(blobs: Blobs, tmp_path: Path):
