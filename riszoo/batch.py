@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from riszoo.errors import UserError
+
 GeometryKind = Literal["squeeze", "letterbox", "pad"]
 Span = tuple[str, int, int]
 """A word of the sentence and the half-open range of its tokens."""
@@ -177,6 +179,21 @@ class Output(Movable):
     evidence: dict[str, Tensor] = field(default_factory=dict)
     no_target: Tensor | None = None  # (N,) logit > 0: the sentence has no target in the image
     aux: dict[str, Tensor] = field(default_factory=dict)  # read by the model's own loss only
+
+    def check_finite(self, batch: Batch) -> None:
+        """Raise UserError that names the first sentence whose logits are NaN or infinite."""
+        logits = (
+            self.logits.flatten(1)
+            if self.no_target is None
+            else torch.cat([self.logits.flatten(1), self.no_target[:, None]], 1)
+        )
+        broken = (~logits.isfinite().all(1)).nonzero().flatten().tolist()
+        if broken:
+            sample = batch.samples[broken[0]]
+            raise UserError(
+                f"the model's output is NaN or infinite for {len(broken)} of {len(batch)} sentences, such as "
+                f"'{sample.text:.80}' (id {sample.sentence_id:.80}): try --trainer.precision 32 or another checkpoint"
+            )
 
 
 @dataclass

@@ -185,6 +185,7 @@ class RISModule(LightningModule, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:  # type: ignore[override]
         output: Output = self(batch)
+        output.check_finite(batch)
         self.suites[dataloader_idx].update(output, batch)
         return output
 
@@ -192,6 +193,7 @@ class RISModule(LightningModule, ABC):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:
         output: Output = self(batch)
+        output.check_finite(batch)
         return output
 
     # -- hooks of the trainer -------------------------------------------------------------------------------------

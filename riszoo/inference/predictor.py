@@ -53,6 +53,7 @@ class Predictor:
             name = Path(image).stem if isinstance(image, str | Path) else "image"
         batch = self._batch(pixels_of(image), sentences, name)
         output = self.model(batch.to(self.device))
+        output.check_finite(batch)
         found = predictions(output, batch, self.protocol)
         return [replace(prediction, evidence=evidence_of(output, batch, i)) for i, prediction in enumerate(found)]
 
@@ -91,22 +92,14 @@ def load(
     device: str | None = None,
 ) -> Predictor:
     """The predictor of a checkpoint, by default the best one of the newest run of the model on `data` under `root`."""
+    if "." not in model:
+        recipes.get("models", model)
     if checkpoint is None:
         recipes.get("data", data)
-        path = runs.newest(Path(root), model if "." in model else recipes.get("models", model).name, data, "best")
+        path = runs.newest(Path(root), model, data, "best")
     else:
         path = runs.existing(str(checkpoint))
-    loaded = from_checkpoint(path)
-    _check_class(loaded, model, path)
-    return Predictor(loaded, protocol, device)
-
-
-def _check_class(loaded: RISModule, model: str, path: Path) -> None:
-    """Raise UserError where a checkpoint's model is of another class than `model`."""
-    wanted = model if "." in model else str(recipes.get("models", model).content["class_path"])
-    found = f"{type(loaded).__module__}.{type(loaded).__qualname__}"
-    if wanted != found:
-        raise UserError(f"{path} is a checkpoint of {found}, but '{model}' is {wanted}: name its own model")
+    return Predictor(from_checkpoint(path, model), protocol, device)
 
 
 def _own_size(protocol: Protocol) -> Protocol:

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from riszoo.encoders.base import Encoder
 from riszoo.errors import UserError
 from riszoo.files import file_hash
 from riszoo.recipes import Config
+from riszoo.training.checkpoint_checks import check_class, check_content, check_weights, load_file
 
 if TYPE_CHECKING:
     from riszoo.model import RISModule
@@ -46,8 +46,11 @@ class RISCheckpointIO(TorchCheckpointIO):
         super().save_checkpoint(content, partial, storage_options)
         partial.replace(path)
 
-    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return add_file_weights(super().load_checkpoint(*args, **kwargs), self.model)
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The whole checkpoint; weights that do not fit the model raise UserError."""
+        content = add_file_weights(load_file(Path(path), mmap=False), self.model)
+        check_weights(content["state_dict"], self.model, Path(path))
+        return content
 
 
 def weight_files(model: nn.Module) -> dict[str, Path]:
@@ -110,34 +113,39 @@ def recorded_files(checkpoint: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A riszoo checkpoint as it was written, read with weights_only."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a checkpoint that can be read safely: {reason}") from None
-    if not isinstance(content, dict) or "state_dict" not in content or "riszoo" not in content:
-        raise UserError(f"{path} is not a riszoo checkpoint: it lacks the model's class and weights")
-    return content
+    return check_content(load_file(path, mmap=True), path)
+
+
+def run_names(checkpoint: dict[str, Any]) -> dict[str, str]:
+    """The recipes that a checkpoint's model was trained by: `model`, `data`, `scale`."""
+    names: dict[str, str] = checkpoint["riszoo"].get("run", {})
+    model = checkpoint["riszoo"]["class_path"].rpartition(".")[2].lower()
+    return {"model": model, "data": "not recorded", "scale": "not recorded", **names}
 
 
 def model_section(checkpoint: dict[str, Any]) -> Config:
     """The configuration that rebuilds a checkpoint's model. Weights that the checkpoint contains load no file."""
-    hyperparameters = checkpoint.get("hyper_parameters", {})
-    init_args = {key: value for key, value in hyperparameters.items() if not key.startswith("_")}
+    init_args = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
     for encoder in ("vision", "text"):
         if isinstance(init_args.get(encoder), dict) and encoder not in recorded_files(checkpoint):
             init_args[encoder] = {**init_args[encoder], "weights": "none"}
     return {"class_path": checkpoint["riszoo"]["class_path"], "init_args": init_args}
 
 
-def from_checkpoint(path: Path) -> RISModule:
-    """The model of a checkpoint with its weights, in evaluation mode."""
+def from_checkpoint(path: Path, model: str = "") -> RISModule:
+    """The model of a checkpoint with its weights, in evaluation mode.
+
+    Its class must be that of `model`, a recipe or a class path; where none is given, that of any recipe.
+    """
     from riszoo.model import RISModule
 
     checkpoint = read_checkpoint(path)
-    model = instantiate(RISModule, model_section(checkpoint))  # type: ignore[type-abstract]
-    model.load_state_dict(add_file_weights(checkpoint, model)["state_dict"])
-    return model.eval()
+    check_class(checkpoint, path, model)
+    built = instantiate(RISModule, model_section(checkpoint))  # type: ignore[type-abstract]
+    weights = add_file_weights(checkpoint, built)["state_dict"]
+    check_weights(weights, built, path)
+    built.load_state_dict(weights)
+    return built.eval()
 
 
 def cached_hash(path: Path) -> str:

@@ -29,7 +29,8 @@ from riszoo.errors import UserError, find_user_error
 from riszoo.model import RISModule
 from riszoo.training import runs
 from riszoo.training.callbacks import PredictionWriter, Progress
-from riszoo.training.checkpoints import RISCheckpointIO, model_section, read_checkpoint
+from riszoo.training.checkpoint_checks import check_class
+from riszoo.training.checkpoints import RISCheckpointIO, model_section, read_checkpoint, run_names
 from riszoo.training.interruption import Interrupted, describe_stop, requeue_job
 from riszoo.training.parser_errors import options_of, parser_error
 from riszoo.training.recorder import Recorder
@@ -310,13 +311,23 @@ def _signal_of(error: BaseException) -> int | None:
     return signal.SIGINT if interrupted else None
 
 
+def _use_checkpoint(request: Request, path: Path) -> None:
+    """Take the model, its options and the names of its recipes from the checkpoint."""
+    content = read_checkpoint(path)
+    check_class(content, path, request.model)
+    names = run_names(content)
+    recipe = request.base[0]
+    run = {**recipe["run"], "model": names["model"], "scale": names["scale"]}
+    request.base[0] = {**recipe, "model": model_section(content), "run": run}
+
+
 def main(request: Request) -> int:
     """Run one of LightningCLI's subcommands."""
     if os.environ.get("RISZOO_DOWNLOAD") != "1":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     silence_lightning()
     if request.checkpoint is not None:
-        request.base[0] = request.base[0] | {"model": model_section(read_checkpoint(request.checkpoint))}
+        _use_checkpoint(request, request.checkpoint)
     folder = os.environ.get(FOLDER)
     try:
         RISCLI(request)

@@ -69,7 +69,8 @@ class Recorder(Callback):
         self._write_card(trainer, training=training)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        state = {"trained_on": torch.from_numpy(self.trained_on), "training": self.training}
+        names = {name: str(self.run[name]) for name in ("model", "data", "scale")}
+        state = {"trained_on": torch.from_numpy(self.trained_on), "training": self.training, "run": names}
         checkpoint.setdefault("riszoo", {}).update(state)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -121,7 +121,7 @@ def test_python_and_the_verb_predict_the_same(run: Path, predictor: Predictor) -
         (["--image", "a.png", "--text", "x", "--data", "scene"], "did you mean 'scenes'"),
         (["--image", "a.png", "--text", "x", "--data", "refcoco"], "no run of 'lts' on 'refcoco'"),
         (["--image", "a.png", "--text", "x", "--ckpt_path", "no.ckpt"], "there is no checkpoint no.ckpt"),
-        (["--image", "a.png", "--text", "x", "--ckpt_path", "a.png"], "not a checkpoint that can be read"),
+        (["--image", "a.png", "--text", "x", "--ckpt_path", "a.png"], "a.png is not a checkpoint"),
         (["--image", "a.png", "--text", "x", "--protocol", "lavt480"], "compares at 480 x 480"),
         (["--image", "a.png", "--text", "x", "--protocol", "orginal"], "did you mean 'original'"),
         (["--image", "a.png", "--text", "x", "--device", "toaster"], "device 'toaster' cannot be used"),

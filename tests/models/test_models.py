@@ -236,7 +236,7 @@ def test_save_and_load(entry: Entry, tmp_path: Path) -> None:
     checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     model.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, tmp_path / "it.ckpt")
-    again = from_checkpoint(tmp_path / "it.ckpt")
+    again = from_checkpoint(tmp_path / "it.ckpt", entry.section["class_path"])
     assert type(again) is type(model)
     assert torch.equal(predict(model, batch).logits, predict(again, batch).logits)
 

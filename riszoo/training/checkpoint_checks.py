@@ -1,0 +1,116 @@
+"""Checks of a checkpoint, which is an untrusted file, before its class is imported and its weights are used."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from riszoo import recipes
+from riszoo.errors import UserError
+
+LFS_POINTER = b"version https://git-lfs"
+ZIP = b"PK\x03\x04"
+Weights = Mapping[str, Tensor]
+
+
+def load_file(path: Path, *, mmap: bool) -> Any:
+    """The content of a torch file: tensors and plain values only. Raises UserError with the reason."""
+    check_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError:  # its message advises to load the file without protection
+        raise UserError(
+            f"{path} contains objects other than tensors and plain values, which are never loaded: get a checkpoint "
+            "that riszoo has written"
+        ) from None
+    except Exception:  # a damaged file raises nearly anything
+        raise UserError(f"{path} is truncated or damaged: copy the file again") from None
+
+
+def check_file(path: Path) -> None:
+    """Raise UserError for a file that is recognised as no checkpoint by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    if not head:
+        raise UserError(f"{path} is empty: copy the checkpoint again")
+    if head == LFS_POINTER:
+        raise UserError(f"{path} is a git-lfs pointer instead of the file: get the file with `git lfs pull`")
+    if not head.startswith(ZIP):
+        raise UserError(f"{path} is not a checkpoint: give a .ckpt file that `riszoo fit` has written")
+
+
+def check_content(content: Any, path: Path) -> dict[str, Any]:
+    """The content if it has what a checkpoint of riszoo needs, of the right types."""
+    if not isinstance(content, dict) or not {"state_dict", "riszoo"} <= content.keys():
+        raise UserError(f"{path} is not a riszoo checkpoint: it lacks the model's class and weights")
+    if not isinstance(content.get("hyper_parameters"), dict):
+        raise UserError(f"{path} lacks the model's options (hyper_parameters): it cannot be rebuilt")
+    about, weights = content["riszoo"], content["state_dict"]
+    if not isinstance(about, dict) or not isinstance(about.get("class_path"), str):
+        raise UserError(f"{path} is not a riszoo checkpoint: it does not name the model's class")
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f"{path} is not a riszoo checkpoint: its state_dict has values that are not tensors")
+    return content
+
+
+def check_class(content: Mapping[str, Any], path: Path, model: str = "") -> None:
+    """Raise UserError where the checkpoint's class may not be imported.
+
+    It must be the class of `model`, a recipe or a class path that the user has named; where none is named, the class
+    of any recipe.
+    """
+    found: str = content["riszoo"]["class_path"]
+    recipe = recipes.find("models", model) if model else None
+    if recipe is not None or "." in model:
+        wanted = str(recipe.content["class_path"]) if recipe is not None else model
+        if not _same_class(found, wanted):
+            raise UserError(f"{path} is a checkpoint of {found}, but '{model}' is {wanted}: name its own model")
+        return
+    known = [str(recipes.get("models", name).content["class_path"]) for name in recipes.names("models")]
+    if found not in known and not any(_same_class(found, each) for each in known):
+        raise UserError(
+            f"{path} is a checkpoint of {found:.100}, which is not the class of a recipe and is not imported: "
+            "name the class with --model if you trust it"
+        )
+
+
+def _same_class(found: str, trusted: str) -> bool:
+    """Whether a class path is the trusted one, or the name of its definition: only the trusted one is imported."""
+    if found == trusted:
+        return True
+    module, _, name = trusted.rpartition(".")
+    if found.rpartition(".")[2] != name:
+        return False
+    try:
+        defined = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return False
+    return found == f"{defined.__module__}.{defined.__qualname__}"
+
+
+def check_weights(weights: Weights, model: nn.Module, path: Path) -> None:
+    """Raise UserError where weights are missing, unknown, of the wrong shape or not finite."""
+    own = model.state_dict()
+    problems = [
+        _named("lacks", [name for name in own if name not in weights]),
+        _named("has unknown", [name for name in weights if name not in own]),
+        _named("has wrongly shaped", [n for n, value in weights.items() if n in own and value.shape != own[n].shape]),
+    ]
+    if any(problems):
+        raise UserError(f"{path} does not fit its model: it {', and '.join(filter(None, problems))}")
+    broken = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise UserError(f"{path} {_named('has NaN or infinite values in', broken)}: use an earlier checkpoint")
+
+
+def _named(problem: str, names: list[str]) -> str:
+    return f"{problem} {len(names)} weights, such as {names[0]:.80}" if names else ""

@@ -1,0 +1,57 @@
+"""Run folders: a damaged one is skipped and named, and the others are found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from riszoo.errors import UserError
+from riszoo.training import runs
+
+
+def a_run(root: Path, name: str, card: bytes) -> Path:
+    folder = root / name
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "best.ckpt").touch()
+    (folder / runs.CARD).write_bytes(card)
+    return folder
+
+
+GOOD = {"model": "lts", "data": "scenes", "started": 1}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"\xff\xfe\x00binary",
+        b"",
+        b"[1, 2]",
+        b"null",
+        b"[" * 100_000,
+        json.dumps({**GOOD, "started": "yesterday"}).encode(),
+        json.dumps({**GOOD, "started": None}).encode(),
+        json.dumps({**GOOD, "model": ["lts"]}).encode(),
+        json.dumps({**GOOD, "data": 3}).encode(),
+        json.dumps({**GOOD, "note": "x" * (1 << 20)}).encode(),
+    ],
+    ids=["binary", "empty", "list", "null", "deep", "text for a number", "none", "list for text", "number", "huge"],
+)
+def test_a_damaged_run_is_skipped_and_named_once(
+    damaged: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = a_run(tmp_path, "lts-scenes-1", json.dumps(GOOD).encode())
+    bad = a_run(tmp_path, "lts-scenes-2", damaged)
+    for _ in range(2):
+        assert runs.newest(tmp_path, "lts", "scenes", "best") == runs.checkpoint(good)
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1
+    assert complaint.startswith(f"riszoo: {bad / 'run.json'} is not the description of a run (")
+    assert len(complaint) < 400
+
+
+def test_without_a_sound_run_the_command_that_trains_one_is_given(tmp_path: Path) -> None:
+    a_run(tmp_path, "lts-scenes-1", b"{")
+    with pytest.raises(UserError, match="riszoo fit --model lts --data scenes"):
+        runs.newest(tmp_path, "lts", "scenes", "best")
