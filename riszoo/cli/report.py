@@ -19,11 +19,16 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("report.html"))
     parser.add_argument("--split", help="with commas; default: every split that all runs measured")
+    parser.add_argument("--model", action="append", default=[], help="your own class, where runs are of no recipe")
     parser.add_argument("--count", type=int, default=36, help="about how many sentences to show, over all splits")
     args = parser.parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count {args.count}: show at least 1 sentence")
     from riszoo.bench.report import write_report
+    from riszoo.training.checkpoint_checks import import_class
+
+    for model in args.model:
+        import_class(model)
 
     splits = args.split.split(",") if args.split else None
     write_report(args.runs, args.out, splits, args.count)

@@ -22,7 +22,7 @@ from riszoo.data.readers.mask_files import MaskFile
 from riszoo.data.readers.validation import check_outlines, path_in
 from riszoo.data.record import Ints, Record, Sentence, Target
 
-FORMAT = "riszoo-index-2"
+FORMAT = "riszoo-index-3"
 POLYGONS, RLES, MASK_FILE = range(3)  # kinds of annotation
 LABELLED, NO_TARGET, UNLABELLED = range(3)  # kinds of target
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def check_class(content: Mapping[str, Any], path: Path, model: str = "") -> None
     """Raise UserError where the checkpoint's class may not be imported.
 
     It must be the class of `model`, a recipe or a class path that the user has named; where none is named, the class
-    of any recipe.
+    of any recipe, or a model that this process has imported already.
     """
     found: str = content["riszoo"]["class_path"]
     recipe = recipes.find("models", model) if model else None
@@ -76,7 +77,7 @@ def check_class(content: Mapping[str, Any], path: Path, model: str = "") -> None
             raise UserError(f"{path} is a checkpoint of {found}, but '{model}' is {wanted}: name its own model")
         return
     known = [str(recipes.get("models", name).content["class_path"]) for name in recipes.names("models")]
-    if found not in known and not any(_same_class(found, each) for each in known):
+    if found not in known and not _imported(found) and not any(_same_class(found, each) for each in known):
         raise UserError(
             f"{path} is a checkpoint of {found:.100}, which is not the class of a recipe and is not imported: "
             "name the class with --model if you trust it"
@@ -87,14 +88,28 @@ def _same_class(found: str, trusted: str) -> bool:
     """Whether a class path is the trusted one, or the name of its definition: only the trusted one is imported."""
     if found == trusted:
         return True
-    module, _, name = trusted.rpartition(".")
-    if found.rpartition(".")[2] != name:
+    if found.rpartition(".")[2] != trusted.rpartition(".")[2]:
         return False
-    try:
-        defined = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        return False
+    defined = import_class(trusted)
     return found == f"{defined.__module__}.{defined.__qualname__}"
+
+
+def import_class(class_path: str) -> Any:
+    """The class of a path that the user or a recipe has named."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"the class {class_path:.100} cannot be imported: {error!s:.200}") from None
+
+
+def _imported(class_path: str) -> bool:
+    """Whether a model's class is in memory, so that nothing is imported for it."""
+    from riszoo.model import RISModule
+
+    module, _, name = class_path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return isinstance(found, type) and issubclass(found, RISModule)
 
 
 def check_weights(weights: Weights, model: nn.Module, path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
-from riszoo.data.masks import GroundTruth, NoTarget, Polygons, Rles, Union, Unlabelled, decode_rle, shrink
+from riszoo.data.masks import GroundTruth, NoTarget, Polygons, Rles, Union, Unlabelled, decode_rle, nearest, shrink
 from riszoo.errors import UserError
 from tests.support import data_trees as trees
 
@@ -79,17 +81,26 @@ def test_a_frame_shrinks_what_was_drawn():
         assert np.array_equal(polygons(trees.BOX, trees.RIGHT).draw(ground_truth), expected)
 
 
-def test_shrinking_takes_the_cell_under_each_centre_in_either_memory_order():
-    mask = np.random.default_rng(0).random((7, 11)) < 0.5
-    for frame in ((7, 11), (3, 4), (14, 22), (1, 1), (5, 30)):
-        expected = np.array(
-            [
-                [mask[int((r + 0.5) * 7 / frame[0]), int((c + 0.5) * 11 / frame[1])] for c in range(frame[1])]
-                for r in range(frame[0])
-            ]
-        )
-        for order in ("C", "F"):
-            assert np.array_equal(shrink(np.asarray(mask, order=order), frame), expected)
+@given(st.integers(1, 700), st.integers(1, 700))
+@example(640, 480)
+@example(427, 480)
+def test_one_axis_is_resized_as_by_pillow(length: int, new: int):
+    cells = Image.fromarray(np.arange(length, dtype=np.int32)[None]).resize((new, 1), Image.Resampling.NEAREST)
+    assert np.array_equal(np.asarray(cells)[0], nearest(length, new))
+
+
+def test_rounding_decides_where_a_centre_is_on_a_border():
+    exact = ((np.arange(480) + 0.5) * 640 / 480).astype(np.int64)
+    assert np.count_nonzero(nearest(640, 480) != exact) == 99
+
+
+@pytest.mark.parametrize("frame", [(7, 11), (3, 4), (14, 22), (1, 1), (5, 30), (480, 480)])
+@pytest.mark.parametrize("size", [(7, 11), (426, 640)])
+def test_masks_are_resized_as_by_pillow_in_either_memory_order(size: tuple[int, int], frame: tuple[int, int]):
+    mask = np.random.default_rng(0).random(size) < 0.5
+    expected = np.asarray(Image.fromarray(mask).resize(frame[::-1], Image.Resampling.NEAREST))
+    for order in ("C", "F"):
+        assert np.array_equal(shrink(np.asarray(mask, order=order), frame), expected)
 
 
 def test_runs_overlap_by_the_rule():

@@ -198,7 +198,7 @@ def phrasecut(root: Path) -> Path:
 def task(image: int, polygons: Any, phrase: str) -> dict[str, Any]:
     return {
         "task_id": f"{image}__{len(phrase)}", "image_id": image, "ann_ids": [1],
-        "phrase": phrase, "Polygons": polygons, "instance_boxes": [],
+        "phrase": phrase, "Polygons": polygons, "instance_boxes": [[0, 0, 1, 1]] * len(polygons),
         "phrase_structure": {
             "name": "sky", "attributes": ["white"], "relation_ids": [], "relation_descriptions": [],
             "type": "attribute",

@@ -9,14 +9,12 @@ from typing import Any
 from riszoo.data.masks import GroundTruth, Polygons, Segmentation, Size, Union, Unlabelled
 from riszoo.data.readers import validation
 from riszoo.data.readers.base import Counts, Reader, Report, lower_tokens
+from riszoo.data.readers.phrasecut_subsets import Ranks, read_ranks, subsets
 from riszoo.data.readers.validation import RecordError
 from riszoo.data.record import Record, Sentence, Target
 from riszoo.errors import UserError
 
 FOLDERS = ("VGPhraseCut_v0", "phrasecut", "PhraseCut", "")
-SMALL, LARGE, MANY = 0.02, 0.2, 5  # shares of the image, and instances, at which a subset begins
-RARE = 500  # the rank from which a category is of no frequent subset
-Names = dict[str, int]
 
 
 class PhraseCut(Reader):
@@ -52,16 +50,16 @@ class PhraseCut(Reader):
         if not isinstance(tasks, list) or not isinstance(rows, list):
             raise UserError(f"{files[0]} or {files[1]} is not a JSON list: get the files again")
         images = {row.get("image_id"): row for row in rows if isinstance(row, dict)}
-        names = _frequent(files[0].with_name("name_att_rel_count.json"))
+        ranks = read_ranks(files[0].with_name("name_att_rel_count.json"))
         for index, task in enumerate(tasks):
             try:
-                yield _record(task, images, unit, names)
+                yield _record(task, images, unit, ranks)
             except (RecordError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 name = task.get("task_id", f"#{index}") if isinstance(task, dict) else f"#{index}"
                 report(str(name), validation.reason(error))
 
 
-def _record(task: dict[str, Any], images: dict[Any, Any], unit: str, names: Names) -> Record:
+def _record(task: dict[str, Any], images: dict[Any, Any], unit: str, ranks: Ranks | None) -> Record:
     name = validation.text(task["task_id"])
     number = validation.number(task.get("image_id", int(name.partition("__")[0])))
     if number not in images:
@@ -72,8 +70,11 @@ def _record(task: dict[str, Any], images: dict[Any, Any], unit: str, names: Name
     if "Polygons" in task and not instances:
         raise RecordError("it has no outline")
     phrase = validation.text(task["phrase"])
-    tags = _tags(task.get("phrase_structure") or {}, instances, size, coco, unit, names)
-    sentence = Sentence(name, phrase, tags, lower_tokens(phrase))
+    # the share needs a drawn mask: only for the splits that report it
+    share = _share(instances, size) if instances and unit != "train" else None
+    boxes = len(task.get("instance_boxes", instances))
+    tags = subsets(task.get("phrase_structure") or {}, boxes, coco is not None, share, ranks)
+    sentence = Sentence(name, phrase, tuple(tags), lower_tokens(phrase))
     return Record(
         str(number),
         size,
@@ -101,48 +102,5 @@ def _point(point: Any) -> Any:
     return point
 
 
-# -- the subsets that the official evaluation reports ------------------------------------------------------------------
-
-
-def _tags(
-    structure: dict[str, Any], instances: tuple[Polygons, ...], size: Size, coco: Any, unit: str, names: Names
-) -> tuple[str, ...]:
-    """How many instances, what the phrase is made of, how frequent its name is, and how large its target."""
-    kind = {"name": "p_name", "attribute": "p_att+", "relation": "p_rel+", "verbose": "p_verbose"}
-    found = {
-        "i_single": len(instances) == 1,
-        "i_multi": len(instances) > 1,
-        "i_many": len(instances) >= MANY,
-        "p_att": bool(structure.get("attributes")),
-        "p_rel": bool(structure.get("relation_descriptions") or structure.get("relation_ids")),
-        kind.get(structure.get("type", ""), ""): True,
-        "d_cocotv": coco is not None,
-        "d_notcocotv": coco is None,
-    }
-    tags = [tag for tag, applies in found.items() if tag and applies]
-    if instances and unit != "train":  # the size needs a drawn mask: only for the splits that report it
-        tags.append(_extent(instances, size))
-    return tuple(tags) + _frequency(structure.get("name"), names)
-
-
-def _extent(instances: tuple[Polygons, ...], size: Size) -> str:
-    share = Union(size, instances).draw(GroundTruth(engine="pillow")).mean()
-    return "s_small" if share < SMALL else "s_large" if share > LARGE else "s_mid"
-
-
-def _frequent(path: Path) -> Names:
-    """The rank of each category, from the counts published with the set; empty where the file is missing."""
-    if not path.is_file():
-        return {}
-    filed = validation.load_json(path)
-    rows = filed.get("cat", []) if isinstance(filed, dict) else []
-    return {row[0]: rank for rank, row in enumerate(rows) if isinstance(row, list) and row}
-
-
-def _frequency(name: Any, names: Names) -> tuple[str, ...]:
-    if not names:
-        return ()
-    rank = names.get(name, RARE) if isinstance(name, str) else RARE
-    steps = (("c20", 0, 20), ("c100", 0, 100), ("c500", 0, 500), ("c21-100", 20, 100), ("c101-500", 100, 500))
-    inside = tuple(tag for tag, low, high in steps if low <= rank < high)
-    return inside or ("c500+",)
+def _share(instances: tuple[Polygons, ...], size: Size) -> float:
+    return float(Union(size, instances).draw(GroundTruth(engine="pillow")).mean())
