@@ -12,6 +12,16 @@ LONGEST_NAME = 80
 class UserError(ValueError):
     """A wrong option, value or file. The command line prints its one sentence and exits with code 2."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(_without_worker_traceback(message))
+
+
+def _without_worker_traceback(message: str) -> str:
+    """The sentence of an error that torch has raised again, where the message is the traceback of a loading process."""
+    if not (message.startswith("Caught ") and "\nOriginal Traceback" in message):
+        return message
+    return message.rstrip().splitlines()[-1].partition(": ")[2]
+
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not one of `known`, with the nearest known name."""

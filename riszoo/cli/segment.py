@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from riszoo.data.record import Pixels
     from riszoo.inference.predictions import Prediction
 
+MAX_ERRORS = 2
+"""Images that the error at the end describes."""
 MAX_SIDE = 1600
 """Longer side of an overlay, in pixels; masks keep the image's own size."""
 
@@ -36,14 +38,22 @@ def main(argv: list[str]) -> int:
     unknown = predictor.unknown_words(args.text)
     if unknown:
         print(f"riszoo: the model was trained without the words: {', '.join(unknown)}", file=sys.stderr)
-    entries = []
+    entries, errors = [], []
     for name, path in images.items():
-        pixels = pixels_of(path)
-        for prediction in predictor.segment(pixels, args.text, name):
+        try:
+            pixels = pixels_of(path)
+            found = predictor.segment(pixels, args.text, name)
+        except UserError as error:
+            errors.append(str(error))
+            continue
+        for prediction in found:
             entries.append({**_write(args.out, pixels, prediction, args.explain), "image": str(path)})
             print(f"{path}: '{prediction.text}': {_summary(prediction)}", flush=True)
     write_atomically(args.out / "predictions.json", json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
     print(f"{len(entries)} masks with overlays: {args.out}, all as RLE: {args.out / 'predictions.json'}")
+    if errors:
+        more = f" ({len(errors)} of {len(images)} images failed)" if len(images) > 1 else ""
+        raise UserError("; ".join(errors[:MAX_ERRORS]) + more)
     return 0
 
 

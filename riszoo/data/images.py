@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from riszoo.batch import Geometry
@@ -27,8 +27,8 @@ class ImageError(UserError):
     """An image file that exists and cannot be read."""
 
 
-def decode(path: Path) -> Pixels:
-    """(H0, W0, 3): masks belong to the stored pixels, so a rotation tag is not applied.
+def decode(path: Path, *, upright: bool = False) -> Pixels:
+    """(H0, W0, 3), as stored, because masks belong to the stored pixels; `upright` applies the EXIF orientation.
 
     torchvision's libjpeg gives Pillow's pixels in two thirds of its time; other formats are left to Pillow.
     """
@@ -36,11 +36,22 @@ def decode(path: Path) -> Pixels:
         blob = path.read_bytes()
         with _quiet(), Image.open(io.BytesIO(blob)) as image:
             _check_pixels(image)
+            if upright and _orientation(image) != 1:
+                return as_rgb(ImageOps.exif_transpose(image))
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
                 return _decode_jpeg(blob)
             return as_rgb(image)
     except Exception as error:  # a hostile file raises nearly anything
         raise _unreadable(path, error) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 2 to 8; 1 where there is none or it is damaged."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a damaged tag raises nearly anything
+        return 1
+    return orientation if orientation in range(2, 9) else 1
 
 
 @contextmanager

@@ -36,6 +36,8 @@ GAP = 12
 SENTENCE_SIZE, CAPTION_SIZE = 21, 15
 """Font sizes."""
 LINE_HEIGHT = round(1.3 * SENTENCE_SIZE)
+LONGEST_TEXT = 600
+"""Characters of a sentence or caption that are drawn."""
 
 
 def overlay(
@@ -149,8 +151,9 @@ def _draw_captions(
 
 
 def _shortened(text: str, font: Font, width: int) -> str:
-    if font.getlength(text) <= width:
+    if len(text) <= LONGEST_TEXT and font.getlength(text) <= width:
         return text
+    text = text[:LONGEST_TEXT]
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
@@ -159,6 +162,7 @@ def _shortened(text: str, font: Font, width: int) -> str:
 def _wrapped(text: str, font: Font, width: int) -> list[str]:
     """Lines of whole words that fit the width; a single word that does not is shortened."""
     lines: list[str] = []
+    text = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
     for word in text.split() or [" "]:
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from riszoo import recipes
 from riszoo.batch import Batch, Geometry, Sample
@@ -49,6 +49,9 @@ class Predictor:
         sentences = [texts] if isinstance(texts, str) else list(texts)
         if not sentences:
             raise UserError("no sentence is given: give one or several texts")
+        wrong = next((text for text in sentences if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise UserError(f"{wrong!r:.60} is not a sentence: give one text or a list of texts")
         if name is None:
             name = Path(image).stem if isinstance(image, str | Path) else "image"
         batch = self._batch(pixels_of(image), sentences, name)
@@ -122,12 +125,12 @@ def _device(name: str | None) -> torch.device:
 
 
 def pixels_of(image: ImageLike) -> Pixels:
-    """(H0, W0, 3) uint8 from a file, a PIL image or an array."""
+    """(H0, W0, 3) uint8 from a file, a PIL image or an array, upright by its EXIF orientation."""
     if isinstance(image, str | Path):
         path = Path(image).expanduser()
         if not path.is_file():
             raise UserError(f"there is no image {image}: give the path of an image file")
-        return decode(path)
+        return decode(path, upright=True)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
             raise UserError(
@@ -137,6 +140,7 @@ def pixels_of(image: ImageLike) -> Pixels:
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
         raise UserError(f"a {type(image).__name__} is not an image: give a path, a PIL image or an array")
+    image = ImageOps.exif_transpose(image)
     if 0 in image.size:
         raise UserError(f"an image of {image.width} x {image.height} pixels is empty")
     return as_rgb(image)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools import mask as coco
 
 import riszoo
@@ -21,7 +21,7 @@ from riszoo.cli.main import main
 from riszoo.data.images import as_rgb, decode
 from riszoo.data.scenes import ScenesSplit
 from riszoo.errors import UserError
-from riszoo.inference.predictor import Predictor
+from riszoo.inference.predictor import Predictor, pixels_of
 from riszoo.training import runs
 from riszoo.training.checkpoints import from_checkpoint
 from tests.support.zoo import TOY, Entry, batch_of
@@ -146,6 +146,18 @@ def test_a_user_error_is_one_sentence(
     assert Path("a-1.png").read_bytes() == before
 
 
+def test_a_bad_image_among_several_is_reported_at_the_end(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene().save("a.png")
+    Path("b.png").write_text("no image")
+    scene().save("c.png")
+    assert segment(run, "--image", "a.png", "b.png", "c.png", "--text", "the star", "--out", "made") == 2
+    complaint = capsys.readouterr().err
+    assert complaint.endswith("; replace the file (1 of 3 images failed)\n")
+    assert "image b.png cannot be read" in complaint
+    assert [e["image"] for e in json.loads(Path("made/predictions.json").read_text())] == ["a.png", "c.png"]
+    assert Path("made/c-1-overlay.png").is_file()
+
+
 def test_another_models_checkpoint_is_refused(run: Path) -> None:
     with pytest.raises(
         UserError,
@@ -161,6 +173,9 @@ import riszoo
 from riszoo.cli.main import main
 assert main(["segment", "--model", "ltx", "--image", "a", "--text", "b"]) == 2
 assert main(["segment", "--model", "lts", "--image", "a", "--text", "b"]) == 2
+for line in ("test --model lts --split vall", "fit --model lts --data refcoco --split testD",
+             "score masks --split vall", "data show scenes --split vall"):
+    assert main(line.split()) == 2
 assert riszoo.__version__
 assert not {"torch", "lightning", "timm", "transformers", "PIL", "numpy"} & set(sys.modules), "heavy"
 """
@@ -191,6 +206,8 @@ def test_an_invalid_image_is_refused(image: object, predictor: Predictor) -> Non
         predictor.segment(image, "the star")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no sentence"):
         predictor.segment(scene(), [])
+    with pytest.raises(UserError, match="5 is not a sentence: give one text"):
+        predictor.segment(scene(), ["a", 5])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("size", [(1, 500), (500, 1), (1, 1), (500, 400)])
@@ -205,6 +222,24 @@ def test_a_large_image_has_a_small_overlay(run: Path) -> None:
     assert segment(run, "--image", "a.jpg", "--text", "the star", "--out", "made") == 0
     assert Image.open("made/a-1.png").size == (1800, 400)
     assert Image.open("made/a-1-overlay.png").size == (1600, 356)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_as_its_exif_tag_says(orientation: int, suffix: str) -> None:
+    photo = scene()
+    photo.getexif()[0x0112] = orientation
+    photo.save(f"a.{suffix}", exif=photo.getexif(), **({"quality": 100} if suffix == "jpg" else {}))
+    with Image.open(f"a.{suffix}") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        assert np.array_equal(pixels_of(image), expected)
+    assert np.abs(pixels_of(f"a.{suffix}").astype(int) - expected).max() <= 3
+    assert decode(Path(f"a.{suffix}")).shape[:2] == (60, 90), "a data set's images are as stored"
+
+
+def test_a_damaged_exif_tag_is_ignored() -> None:
+    scene().save("a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert pixels_of("a.jpg").shape == (60, 90, 3)
 
 
 def test_transparent_parts_are_white() -> None:

@@ -50,6 +50,13 @@ def test_heat_of_a_constant_map_has_no_peak() -> None:
     assert len(np.unique(light.reshape(-1, 3), axis=0)) == 1
 
 
+def test_a_very_long_sentence_is_cut() -> None:
+    image = np.zeros((40, 60, 3), np.uint8)
+    short, words, word = (panel(image, text) for text in ("a star", "star " * 100_000, "s" * 500_000))
+    assert short.height < words.height < 3000
+    assert word.height == short.height
+
+
 def test_panel_has_a_cell_for_every_image() -> None:
     mask, evidence = box(10, 10, 40, 40), np.eye(4)
     bare = panel(GREY, "a")
