@@ -53,6 +53,12 @@ class EvaluatedRun:
         entry: dict[str, Any] = read_metrics(self.folder)["splits"][split]
         return entry
 
+    def control(self, split: str, name: str) -> dict[str, Any] | None:
+        """The entry of the same split with its sentences replaced by this control, if the test measured it."""
+        entries = read_metrics(self.folder)["splits"].values()
+        wanted = (self.metrics(split)["split"], name)
+        return next((e for e in entries if (e["split"], e["chosen"].get("control")) == wanted), None)
+
     def evaluation(self, split: str) -> Evaluation:
         return read_evaluation(self.folder, split)
 

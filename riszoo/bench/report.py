@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from riszoo.bench.environment import environment
 from riszoo.bench.evaluated import EvaluatedRun, common_protocols, find_runs, sentence_ious
 from riszoo.bench.gallery import gallery
-from riszoo.bench.html import environment
 from riszoo.bench.plots import Bars, Curves, Plot, histogram
 from riszoo.bench.rows import circumstances
 from riszoo.errors import UserError
@@ -17,7 +17,7 @@ from riszoo.files import write_atomically
 from riszoo.metrics.protocols import Protocol
 
 METRICS = ("oIoU", "mIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9")
-COLUMNS = ("model", "split", *METRICS, "sentences", "weights", "commit", "device")
+COLUMNS = ("model", "split", *METRICS, "language gap", "sentences", "weights", "commit", "device")
 
 
 def write_report(folders: Sequence[Path], out: Path, splits: list[str] | None = None, count: int = 36) -> None:
@@ -31,6 +31,7 @@ def write_report(folders: Sequence[Path], out: Path, splits: list[str] | None = 
             models=[run.name for run in found],
             columns=COLUMNS,
             sections=[_section(found, splits, protocol) for protocol in common_protocols(found)],
+            commands=[(run.name, circumstances(run.folder)["command"]) for run in found],
             curves=_images(_curves(found)),
             gallery=gallery(found, splits, count),
         )
@@ -73,8 +74,23 @@ def _row(run: EvaluatedRun, split: str, protocol: Protocol) -> dict[str, Any]:
         "split": split,
         "trained_on": origin.get("images_trained_on", {}).get(entry["split"], 0),
         "numbers": [_number(result, metric) for metric in METRICS],
-        "facts": [f"{entry['sentences']:,}", weights, origin["commit"], origin["device"]],
+        "facts": [
+            _language_gap(run, split, protocol),
+            f"{entry['sentences']:,}",
+            weights,
+            origin["commit"],
+            origin["device"],
+        ],
     }
+
+
+def _language_gap(run: EvaluatedRun, split: str, protocol: Protocol) -> str:
+    """The mIoU that is lost with the sentences of other images, if the test measured that."""
+    shuffled = run.control(split, "shuffled")
+    if shuffled is None:
+        return "-"
+    own, other = (entry["protocols"][protocol.name]["values"]["mIoU"] for entry in (run.metrics(split), shuffled))
+    return "-" if own is None or other is None else f"{own - other:.2f}"
 
 
 def _number(result: Any, metric: str) -> dict[str, str]:

@@ -122,6 +122,14 @@ def test_models_under_different_protocols_are_never_in_one_table(published: list
         }
 
 
+def test_the_table_shows_the_language_gap_and_the_page_the_command(tests: list[Path], page: Path) -> None:
+    for test in tests:
+        splits = json.loads((test / "metrics.json").read_text())["splits"]
+        own, shuffled = (splits[s]["protocols"]["original"]["values"]["mIoU"] for s in ("val", "val-shuffled"))
+        assert f" {own - shuffled:.2f} " in tables_of(page)["original"]
+        assert json.loads((test / "run.json").read_text())["command"] in page.read_text()
+
+
 def test_a_protocol_that_all_runs_share_comes_first(tmp_path: Path) -> None:
     asked = {"near": "lavt480,original", "far": "mcn,original"}
     found = find_runs([make_run(tmp_path, name, protocols=protocols) for name, protocols in asked.items()])
