@@ -121,9 +121,11 @@ def test_only_the_class_of_a_recipe_or_of_the_named_model_is_imported(
     Path("trap.py").write_text("from pathlib import Path\nPath('executed').touch()\n")
     monkeypatch.syspath_prepend(".")
     path = saved({**content, "riszoo": {"class_path": "trap.Model"}})
-    for name in ("lts", EARLY, "other.Model"):
+    for name in ("lts", EARLY):
         with pytest.raises(UserError, match=r"is a checkpoint of trap\.Model, but '"):
             riszoo.load(name, path)
+    with pytest.raises(UserError, match=r"the class other\.Model cannot be imported: No module named 'other'"):
+        riszoo.load("other.Model", path)
     with pytest.raises(UserError, match=r"trap\.Model, which is not the class of a recipe and is not imported"):
         from_checkpoint(path)
     for verb in ("test", "validate", "predict", "fit"):
