@@ -33,12 +33,12 @@ VERBS = {
     "list": Verb("riszoo.cli.listing", "models, data sets, protocols", "riszoo list"),
     "info": Verb("riszoo.cli.info", "size and cost of a model", "riszoo info lts --scale paper"),
     "data": Verb("riszoo.cli.data", "show, check, prepare data", "riszoo data show scenes"),
-    "compare": Verb("riszoo.cli.compare", "compare two test runs", "riszoo compare RUN_A RUN_B"),
+    "compare": Verb("riszoo.cli.results.compare", "compare two test runs", "riszoo compare RUN_A RUN_B"),
     "score": Verb("riszoo.cli.score", "masks of other code", "riszoo score FOLDER --data refcoco --split testA"),
     "bench": Verb("riszoo.cli.bench", "train and test every recipe", "riszoo bench --dry-run"),
-    "tables": Verb("riszoo.cli.tables", "redraw the result tables", "riszoo tables --check"),
-    "leaderboard": Verb("riszoo.cli.leaderboard", "all results as an HTML page", "riszoo leaderboard"),
-    "report": Verb("riszoo.cli.report", "test runs as an HTML page", "riszoo report RUN..."),
+    "tables": Verb("riszoo.cli.results.tables", "redraw the result tables", "riszoo tables --check"),
+    "leaderboard": Verb("riszoo.cli.results.leaderboard", "all results as an HTML page", "riszoo leaderboard"),
+    "report": Verb("riszoo.cli.results.report", "test runs as an HTML page", "riszoo report RUN..."),
     "speed": Verb("riszoo.cli.speed", "speed of a model here", "riszoo speed lts"),
 }
 

@@ -11,7 +11,7 @@ import pytest
 
 from riszoo.bench.tables.entries import Entry, read_entries
 from riszoo.bench.tables.leaderboard import as_json
-from riszoo.cli.leaderboard import main
+from riszoo.cli.results.leaderboard import main
 from riszoo.errors import UserError
 from tests.support.browser import browser, run_script
 

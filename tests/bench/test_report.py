@@ -14,7 +14,7 @@ from PIL import Image
 
 from riszoo.bench import gallery, report
 from riszoo.bench.evaluated import common_protocols, find_runs
-from riszoo.cli.report import main as report_verb
+from riszoo.cli.results.report import main as report_verb
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from tests.support.bench_runs import make_run

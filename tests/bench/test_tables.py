@@ -16,7 +16,7 @@ from riszoo.bench.tables import pages as tables
 from riszoo.bench.tables.claims import IDENTITY, OMIT, UNSTATED, Claim, claims
 from riszoo.bench.tables.formats import latex
 from riszoo.cli.bench import parser
-from riszoo.cli.tables import main as tables_verb
+from riszoo.cli.results.tables import main as tables_verb
 from riszoo.errors import UserError
 from tests.support.bench_runs import make_run
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from riszoo.cli.compare import main as compare_command
+from riszoo.cli.results.compare import main as compare_command
 from riszoo.errors import UserError
 from riszoo.metrics.compare import compare
 from riszoo.metrics.protocols import get_protocols

@@ -1,0 +1,1 @@
+"""The verbs that read results: compare, tables, leaderboard, report."""
