@@ -26,7 +26,10 @@ Config = dict[str, Any]
 ENTRY_POINTS = "riszoo.recipes"
 LARGEST_FILE, LARGEST_DEPTH, MOST_VALUES = 8 << 20, 64, 500_000
 """Limits of a YAML file: bytes, nesting, and values once its aliases are expanded."""
-NOT_SCALES = {"title", "class_path", "reference", "specification", "assumed", "common", "sets", "scale", "splits"}
+NOT_SCALES = {
+    *("title", "class_path", "checkpoints", "reference", "specification", "assumed"),
+    *("common", "sets", "scale", "splits"),
+}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,11 @@
-"""`riszoo info MODEL`: a recipe's size and cost, and the choices that its paper leaves open."""
+"""`riszoo info MODEL`: a recipe's size and cost, and the choices that its paper leaves open.
+
+`riszoo info FILE`: what a file of weights is.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riszoo import recipes
@@ -13,10 +17,15 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     parser = CommandParser(prog="riszoo info", description=__doc__)
-    parser.add_argument("model", help="a recipe's name")
+    parser.add_argument("model", help="a recipe's name, or a file of weights")
     parser.add_argument("--data", default="scenes", help="the data set it is sized for")
     parser.add_argument("--scale", help="tiny, paper, ...; the data set's own when left out")
     args = parser.parse_args(argv)
+    if Path(args.model).is_file():
+        from riszoo.cli.weights.describe import described
+
+        print("\n".join(described(Path(args.model))))
+        return 0
     recipe = recipes.get("models", args.model)
     scale = recipes.checked_scale(args.model, args.data, args.scale or recipes.default_scale(args.data))
     from riszoo.bench.cost import build

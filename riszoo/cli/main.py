@@ -32,6 +32,9 @@ VERBS = {
     ),
     "list": Verb("riszoo.cli.listing", "models, data sets, protocols", "riszoo list"),
     "info": Verb("riszoo.cli.info", "size and cost of a model", "riszoo info lts --scale paper"),
+    "convert": Verb(
+        "riszoo.cli.weights.convert", "a checkpoint as plain weights", "riszoo convert FILE --out NAME.safetensors"
+    ),
     "data": Verb("riszoo.cli.data", "show, check, prepare data", "riszoo data show scenes"),
     "compare": Verb("riszoo.cli.results.compare", "compare two test runs", "riszoo compare RUN_A RUN_B"),
     "score": Verb("riszoo.cli.score", "masks of other code", "riszoo score FOLDER --data refcoco --split testA"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import pickle
 import sys
@@ -24,7 +25,8 @@ def load_file(path: Path, *, mmap: bool) -> Any:
     """The content of a torch file: tensors and plain values only. Raises UserError with the reason."""
     check_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # plain values: arguments in published files
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError:  # its message advises to load the file without protection
         raise UserError(
             f"{path} contains objects other than tensors and plain values, which are never loaded: get a checkpoint "

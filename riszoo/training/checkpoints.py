@@ -20,6 +20,7 @@ from riszoo.errors import UserError
 from riszoo.files import file_hash
 from riszoo.recipes import Config
 from riszoo.training.checkpoint_checks import check_class, check_content, check_weights, load_file
+from riszoo.training.exchange import completed, own_form, read_safetensors
 
 if TYPE_CHECKING:
     from riszoo.model import RISModule
@@ -48,7 +49,8 @@ class RISCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The whole checkpoint; weights that do not fit the model raise UserError."""
-        content = add_file_weights(load_file(Path(path), mmap=False), self.model)
+        content = completed(load_content(Path(path), mmap=False), self.model)
+        content = add_file_weights(content, self.model)
         check_weights(content["state_dict"], self.model, Path(path))
         return content
 
@@ -111,9 +113,14 @@ def recorded_files(checkpoint: dict[str, Any]) -> dict[str, dict[str, str]]:
     return files
 
 
+def load_content(path: Path, *, mmap: bool = True) -> Any:
+    """The content of a file, read with weights_only; a published checkpoint is translated to riszoo's form."""
+    return read_safetensors(path) if path.suffix == ".safetensors" else own_form(load_file(path, mmap=mmap), path)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A riszoo checkpoint as it was written, read with weights_only."""
-    return check_content(load_file(path, mmap=True), path)
+    """A checkpoint of riszoo as it was written, or a published one translated."""
+    return check_content(load_content(path), path)
 
 
 def run_names(checkpoint: dict[str, Any]) -> dict[str, str]:
@@ -142,7 +149,7 @@ def from_checkpoint(path: Path, model: str = "") -> RISModule:
     checkpoint = read_checkpoint(path)
     check_class(checkpoint, path, model)
     built = instantiate(RISModule, model_section(checkpoint))  # type: ignore[type-abstract]
-    weights = add_file_weights(checkpoint, built)["state_dict"]
+    weights = add_file_weights(completed(checkpoint, built), built)["state_dict"]
     check_weights(weights, built, path)
     built.load_state_dict(weights)
     return built.eval()

@@ -315,6 +315,8 @@ def _use_checkpoint(request: Request, path: Path) -> None:
     """Take the model, its options and the names of its recipes from the checkpoint."""
     content = read_checkpoint(path)
     check_class(content, path, request.model)
+    if request.verb == "fit" and "optimizer_states" not in content:
+        raise UserError(f"{path} has weights, but no training that `fit` could continue: test it")
     names = run_names(content)
     recipe = request.base[0]
     run = {**recipe["run"], "model": names["model"], "scale": names["scale"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -285,3 +286,18 @@ def test_every_ablation_trains_all_that_it_declares(options: dict[str, Any]) -> 
 def test_options_that_cannot_work_are_reported(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         tiny(**options)
+
+
+def test_weights_in_the_names_of_the_swin_release_load(tmp_path: Path, source: Reference) -> None:
+    """Its classifier, last norm and masks find no use; merging layers belong to the stage before."""
+    state = {n.removeprefix("backbone."): t for n, t in source.weights.items() if n.startswith("backbone.")}
+    state = {n: t for n, t in state.items() if not any(part in n for part in ("fusion", "res_gate", "norm0", "norm3"))}
+    state = {n: t for n, t in state.items() if not n.startswith("norm")}
+    extra = {"norm.weight": torch.ones(64), "norm.bias": torch.zeros(64), "head.weight": torch.zeros(3, 64)}
+    extra |= {"head.bias": torch.zeros(3), "layers.0.blocks.1.attn_mask": torch.zeros(4, 16, 16)}
+    torch.save({"model": state | extra}, tmp_path / "swin.pth")
+    section = lavt_small.section(source.config)
+    section["init_args"]["vision"]["weights"] = str(tmp_path / "swin.pth")
+    model = instantiate(RISModule, section)  # type: ignore[type-abstract]
+    expected = lavt_small.build(source).vision.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.vision.state_dict().items())

@@ -45,7 +45,10 @@ NAMES = Names(
 
 def recognises(content: dict[str, Any]) -> bool:
     """Whether the content of a file is one of the two layouts."""
-    state = without_prefix(content["model"]) if isinstance(content.get("model"), dict) else {}
+    state = content.get("model")
+    if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
+        return False
+    state = without_prefix(state)
     return (
         "backbone.layers.0.fusion.image_lang_att.W.0.weight" in state and "backbone.layers.0.res_gate.0.weight" in state
     )
@@ -88,16 +91,24 @@ def options(content: dict[str, Any]) -> Config:
         "drop_path_rate": 0.3,
         "pad_before_shift": True,
     }
+    positions = state["text_encoder.embeddings.position_embeddings.weight"]
     dropout = 0.0 if variant(content) == "lavt" else 0.1
     bert = {"keep_sep": False, "hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     heads = [int(number) for number in str(args.get("mha") or "").split("-") if number.isdigit()]
     return {
-        "size": int(args.get("img_size", 480)),
+        "size": frame(args.get("img_size", 480)),
         "vision": {"name": "swin_base_patch4_window12_384", "options": swin},
-        "text": {"name": "bert-base-uncased", "length": 20, "options": bert},
+        "text": {"name": "bert-base-uncased", "length": min(20, positions.shape[0]), "options": bert},
         "fusion": {"heads": heads or 1},
         "segment": {"loss": "ce" if variant(content) == "lavt" else "dice"},
         "decoder_width": state["classifier.conv1_1.weight"].shape[1],
         "frozen_embeddings": True,
         "trained_text_layers": min(10, text_layers),
     }
+
+
+def frame(size: object) -> int:
+    """The side of the network's frame."""
+    if not isinstance(size, int) or not 32 <= size <= 2048:
+        raise ValueError(f"img_size is {size}")
+    return size

@@ -1,0 +1,42 @@
+"""What a file of weights is, for `riszoo info FILE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from riszoo.encoders.weights import some, unwrapped
+from riszoo.errors import UserError
+from riszoo.training.checkpoint_checks import check_content
+from riszoo.training.checkpoints import load_content, recorded_files
+from riszoo.training.exchange import published
+
+
+def described(path: Path) -> list[str]:
+    """What a file is, in lines of text."""
+    content = load_content(path)
+    if not isinstance(content, dict) or "riszoo" not in content:
+        state = unwrapped(content)
+        if not state:
+            raise UserError(f"{path} contains no named tensors: give a checkpoint or the file of a state dict")
+        names = list(dict.fromkeys(name.split(".", 1)[0] for name in state))
+        return [f"{path}: weights without a model, {_size(state)}", f"  names begin with {some(names)}"]
+    content = check_content(content, path)
+    about, options, state = published(content), content["hyper_parameters"], content["state_dict"]
+    kind = f"a published '{about['format']}' checkpoint" if about else "a checkpoint of riszoo"
+    lines = [f"{path}: {kind} of {content['riszoo']['class_path']}, {_size(state)}"]
+    lines += [f"  {part} {options[part]['name']}" for part in ("vision", "text") if part in options]
+    if about:
+        lines.append(f"  {len(about['ignored'])} tensors without weights ignored" + _examples(about["ignored"]))
+    for name, file in recorded_files(content).items():
+        lines.append(f"  without the {name} weights of {file['file']}, sha256 {file['sha256'][:16]}...")
+    return lines
+
+
+def _size(state: dict[str, Tensor]) -> str:
+    return f"{len(state)} tensors with {sum(value.numel() for value in state.values()):,} values"
+
+
+def _examples(names: list[str]) -> str:
+    return f", such as {names[0]}" if names else ""
