@@ -89,6 +89,7 @@ class RISModule(LightningModule, ABC):
         self.register_buffer("pixel_std", pixel_std, persistent=False)
         self.register_buffer("pixel_fill", (pixel_fill - pixel_mean) / pixel_std, persistent=False)
         self.suites: list[RISMetrics] = []
+        self.loss_terms: dict[str, Tensor] = {}  # of the last training step, each (N,)
 
     # -- what a model implements ----------------------------------------------------------------------------------
 
@@ -177,7 +178,9 @@ class RISModule(LightningModule, ABC):
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        terms = {name: value.mean() for name, value in self.loss(self(batch), batch).items()}
+        values = self.loss(self(batch), batch)
+        self.loss_terms = {name: value.detach() for name, value in values.items()}
+        terms = {name: value.mean() for name, value in values.items()}
         total = torch.stack(list(terms.values())).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch))
         self.log("loss", total.detach(), prog_bar=True, batch_size=len(batch))

@@ -52,6 +52,7 @@ class Request:
     options        the other options, as LightningCLI reads them
     saved          the configuration of the run that is continued
     folder         that run's folder, where it is continued in place
+    created        the folder that this run has created
     """
 
     verb: str
@@ -64,6 +65,7 @@ class Request:
     options: list[str]
     saved: Config | None = None
     folder: Path | None = None
+    created: Path | None = None
 
     @classmethod
     def read(cls, verb: str, argv: list[str]) -> Request:

@@ -44,8 +44,14 @@ class RISCheckpointIO(TorchCheckpointIO):
         """Write a temporary file and rename it: a run that is killed leaves the last complete checkpoint."""
         partial = Path(f"{path}.partial")
         content = drop_file_weights(checkpoint, self.model) if self.trained_only else checkpoint
-        super().save_checkpoint(content, partial, storage_options)
-        partial.replace(path)
+        try:
+            super().save_checkpoint(content, partial, storage_options)
+            partial.replace(path)
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError where a write fails
+            partial.unlink(missing_ok=True)
+            kept = "the earlier one is kept" if Path(path).is_file() else "there is no earlier one"
+            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+            raise UserError(f"cannot write the checkpoint {path}: {reason}; {kept}") from error
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The whole checkpoint; weights that do not fit the model raise UserError."""

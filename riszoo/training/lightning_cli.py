@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -18,7 +19,7 @@ from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -32,10 +33,11 @@ from riszoo.training.callbacks import PredictionWriter, Progress
 from riszoo.training.checkpoint_checks import check_class
 from riszoo.training.checkpoints import RISCheckpointIO, model_section, read_checkpoint, run_names
 from riszoo.training.interruption import Interrupted, describe_stop, requeue_job
+from riszoo.training.nonfinite import NonFinite
 from riszoo.training.parser_errors import options_of, parser_error
 from riszoo.training.recorder import Recorder
 from riszoo.training.resume import changed_options, keep_curves
-from riszoo.training.saving import LastCheckpoint
+from riszoo.training.saving import BestCheckpoint, LastCheckpoint
 
 if TYPE_CHECKING:
     from riszoo.cli.request import Request
@@ -72,6 +74,7 @@ class RunOptions:
     checkpoint          `trained` leaves out of checkpoints the frozen weights that a weight file provides
     save_steps          optimiser steps between two writes of last.ckpt; 0: no limit
     save_minutes        minutes between two writes of last.ckpt; 0: no limit
+    nonfinite           `stop` at a loss or gradient that is not finite, or `skip` its optimiser step
     """
 
     model: str = "model"
@@ -83,6 +86,7 @@ class RunOptions:
     checkpoint: Literal["full", "trained"] = "full"
     save_steps: int = 500
     save_minutes: float = 5.0
+    nonfinite: Literal["stop", "skip"] = "stop"
 
 
 class RISCLI(LightningCLI):
@@ -168,6 +172,7 @@ class RISCLI(LightningCLI):
             if runs.card(folder) is not None:
                 return folder
         folder = runs.create(Path(self.run.root), f"{self.run.model}-{self.run.data}")
+        self.request.created = folder
         os.environ[FOLDER] = str(folder)
         return folder
 
@@ -202,18 +207,9 @@ class RISCLI(LightningCLI):
             return [*callbacks, PredictionWriter(self.folder, self.run.data)]
         if self.request.verb == "fit":
             last = LastCheckpoint(runs.checkpoint(self.folder, "last"), self.run.save_steps, self.run.save_minutes)
-            callbacks += [self._best_checkpoint(), last, LearningRateMonitor("step")]
+            callbacks += [BestCheckpoint(self.folder / "checkpoints"), last, LearningRateMonitor("step")]
+            callbacks.append(NonFinite(self.folder, self.run.nonfinite))
         return [*callbacks, Recorder(self.folder, self.request.verb, self.request.command, self.run.as_dict())]
-
-    def _best_checkpoint(self) -> ModelCheckpoint:
-        return ModelCheckpoint(
-            dirpath=self.folder / "checkpoints",
-            filename="best",
-            monitor="val/mIoU",
-            mode="max",
-            save_on_train_epoch_end=False,
-            enable_version_counter=False,
-        )
 
     def _loggers(self) -> list[Logger]:
         csv = CSVLogger(str(self.folder), name="", version="")
@@ -340,6 +336,8 @@ def main(request: Request) -> int:
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     finally:
+        if request.created is not None and not (request.created / runs.CARD).is_file():
+            shutil.rmtree(request.created)  # the run failed before it started
         os.environ.pop(FOLDER, None) if folder is None else os.environ.update({FOLDER: folder})
     sys.stdout.flush()
     return 0

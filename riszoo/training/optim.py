@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from riszoo.errors import UserError
+
 if TYPE_CHECKING:
     from riszoo.model import RISModule
 
@@ -44,6 +46,15 @@ class Optim:
     gamma: float = 0.1
     warmup: float = 0.0
     ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Report values that no training can use."""
+        for name in ("lr", "lr_vision", "lr_text", "weight_decay", "warmup"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise UserError(f"--model.optim.{name} {value}: give a finite number of at least 0")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"--model.optim.ema {self.ema}: give a number from 0 up to, but not including, 1")
 
 
 def parameter_groups(module: RISModule, optim: Optim) -> list[dict[str, object]]:

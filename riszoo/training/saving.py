@@ -1,21 +1,42 @@
-"""The callback that saves `last.ckpt`, from which an interrupted training continues exactly."""
+"""The callbacks that save `best.ckpt`, and `last.ckpt`, from which an interrupted training continues exactly."""
 
 from __future__ import annotations
 
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from riszoo.errors import UserError
 from riszoo.training.interruption import Interrupted, SignalHandler
 
 SAVE = 1
 """The decision to save and go on; a decision to stop is the signal's number, which is larger."""
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Saves `best.ckpt` by val/mIoU; a best checkpoint that a crash of the machine has damaged no longer counts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="best",
+            monitor="val/mIoU",
+            mode="max",
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.best_model_path and not zipfile.is_zipfile(self.best_model_path):
+            self.best_k_models.clear()
+            self.best_model_path, self.best_model_score, self.kth_best_model_path = "", None, ""
 
 
 class LastCheckpoint(Checkpoint):
