@@ -23,7 +23,10 @@ from riszoo.model import RISModule
 from riszoo.training.optim import make_optimizer
 
 RANDOM_WEIGHTS = {"model": {"init_args": {"vision": {"weights": "none"}, "text": {"weights": "none"}}}}
-PLACEHOLDER_VOCABULARY = [f"word{i}" for i in range(9999)]
+PLACEHOLDER_VOCABULARY = tuple(f"word{i}" for i in range(9999))
+PUBLISHED_TEXT = {"bert-base-uncased": ("bert", 30_522), "openai/clip-vit-base-patch32": ("clip_text_model", 49_408)}
+"""Text encoders of the hub whose size transformers' defaults describe: their type and the size of their vocabulary."""
+RESERVED_WORDS = 4
 
 
 def build(
@@ -31,13 +34,29 @@ def build(
 ) -> tuple[RISModule, RISData | None, recipes.Config]:
     """The recipe with random weights, and with a placeholder vocabulary if the data set is not available."""
     recipes.checked_scale(name, data, scale)
-    overrides = recipes.merge(overrides or {}, RANDOM_WEIGHTS)
+    overrides = recipes.merge(recipes.merge(overrides or {}, RANDOM_WEIGHTS), _published_text(name, data, scale))
     try:
         return from_recipe(name, data, scale, overrides)
     except UserError:
         overrides = recipes.merge(overrides, {"model": {"init_args": {"text": {"vocabulary": PLACEHOLDER_VOCABULARY}}}})
         print(f"  ({data} is not available: a vocabulary of {len(PLACEHOLDER_VOCABULARY):,} words is used)")
         return from_recipe(name, data, scale, overrides)
+
+
+def skeleton(name: str, data: str, scale: str) -> RISModule:
+    """The recipe's model with shapes and no values, on the meta device: counting needs no memory and little time."""
+    with torch.device("meta"):
+        return build(name, data, scale)[0]
+
+
+def _published_text(name: str, data: str, scale: str) -> recipes.Config:
+    """Overrides that build a published text encoder from its known size, without the files of its vocabulary."""
+    text = recipes.resolve(name, data, scale)["model"]["init_args"].get("text", {})
+    if text.get("name") not in PUBLISHED_TEXT:
+        return {}
+    kind, size = PUBLISHED_TEXT[text["name"]]
+    words = tuple(f"word{i}" for i in range(size - RESERVED_WORDS))
+    return {"model": {"init_args": {"text": {"name": kind, "vocabulary": words}}}}
 
 
 def parameters(model: torch.nn.Module) -> tuple[int, int]:
@@ -64,30 +83,35 @@ def random_batch(model: RISModule, sentences: int = 1, images: int = 1) -> Batch
     )
 
 
+def _own_batch(model: RISModule, sentences: int) -> Batch:
+    """A random batch on the model's device."""
+    return on_device(model, random_batch(model, sentences), next(model.parameters()).device)
+
+
 def gflops(model: RISModule, sentences: int = 1) -> float:
     """Floating-point operations of one forward pass over one image, in billions."""
     model.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(random_batch(model, sentences))
+        model(_own_batch(model, sentences))
     return float(counter.get_total_flops()) / 1e9
 
 
 def activation_memory(model: RISModule) -> float:
     """MiB of distinct storage that autograd saves for one image with one sentence, without weights."""
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
     saved: dict[int, int] = {}
 
     def save(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            saved[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in weights:
+            saved[storage._cdata] = storage.nbytes()
         return tensor
 
-    batch = random_batch(model)
+    batch = _own_batch(model, 1)
     alive = []
     with saved_tensors_hooks(save, lambda tensor: tensor):
         output = model(batch)
-        alive.append(model.loss(output, batch))  # storages stay alive, so their addresses stay distinct
+        alive.append(model.loss(output, batch))  # storages stay alive, so their identities stay distinct
     return sum(saved.values()) / 2**20
 
 

@@ -28,16 +28,16 @@ def main(argv: list[str]) -> int:
         return 0
     recipe = recipes.get("models", args.model)
     scale = recipes.checked_scale(args.model, args.data, args.scale or recipes.default_scale(args.data))
-    from riszoo.bench.cost import build
+    from riszoo.bench.cost import skeleton
 
-    model, _, config = build(args.model, args.data, scale)
+    model = skeleton(args.model, args.data, scale)
     print(f"{recipe.name}: {recipe.title}")
     print(
         f"  reference {recipe.content.get('reference', '-')}, specification {recipe.content.get('specification', '-')}"
     )
     known = ", ".join(recipes.scales(args.model, args.data))
     print(f"  scale {scale} (of {known}), {model.size[0]} x {model.size[1]}, {model.geometry}")
-    given = config["model"]["init_args"]
+    given = recipes.resolve(args.model, args.data, scale)["model"]["init_args"]
     print(f"  vision {given['vision']['name']}, text {given['text']['name']}")
     _print_parameters(model)
     _print_costs(model)
@@ -64,4 +64,7 @@ def _print_costs(model: RISModule) -> None:
     for sentences in (1, 7):
         print(f"  forward, 1 image and {sentences} sentence(s): {gflops(model, sentences):.2f} GFLOP")
     weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
-    print(f"  memory: weights {weights:,.0f} MiB, activations of one sample {activation_memory(model):,.0f} MiB")
+    print(
+        f"  memory: weights {weights:,.0f} MiB, activations of one sample, "
+        f"attention weights included, {activation_memory(model):,.0f} MiB"
+    )
