@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help env lint types unit test test-cpus bench soak fuzz test-floors clean
+.PHONY: help env lint types unit test test-cpus bench chaos soak fuzz test-floors clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ test-floors: $(STAMP) ## run the quick tests with the lowest allowed version of 
 	$(BIN)/python -m tests.reliability.floors > .venv-floors/constraints.txt
 	.venv-floors/bin/python -m pip install --quiet -e '.[dev]' -c .venv-floors/constraints.txt
 	.venv-floors/bin/python -m pytest tests/data tests/metrics tests/encoders tests/models
+
+chaos: $(STAMP) ## kill a tiny training 50 times and compare its weights; lose one of two processes (KILLS=50)
+	$(BIN)/python -m tests.reliability.chaos --kills $(or $(KILLS),50) --processes
 
 fuzz: $(STAMP) ## read mutated files for 10 minutes; fails on anything but a user error (MINUTES=10)
 	$(BIN)/python -m tests.reliability.fuzz --minutes $(or $(MINUTES),10)
