@@ -36,8 +36,7 @@ from riszoo.training.interruption import Interrupted, describe_stop, requeue_job
 from riszoo.training.nonfinite import NonFinite
 from riszoo.training.parser_errors import options_of, parser_error
 from riszoo.training.recorder import Recorder
-from riszoo.training.resume import changed_options, keep_curves
-from riszoo.training.saving import BestCheckpoint, LastCheckpoint
+from riszoo.training.saving import BestCheckpoint, LastCheckpoint, changed_options, keep_curves
 
 if TYPE_CHECKING:
     from riszoo.cli.request import Request
