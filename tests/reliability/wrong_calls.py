@@ -162,7 +162,7 @@ FAST: list[tuple[str, str]] = [
     ("test --model lts", "riszoo fit --model lts"),
     ("test --model lts --ckpt_path absent.ckpt", "absent.ckpt"),
     ("test --model lts --ckpt_path .", "there is no checkpoint ."),
-    ("fit --model lts --ckpt_path last", "riszoo fit --model lts"),
+    ("fit --model lts --ckpt_path last", "give --ckpt_path FILE"),
     ("fit --ckpt_path absent.ckpt", "absent.ckpt"),
     ("segment --model lts --image absent.png --text star", "absent.png"),
     ("segment --model lts --image image.png --text star --ckpt_path absent.ckpt", "absent.ckpt"),
