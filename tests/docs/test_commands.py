@@ -29,7 +29,7 @@ RUN_VERBS = [name for name, verb in VERBS.items() if verb.module == LIGHTNING]
 SHOWN = [command for page in pages.PAGES for command in pages.commands(page)]
 INVENTED = {"NAME": "lts", "MODEL": "lts", "SEED": "0", "N": "1", "mine": "lts", "shy": "lts"}
 """Words that stand for a reader's own, each with one that riszoo accepts."""
-OTHER_PROGRAMS = {"--eval_ori_size"}
+OTHER_PROGRAMS = {"--eval_ori_size", "--signal"}
 """Options of other projects that a page names."""
 
 
@@ -52,7 +52,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for model, dataset in product(recipes.names("models"), recipes.names("data")):
         folder = root / "runs" / f"{model}-{dataset}"
         (folder / "checkpoints").mkdir(parents=True)
-        (folder / "checkpoints" / "best.ckpt").touch()
+        for which in ("best", "last"):
+            (folder / "checkpoints" / f"{which}.ckpt").touch()
         (folder / "run.json").write_text(json.dumps({"model": model, "data": dataset}))
     return root
 
