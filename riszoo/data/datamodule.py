@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from riszoo.batch import Batch, GeometryKind
@@ -181,7 +181,7 @@ class RISData(LightningDataModule, ABC):
                 "sentences: lower --data.total_batch_size or --data.batch_size"
             )
         if self.trainer is not None:
-            order.resume(*_progress(self.trainer))
+            order.resume(self.trainer.global_step * self.step_plan.accumulate)
         dataset = RISDataset(split, self.frame, self.geometry, masks=True, augment=self.augment, cache=self.cache)
         return self._loader(dataset, order)
 
@@ -226,11 +226,3 @@ def ignore_signals(_worker: int) -> None:
     """Leave signals to the main process; called in each loading process, which ends with it."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(name, signal.SIG_IGN)
-
-
-def _progress(trainer: Trainer) -> tuple[int, int]:
-    """The current epoch and how many of its batches are done: more than 0 in a resumed training."""
-    epoch: Any = trainer.fit_loop.epoch_progress.current
-    batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    between_epochs = epoch.processed == epoch.started  # the batch count is still the last epoch's
-    return epoch.processed, 0 if between_epochs else batch.processed

@@ -85,9 +85,9 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         if epoch != self.epoch:
             self.epoch, self.skipped = epoch, 0
 
-    def resume(self, epoch: int, batches: int) -> None:
-        """Continue after so many batches of an epoch; after all of them, with the next epoch."""
-        self.epoch, self.skipped = epoch + batches // len(self), batches % len(self)
+    def resume(self, batches: int) -> None:
+        """Continue after so many batches of the training, which may be several epochs."""
+        self.epoch, self.skipped = divmod(batches, len(self))
 
     def __len__(self) -> int:
         """The number of batches of this process, accumulated ones counted separately."""
