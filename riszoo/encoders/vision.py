@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from riszoo.encoders import sam
 from riszoo.encoders.base import VisionConfig, VisionEncoder
-from riszoo.encoders.swin import pad_before_shift
 from riszoo.encoders.weights import existing, fill, first_line, load_weights, read_state
 from riszoo.errors import UserError
 from riszoo.layers import to_grid, to_tokens
@@ -208,6 +207,8 @@ def build_timm(vision: VisionConfig, size: Size) -> VisionEncoder:
         set_negative_slope(model, slope, vision.name)
     loaded = None if vision.weights == "none" else load_weights(model, vision.weights, vision.name)
     if padded_first:
+        from riszoo.encoders.swin import pad_before_shift
+
         pad_before_shift(model, vision.name)
     encoder = in_stages(model, vision.name, options)
     if loaded:

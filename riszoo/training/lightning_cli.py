@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import warnings
@@ -335,8 +334,8 @@ def main(request: Request) -> int:
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     finally:
-        if request.created is not None and not (request.created / runs.CARD).is_file():
-            shutil.rmtree(request.created)  # the run failed before it started
+        if request.created is not None:
+            runs.remove_if_unused(request.created)
         os.environ.pop(FOLDER, None) if folder is None else os.environ.update({FOLDER: folder})
     sys.stdout.flush()
     return 0

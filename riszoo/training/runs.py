@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 import zipfile
@@ -32,6 +33,12 @@ def create(root: Path, stem: str) -> Path:
             ) from None
         return folder
     raise UserError(f"{root} already contains a thousand runs of this second: choose another --run.root")
+
+
+def remove_if_unused(folder: Path) -> None:
+    """Remove the folder of a run that failed before it wrote anything but its configuration."""
+    if not any(path.is_file() and path.name != "config.yaml" for path in folder.rglob("*")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def card(folder: Path) -> dict[str, Any] | None:

@@ -64,6 +64,7 @@ def die_in_checkpoint() -> None:
     """Kill this process when half of the next checkpoint is written."""
 
     def save(_: TorchCheckpointIO, content: dict[str, Any], path: Any, *args: Any) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, path)
         os.truncate(path, Path(path).stat().st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -55,3 +55,12 @@ def test_without_a_sound_run_the_command_that_trains_one_is_given(tmp_path: Path
     a_run(tmp_path, "lts-scenes-1", b"{")
     with pytest.raises(UserError, match="riszoo fit --model lts --data scenes"):
         runs.newest(tmp_path, "lts", "scenes", "best")
+
+
+def test_only_a_folder_without_results_is_removed(tmp_path: Path) -> None:
+    """A test of a checkpoint that lies outside of a run leaves its results in a folder of its own."""
+    for name, file in (("failed", "config.yaml"), ("tested", "test-scenes/metrics.json")):
+        (tmp_path / name / file).parent.mkdir(parents=True)
+        (tmp_path / name / file).touch()
+        runs.remove_if_unused(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["tested"]
