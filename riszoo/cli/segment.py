@@ -82,7 +82,7 @@ def _checked_images(args: Namespace) -> dict[str, Path]:
         raise UserError("--text is empty: give a sentence, such as --text 'the cat on the left'")
     for image in args.image:
         if not Path(image).is_file():
-            raise UserError(f"there is no image {image}: give --image the path of an image file")
+            raise UserError(f"image {image} is not a file: give --image the path of an image file")
     args.text = [text.encode("utf-8", "replace").decode() for text in args.text]  # a shell may pass invalid bytes
     images = _named_images([Path(image) for image in args.image])
     _create_folder(args.out)

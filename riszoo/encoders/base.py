@@ -137,8 +137,8 @@ class TextEncoder(Encoder, ABC):
 
     def split_layers(self, first: int, later: int) -> None:
         """End `forward` after the `first` layers, keep the `later` ones that follow for `run_layer`, drop the rest."""
-        raise NotImplementedError
+        raise UserError(f"{type(self).__name__} has no layers that can be run one by one: take a BERT")
 
     def run_layer(self, index: int, states: Tensor, mask: Tensor) -> Tensor:
         """Run one of the later layers on states (N, L, C) with the valid tokens `mask` (N, L)."""
-        raise NotImplementedError
+        raise UserError(f"{type(self).__name__} has no layers that can be run one by one: take a BERT")

@@ -129,7 +129,7 @@ def pixels_of(image: ImageLike) -> Pixels:
     if isinstance(image, str | Path):
         path = Path(image).expanduser()
         if not path.is_file():
-            raise UserError(f"there is no image {image}: give the path of an image file")
+            raise UserError(f"image {image} is not a file: give the path of an image file")
         return decode(path, upright=True)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):

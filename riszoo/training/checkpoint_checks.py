@@ -37,7 +37,7 @@ def load_file(path: Path, *, mmap: bool) -> Any:
 
 
 def check_file(path: Path) -> None:
-    """Raise UserError for a file that is recognised as no checkpoint by its first bytes."""
+    """Raise UserError for a file that is recognised as something else than a checkpoint by its first bytes."""
     try:
         with path.open("rb") as file:
             head = file.read(len(LFS_POINTER))

@@ -140,5 +140,5 @@ def _is_run(folder: Path, model: str, data: str) -> bool:
 def existing(path: str) -> Path:
     """The path of a checkpoint that exists."""
     if not Path(path).is_file():
-        raise UserError(f"there is no checkpoint {path}: give --ckpt_path a .ckpt file, `best` or `last`")
+        raise UserError(f"checkpoint {path} is not a file: give --ckpt_path a .ckpt file, `best` or `last`")
     return Path(path)

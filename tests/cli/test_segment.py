@@ -115,12 +115,12 @@ def test_python_and_the_verb_predict_the_same(run: Path, predictor: Predictor) -
     [
         (["--image", "a.png"], "required: --text"),
         (["--image", "a.png", "--text", " "], "--text is empty"),
-        (["--image", "b.png", "--text", "x"], "there is no image b.png"),
-        (["--image", ".", "--text", "x"], "there is no image ."),
+        (["--image", "b.png", "--text", "x"], "image b.png is not a file"),
+        (["--image", ".", "--text", "x"], "image . is not a file"),
         (["--image", "a.png", "--text", "x", "--model", "ltx"], "did you mean 'lts'"),
         (["--image", "a.png", "--text", "x", "--data", "scene"], "did you mean 'scenes'"),
         (["--image", "a.png", "--text", "x", "--data", "refcoco"], "no run of 'lts' on 'refcoco'"),
-        (["--image", "a.png", "--text", "x", "--ckpt_path", "no.ckpt"], "there is no checkpoint no.ckpt"),
+        (["--image", "a.png", "--text", "x", "--ckpt_path", "no.ckpt"], "checkpoint no.ckpt is not a file"),
         (["--image", "a.png", "--text", "x", "--ckpt_path", "a.png"], "a.png is not a checkpoint"),
         (["--image", "a.png", "--text", "x", "--protocol", "lavt480"], "compares at 480 x 480"),
         (["--image", "a.png", "--text", "x", "--protocol", "orginal"], "did you mean 'original'"),
@@ -202,7 +202,7 @@ def test_an_image_may_be_a_path_a_pil_image_or_an_array(predictor: Predictor) ->
     ids=["float", "two bands", "empty", "number", "absent"],
 )
 def test_an_invalid_image_is_refused(image: object, predictor: Predictor) -> None:
-    with pytest.raises(UserError, match=r"no image|not an image|is empty"):
+    with pytest.raises(UserError, match=r"not a file|not an image|is empty"):
         predictor.segment(image, "the star")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no sentence"):
         predictor.segment(scene(), [])

@@ -161,7 +161,7 @@ FAST: list[tuple[str, str]] = [
     ("bench --checkpoints checkpoints.yaml --dry-run", "nowhere.ckpt"),
     ("test --model lts", "riszoo fit --model lts"),
     ("test --model lts --ckpt_path absent.ckpt", "absent.ckpt"),
-    ("test --model lts --ckpt_path .", "there is no checkpoint ."),
+    ("test --model lts --ckpt_path .", "checkpoint . is not a file"),
     ("fit --model lts --ckpt_path last", "give --ckpt_path FILE"),
     ("fit --ckpt_path absent.ckpt", "absent.ckpt"),
     ("segment --model lts --image absent.png --text star", "absent.png"),
