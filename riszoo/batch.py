@@ -96,6 +96,18 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class View:
+    """A further input that a model makes of each original image beside the frame: squeezed to `size`, in float.
+
+    Bicubic values may leave the range of the pixels a little.
+    """
+
+    size: tuple[int, int]
+    kernel: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: bool = True
+
+
+@dataclass(frozen=True)
 class Sample:
     """One sentence about one image. `index` is its position in the split, the same on every process."""
 
@@ -153,11 +165,15 @@ class Words(Movable):
 
 @dataclass
 class Features(Movable):
-    """Images as maps from fine to coarse, independent of any sentence, and their boxes in the frame."""
+    """Images as maps from fine to coarse, independent of any sentence, and their boxes in the frame.
+
+    `views` are the batch's; a model's `enrich` or `decode` reads them.
+    """
 
     maps: list[Tensor]  # each (I, C, h, w)
     valid: Tensor  # (I, 4) int64: top, left, bottom, right in the frame
     size: tuple[int, int]  # the frame, H and W
+    views: list[Tensor] = field(default_factory=list)  # each (I, 3, h, w)
 
     def cells(self, level: int = -1) -> Tensor:
         """(I, h, w) bool: the cells of one map whose centre is on the image, at least one for each image."""
@@ -165,7 +181,8 @@ class Features(Movable):
 
     def per_sentence(self, image_index: Tensor) -> Features:
         """The same features, repeated for each sentence."""
-        return Features([m[image_index] for m in self.maps], self.valid[image_index], self.size)
+        maps, views = ([one[image_index] for one in each] for each in (self.maps, self.views))
+        return Features(maps, self.valid[image_index], self.size, views)
 
 
 @dataclass
@@ -213,6 +230,7 @@ class Batch(Movable):
     target_index: Tensor | None = None  # (N,) int64 into each list of `ground_truths`
     tokens: Tokens | None = None  # set by the model, on the CPU
     raw: Features | None = None  # cached backbone features, from an earlier run
+    views: list[Tensor] = field(default_factory=list)  # each (I, 3, h, w) float, 0..255: those the model declares
 
     def __len__(self) -> int:
         return len(self.texts)

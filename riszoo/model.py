@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +30,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from riszoo.batch import Batch, Features, GeometryKind, Output, Tokens, Words
+from riszoo.batch import Batch, Features, GeometryKind, Output, Tokens, View, Words
 from riszoo.encoders.base import TextConfig, TextEncoder, VisionConfig, VisionEncoder
 from riszoo.encoders.text import build_text
 from riszoo.encoders.vision import build_vision
@@ -56,6 +58,8 @@ class RISModule(LightningModule, ABC):
     """
 
     published: ClassVar[str] = "original"
+    views: Sequence[View] = ()
+    """Further inputs made from each original image; they reach `enrich` and `decode` as `Features.views`."""
     pixel_mean: Tensor
     pixel_std: Tensor
     pixel_fill: Tensor
@@ -108,9 +112,9 @@ class RISModule(LightningModule, ABC):
         """Trainable layers on the raw maps; none by default."""
         return raw
 
-    def encode_image(self, images: Tensor, valid: Tensor) -> Features:
+    def encode_image(self, images: Tensor, valid: Tensor, views: Sequence[Tensor] = ()) -> Features:
         """Everything about images that does not depend on the sentences."""
-        return self.enrich(self.backbone(images, valid))
+        return self.enrich(replace(self.backbone(images, valid), views=list(views)))
 
     def encode_text(self, tokens: Tokens) -> Words:
         """The word states of each sentence."""
@@ -168,9 +172,9 @@ class RISModule(LightningModule, ABC):
     def forward(self, batch: Batch) -> Output:
         tokens = self.tokenize(batch.texts).to(batch.images.device) if batch.tokens is None else batch.tokens
         if batch.raw is None:
-            features = self.encode_image(batch.images, batch.valid)
+            features = self.encode_image(batch.images, batch.valid, batch.views)
         else:
-            features = self.enrich(self.cast_cached(batch.raw))
+            features = self.enrich(replace(self.cast_cached(batch.raw), views=batch.views))
         return self.decode(features, batch.image_index, self.encode_text(tokens))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -206,10 +210,11 @@ class RISModule(LightningModule, ABC):
         self.suites = [RISMetrics(self.protocols).to(self.device) for _ in range(count)]
 
     def setup(self, stage: str) -> None:
-        """Tell the data module which ground truths the protocols need, before any loader is created."""
+        """Tell the data module which views and ground truths are needed, before any loader is created."""
         self.to(memory_format=self.memory_format)
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
+            data.views = self.views
             data.ground_truths = list(dict.fromkeys(protocol.ground_truth for protocol in self.protocols))
 
     def on_validation_epoch_start(self) -> None:

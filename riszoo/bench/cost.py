@@ -80,6 +80,7 @@ def random_batch(model: RISModule, sentences: int = 1, images: int = 1) -> Batch
         samples=[Sample(str(i), i, "random", "random", "random", str(i), text) for i, text in enumerate(texts)],
         no_target=torch.zeros(len(texts), dtype=torch.bool),
         masks=torch.zeros(len(texts), *model.size, dtype=torch.bool),
+        views=[255 * torch.rand(images, 3, *view.size, generator=generator) for view in model.views],
     )
 
 

@@ -181,7 +181,13 @@ def _predictions(
 ) -> Iterator[tuple[Prediction, Any, list[tuple[str, Any]]]]:
     """Each example's prediction, pixels and labelled evidence maps."""
     model = from_checkpoint(run.checkpoint)
-    dataset = RISDataset(run.data().split(split), model.size, model.geometry, ground_truths=[protocol.ground_truth])
+    dataset = RISDataset(
+        run.data().split(split),
+        model.size,
+        model.geometry,
+        ground_truths=[protocol.ground_truth],
+        views=model.views,
+    )
     items = _items(examples, dataset)
     for start in range(0, len(items), IMAGES_PER_BATCH):
         chunk = items[start : start + IMAGES_PER_BATCH]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from riszoo.batch import Batch, GeometryKind
+from riszoo.batch import Batch, GeometryKind, View
 from riszoo.data.augment import Augment
 from riszoo.data.controls import Control, parse_controls
 from riszoo.data.dataset import RISDataset, collate
@@ -92,6 +92,7 @@ class RISData(LightningDataModule, ABC):
         self._cache: FeatureCache | None = None
         self._stage = "fit"
         self.ground_truths: list[GroundTruth] = [GroundTruth()]
+        self.views: Sequence[View] = ()
         self.suites: list[tuple[RISDataset, Control]] = []
         self._splits: dict[str, Split] = {}
 
@@ -182,8 +183,8 @@ class RISData(LightningDataModule, ABC):
             )
         if self.trainer is not None:
             order.resume(self.trainer.global_step * self.step_plan.accumulate)
-        dataset = RISDataset(split, self.frame, self.geometry, masks=True, augment=self.augment, cache=self.cache)
-        return self._loader(dataset, order)
+        inputs: dict[str, Any] = {"augment": self.augment, "cache": self.cache, "views": self.views}
+        return self._loader(RISDataset(split, self.frame, self.geometry, masks=True, **inputs), order)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         training = self.trainer is not None and self.trainer.state.fn == "fit"
@@ -199,7 +200,12 @@ class RISData(LightningDataModule, ABC):
 
     def _eval_loaders(self, splits: list[str], controls: list[Control], limit: int | None) -> list[DataLoader[Batch]]:
         dataset = partial(
-            RISDataset, frame=self.frame, geometry=self.geometry, ground_truths=self.ground_truths, cache=self.cache
+            RISDataset,
+            frame=self.frame,
+            geometry=self.geometry,
+            ground_truths=self.ground_truths,
+            cache=self.cache,
+            views=self.views,
         )
         self.suites = [(dataset(self.split(name), control=control), control) for name in splits for control in controls]
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from riszoo.batch import Batch, Features, Geometry, GeometryKind, Sample
+from riszoo.batch import Batch, Features, Geometry, GeometryKind, Sample, View
 from riszoo.data.augment import Augment, augmented
 from riszoo.data.controls import Control
 from riszoo.data.features import FeatureCache, stack_maps
-from riszoo.data.images import place_image
+from riszoo.data.images import place_image, view_of
 from riszoo.data.masks import GroundTruth
 from riszoo.data.record import Record, Split
 from riszoo.data.samplers import SampleKey
@@ -32,6 +32,7 @@ class Example(NamedTuple):
     ground_truths: dict[str, list[Tensor]]  # variant -> (h, w) bool, for each distinct target
     target_index: list[int]  # for each sentence, into each list of `ground_truths`
     maps: list[Tensor]  # the cached features, each (C, h, w)
+    views: list[Tensor]  # each (3, h, w) float
 
 
 class RISDataset(Dataset[Example]):
@@ -53,8 +54,10 @@ class RISDataset(Dataset[Example]):
         control: Control = "none",
         augment: Augment | None = None,
         cache: FeatureCache | None = None,
+        views: Sequence[View] = (),
     ) -> None:
-        self.split, self.frame, self.geometry, self.augment, self.cache = split, frame, geometry, augment, cache
+        self.split, self.frame, self.geometry, self.views = split, frame, geometry, views
+        self.augment, self.cache = augment, cache
         self.masks, self.ground_truths, self.control = masks, ground_truths or [], control
 
     def __getitem__(self, item: SampleKey) -> Example:
@@ -65,8 +68,9 @@ class RISDataset(Dataset[Example]):
         samples = self._samples(record, item)
         targets = [target for target, _ in self._positions(record, item)]
         distinct = sorted(set(targets))
+        image, maps, views = self._inputs(record, item.image, geometry)
         return Example(
-            place_image(record.load(), geometry) if self.cache is None else None,
+            image,
             geometry,
             samples,
             torch.stack([self._mask(record, target, geometry) for target in targets]) if self.masks else None,
@@ -75,8 +79,20 @@ class RISDataset(Dataset[Example]):
                 for t in self.ground_truths
             },
             [distinct.index(target) for target in targets],
-            [] if self.cache is None else self.cache.read(self.split.image_version(item.image)),
+            maps,
+            views,
         )
+
+    def _inputs(
+        self, record: Record, index: int, geometry: Geometry
+    ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
+        """The image in the frame or, with a cache, the maps that replace it; and the image's views."""
+        if self.cache is None:
+            pixels = record.load()
+            return place_image(pixels, geometry), [], [view_of(pixels, view) for view in self.views]
+        cached = self.cache.read(self.split.image_version(index))
+        maps = len(cached) - len(self.views)
+        return None, cached[:maps], cached[maps:]
 
     def decoded(self, batch: Batch, sentences: int) -> Batch:
         """The batch with the images of its first sentences, decoded where cached features replaced them."""
@@ -175,4 +191,5 @@ def collate(examples: list[Example]) -> Batch:
         },
         target_index=torch.tensor([i + s for e, s in zip(examples, starts, strict=True) for i in e.target_index]),
         raw=None if images else Features([stack_maps(level) for level in levels], valid, frame),
+        views=[torch.stack(view).float() for view in zip(*(e.views for e in examples), strict=True)],
     )

@@ -1,8 +1,9 @@
 """The feature cache: what a frozen backbone returns for an image, on disk, one memory-mapped file an image.
 
-The cache of a backbone is a folder named by everything that its features depend on beside the image. Before a run
-starts, `fill_cache` encodes every image that the run will use. A file is written under a temporary name and renamed, so
-it is complete or absent, also when a process is killed or several write the same image.
+The cache of a backbone is a folder named by everything that its features depend on beside the image. A file has the
+backbone's maps and after them the image's views, which a model reads as well. Before a run starts, `fill_cache` encodes
+every image that the run will use. A file is written under a temporary name and renamed, so it is complete or absent,
+also when a process is killed or several write the same image.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +31,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.data import DataLoader, Dataset
 
 from riszoo.batch import Geometry
-from riszoo.data.images import place_image
+from riszoo.data.images import place_image, view_of
 from riszoo.data.record import Split
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
@@ -52,7 +53,7 @@ Images = dict[str, tuple[Split, int]]  # version -> split and index of the image
 class FeatureCache:
     """The features of one backbone, by `Split.image_version`.
 
-    `float32` stores maps as the backbone returns them, `bf16` rounds them to half the bytes.
+    `float32` stores maps and views as they are, `bf16` rounds them to half the bytes.
     """
 
     folder: Path
@@ -66,7 +67,7 @@ class FeatureCache:
             return False
 
     def read(self, version: str) -> list[Tensor]:
-        """The image's maps, each (C, h, w), memory-mapped."""
+        """The image's maps and views, each (C, h, w), memory-mapped."""
         try:
             with safe_open(self._file(version), "pt") as file:
                 names = sorted(file.keys(), key=lambda name: int(name.removesuffix(CHANNELS_LAST)))
@@ -112,20 +113,23 @@ def stack_maps(maps: Sequence[Tensor]) -> Tensor:
 # -- filling ----------------------------------------------------------------------------------------------------------
 
 
-class _Frames(Dataset[tuple[str, Tensor, Tensor]]):
-    """Images alone: version, pixels in the frame, valid box."""
+class _Frames(Dataset[tuple[str, Tensor, Tensor, list[Tensor]]]):
+    """Images alone: version, pixels in the frame, valid box, views."""
 
     def __init__(self, images: Images, model: RISModule) -> None:
         self.images, self.frame, self.geometry = list(images.items()), model.size, model.geometry
+        self.views = model.views
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[str, Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[str, Tensor, Tensor, list[Tensor]]:
         version, (split, image) = self.images[index]
         record = split[image]
         geometry = Geometry.fit(self.geometry, record.size, self.frame)
-        return version, place_image(record.load(), geometry), torch.tensor(geometry.valid)
+        pixels = record.load()
+        views = [view_of(pixels, view) for view in self.views]
+        return version, place_image(pixels, geometry), torch.tensor(geometry.valid), views
 
 
 def fill_cache(
@@ -140,7 +144,8 @@ def fill_cache(
     cache = FeatureCache((Path(folder).expanduser() if folder else default_folder()) / key, kind)
     # the first process decides what is missing; the others must not look after it has begun to write
     missing, free = trainer.strategy.broadcast(_missing(cache, images, about) if trainer.is_global_zero else ([], 0))
-    needed = len(missing) * sum(cache.rounded(one).nbytes for one in blank)
+    blank_views = [torch.empty(3, *view.size) for view in model.views]
+    needed = len(missing) * sum(cache.rounded(one).nbytes for one in [*blank, *blank_views])
     if trainer.is_global_zero:
         print(_announcement(cache, len(images), len(missing), needed, free))
     if needed > free:
@@ -151,11 +156,11 @@ def fill_cache(
     own = {version: images[version] for version in missing[trainer.global_rank :: trainer.world_size]}
     silent = not own or not trainer.is_global_zero or trainer.progress_bar_callback is None
     loader = DataLoader(_Frames(own, model), batch_size=batch_size, num_workers=workers)
-    for versions, pixels, valid in track(loader, "encoding", console=Console(stderr=True), disable=silent):
+    for versions, pixels, valid, views in track(loader, "encoding", console=Console(stderr=True), disable=silent):
         with torch.no_grad(), evaluation_mode(model), trainer.precision_plugin.forward_context():
             maps = model.backbone(pixels.to(model.device), valid.to(model.device)).maps
         for index, version in enumerate(versions):
-            cache.write(version, [one[index] for one in maps])
+            cache.write(version, [one[index] for one in [*maps, *views]])
     trainer.strategy.barrier("features")
     return cache
 
@@ -246,6 +251,7 @@ def _description(model: RISModule, blank: list[Tensor], precision: str, kind: st
         "vision": {name: value for name, value in options.items() if name not in ("weights", "frozen")},
         "weights": digest.hexdigest(),
         "maps": [[*one.shape, str(one.dtype)] for one in blank],
+        "views": [asdict(view) for view in model.views],
         "pixels": [one.flatten().tolist() for one in (model.pixel_mean, model.pixel_std, model.pixel_fill)],
         "size": list(model.size),
         "geometry": model.geometry,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from riszoo.batch import Geometry
+from riszoo.batch import Geometry, View
 from riszoo.data.masks import Size
 from riszoo.data.readers.validation import PIXELS
 from riszoo.data.record import Pixels
@@ -145,6 +145,12 @@ def load(path: Path, size: Size, strict: bool) -> Pixels:
         raise ImageError(f"{message}: replace the file, or leave --data.strict off to scale it")
     warnings.warn(f"{message}: it is scaled", stacklevel=2)
     return resize(pixels, size)
+
+
+def view_of(pixels: Pixels, view: View) -> Tensor:
+    """(H0, W0, 3) uint8 -> (3, h, w) float32, 0..255"""
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+    return F.interpolate(image, size=view.size, mode=view.kernel, antialias=view.antialias)[0]
 
 
 def place_image(pixels: Pixels, geometry: Geometry) -> Tensor:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from riszoo import recipes
 from riszoo.batch import Batch, Geometry, Sample
-from riszoo.data.images import as_rgb, decode, place_image
+from riszoo.data.images import as_rgb, decode, place_image, view_of
 from riszoo.data.record import Pixels
 from riszoo.encoders.vocabulary import split
 from riszoo.errors import UserError
@@ -73,6 +73,7 @@ class Predictor:
             samples=samples,
             no_target=torch.zeros(len(texts), dtype=torch.bool),
             tokens=self.model.tokenize(texts),
+            views=[view_of(pixels, view)[None] for view in self.model.views],
         )
 
     def unknown_words(self, texts: Sequence[str]) -> list[str]:

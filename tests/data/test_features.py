@@ -43,6 +43,7 @@ LTS = {"class_path": "riszoo.models.lts.LTS", "init_args": TOY}
 MODELS: dict[str, Callable[[], RISModule]] = {
     "sam": lambda: Entry("risam", RISAM).build(),
     "lts": lambda: Entry("lts", LTS).build(**RESNET, channels_last=True),
+    "views": lambda: Entry("views", {"class_path": "tests.support.toys.Views", "init_args": TOY}).build(**RESNET),
     "vipa": lambda: Entry("vipa", VIPA).build(**RESNET),
     "vipa-early": lambda: Entry("vipa", VIPA).build(**RESNET, fusion={"kind": "early", "layers": 1}),
 }

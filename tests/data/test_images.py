@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from riszoo.data.images import ImageError, decode, load, resize, size_of
+from riszoo.batch import View
+from riszoo.data.images import ImageError, decode, load, resize, size_of, view_of
 from tests.support import data_trees as trees
 
 SIZE = (20, 30)
@@ -57,3 +60,15 @@ def test_a_image_of_another_size_is_scaled_to_its_annotation(tmp_path):
         assert load(path, SIZE, strict=False).shape == (*SIZE, 3)
     with pytest.raises(ImageError, match="60 x 40"):
         load(path, SIZE, strict=True)
+
+
+def test_a_view_is_made_from_the_original_image_by_its_own_rule():
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].double()
+    sharp = view_of(pixels, View((16, 24), "bicubic", antialias=False))
+    expected = F.interpolate(image, (16, 24), mode="bicubic", align_corners=False)[0]
+    assert sharp.shape == (3, 16, 24)
+    torch.testing.assert_close(sharp.double(), expected, rtol=0, atol=1e-3)
+    assert (sharp.max() > 255) or (sharp.min() < 0), "bicubic values are not clamped"
+    smooth = view_of(pixels, View((16, 24)))
+    assert (smooth - sharp).abs().max() > 10, "without antialiasing a view is another image"

@@ -1,4 +1,4 @@
-"""The contract of riszoo/model.py, tested on every recipe and two toy models."""
+"""The contract of riszoo/model.py, tested on every recipe and three toy models."""
 
 from __future__ import annotations
 
@@ -165,7 +165,8 @@ def one_sentence(batch: Batch, i: int) -> Batch:
     tokens = Tokens(batch.tokens.ids[some, :keep], batch.tokens.mask[some, :keep], batch.tokens.spans[some])
     return Batch(batch.images[p : p + 1], batch.valid[p : p + 1], [batch.image_ids[p]], [batch.geometry[p]],
                  [batch.texts[i]], torch.zeros(1, dtype=torch.long), [batch.samples[i]], batch.no_target[i : i + 1],
-                 None if batch.masks is None else batch.masks[i : i + 1], tokens=tokens)  # fmt: skip
+                 None if batch.masks is None else batch.masks[i : i + 1], tokens=tokens,
+                 views=[view[p : p + 1] for view in batch.views])  # fmt: skip
 
 
 def row(output: Output, i: int) -> Output:

@@ -1,4 +1,4 @@
-"""Two small models for the contract tests: one fuses early, one taps two depths and has a no-target head.
+"""Small models for the contract tests: early fusion, a view beside the frame, two taps with a no-target head.
 
 Each is an ordinary model class: `--model tests.support.toys.Early` works on the command line.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from riszoo.batch import Batch, Features, Output, Words
+from riszoo.batch import Batch, Features, Output, View, Words
 from riszoo.layers import to_tokens
 from riszoo.losses import bce, dice, shrink_mask
 from riszoo.model import RISModule
@@ -43,6 +43,25 @@ class Early(RISModule):
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         assert batch.masks is not None
         return {"mask": bce(output.logits[:, 0], shrink_mask(batch.masks, output.logits.shape[-2:]))}
+
+
+class Views(Early):
+    """Early, with a small second view of the image as a part of its sentence vector."""
+
+    views = (View((24, 32), "bicubic", antialias=False),)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.view = nn.Conv2d(3, self.text.width, 8, stride=8)
+
+    def enrich(self, raw: Features) -> Features:
+        (view,) = raw.views
+        patches = self.view(view.to(self.pixel_mean.dtype) / 255)
+        return Features([*raw.maps, patches.mean((-2, -1), keepdim=True)], raw.valid, raw.size)
+
+    def decode(self, features: Features, image_index: Tensor, words: Words) -> Output:
+        image = features.maps[1][image_index].flatten(1)[:, None]  # (N, 1, C)
+        return super().decode(features, image_index, words.with_states(words.states + image))
 
 
 class Taps(RISModule):

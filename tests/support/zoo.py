@@ -1,4 +1,4 @@
-"""Small configurations of every recipe and of two toy models; a new recipe is tested without further code."""
+"""Small configurations of every recipe and of three toy models; a new recipe is tested without further code."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def entries() -> list[Entry]:
     taps = recipes.merge(TOY, {"vision": {"stages": 3}})  # a stage that is not tapped would never train
     toys = [
         Entry("toy-early", {"class_path": "tests.support.toys.Early", "init_args": TOY}),
+        Entry("toy-views", {"class_path": "tests.support.toys.Views", "init_args": TOY}),
         Entry("toy-taps", {"class_path": "tests.support.toys.Taps", "init_args": taps}),
     ]
     return [Entry(name, recipes.resolve(name, "scenes", "tiny")["model"]) for name in names] + toys
@@ -49,7 +50,9 @@ def entries() -> list[Entry]:
 def questions(model: RISModule, *, split: str = "train", image: Any = 64, masks: bool = True) -> RISDataset:
     data = Scenes(image_size=image)
     ground_truths = list({p.ground_truth for p in model.protocols})
-    return RISDataset(data.split(split), model.size, model.geometry, masks=masks, ground_truths=ground_truths)
+    return RISDataset(
+        data.split(split), model.size, model.geometry, masks=masks, ground_truths=ground_truths, views=model.views
+    )
 
 
 def batch_of(model: RISModule, images: int = 3, sentences: int = 2, **options: Any) -> Batch:
