@@ -23,7 +23,8 @@ class VisionConfig:
     frozen    no gradients, BatchNorm and dropout in evaluation mode
     stages    number of stages kept, counted from the finest; default all
     options   keyword arguments of the encoder's constructor (timm's, or your class's); for timm models also
-              `grad_checkpointing`, `negative_slope` (LeakyReLU) and `pad_before_shift` (Swin as in detection)
+              `grad_checkpointing`, `negative_slope` (LeakyReLU), `pad_before_shift` (Swin as in detection) and
+              `position_offset` (DINOv2 with registers: its position table resized as in its own code)
     """
 
     name: str = "resnet18"

@@ -12,17 +12,18 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models import checkpoint_seq
 from timm.models._features import FeatureListNet
 from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from riszoo.encoders import sam
@@ -170,6 +171,55 @@ class ViTEncoder(VisionEncoder):
         patches = patches if self.vit.dynamic_img_size else patches.flatten(1, 2)
         return self.with_positions(patches)[:, : self.vit.num_prefix_tokens].expand(len(x), -1, -1)
 
+    def attend(self, index: int, tokens: Tensor) -> Tensor:
+        """The first half of a block, self-attention: (I, prefix + h w, C) -> the same."""
+        block = self.block(index)
+        attended: Tensor = tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens))))
+        return attended
+
+    def feed_forward(self, index: int, tokens: Tensor, beside: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The second half of a block; the result of `beside`, of the same normalised tokens, is added to the MLP's."""
+        block = self.block(index)
+        normed = block.norm2(tokens)
+        update = block.mlp(normed) if beside is None else block.mlp(normed) + beside(normed)
+        updated: Tensor = tokens + block.drop_path2(block.ls2(update))
+        return updated
+
+    def block(self, index: int) -> Block:
+        block = self.vit.blocks[index]
+        if not isinstance(block, Block):
+            raise UserError(f"the blocks of {type(self.vit).__name__} are not pre-norm blocks: choose a plain ViT")
+        return block
+
+
+class OffsetViTEncoder(ViTEncoder):
+    """A ViT whose position table has the side of its training and is resized for each grid as DINOv2's code does it.
+
+    A grid of n cells is sampled with the factor (n + offset) / side, bicubic, without antialiasing; timm samples with
+    n / side and antialiasing. Tables without rows for the class and register tokens only.
+    """
+
+    def __init__(self, vit: Any, offset: float) -> None:
+        super().__init__(vit)
+        self.offset = offset
+
+    def with_positions(self, patches: Tensor) -> Tensor:
+        """(I, h, w, C) -> (I, prefix + h w, C)"""
+        vit, (h, w) = self.vit, patches.shape[1:3]
+        special = torch.cat([vit.cls_token, vit.reg_token], 1).expand(len(patches), -1, -1)
+        return torch.cat([special, patches.flatten(1, 2) + self.positions((h, w))], 1)
+
+    def positions(self, grid: Size) -> Tensor:
+        """The position table (1, h w, C) of a grid."""
+        table, side = self.vit.pos_embed, self.vit.patch_embed.grid_size
+        if grid == tuple(side):
+            return table  # type: ignore[no-any-return]
+        if self.offset:
+            factors = {"scale_factor": [(n + self.offset) / s for n, s in zip(grid, side, strict=True)]}
+        else:
+            factors = {"size": list(grid)}
+        return to_tokens(F.interpolate(to_grid(table, side), mode="bicubic", align_corners=False, **factors))
+
 
 class SingleStageEncoder(VisionEncoder):
     """A model that cannot be split: its last map, normalised where all depths share one grid, as in a ViT."""
@@ -196,11 +246,13 @@ class SingleStageEncoder(VisionEncoder):
 def build_timm(vision: VisionConfig, size: Size) -> VisionEncoder:
     options = dict(vision.options)
     checkpointed, slope = options.pop("grad_checkpointing", False), options.pop("negative_slope", None)
-    padded_first = options.pop("pad_before_shift", False)
+    padded_first, offset = options.pop("pad_before_shift", False), options.pop("position_offset", None)
     if padded_first:
         options.setdefault("always_partition", True)  # windows keep their size on maps smaller than a window
     fixed_size = bool(timm.get_pretrained_cfg(vision.name).fixed_input_size)  # windows or position tables
-    if fixed_size:
+    if offset is not None:
+        options |= {"dynamic_img_size": True}
+    elif fixed_size:
         options.setdefault("img_size", size)
     model = create_timm(vision.name, num_classes=0, **options)
     if slope is not None:
@@ -210,7 +262,7 @@ def build_timm(vision: VisionConfig, size: Size) -> VisionEncoder:
         from riszoo.encoders.swin import pad_before_shift
 
         pad_before_shift(model, vision.name)
-    encoder = in_stages(model, vision.name, options)
+    encoder = in_stages(model, vision.name, options) if offset is None else offset_vit(model, vision.name, offset)
     if loaded:
         loaded.check(encoder)
         encoder.weight_file = loaded.path
@@ -237,6 +289,12 @@ def in_stages(model: Any, name: str, options: dict[str, Any]) -> VisionEncoder:
     if not hasattr(model, "prune_intermediate_layers"):
         raise UserError(f"timm's {name} does not return intermediate maps; choose a Swin, ConvNeXt, ResNet or ViT")
     return SingleStageEncoder(model, maps)
+
+
+def offset_vit(model: Any, name: str, offset: float) -> OffsetViTEncoder:
+    if not isinstance(model, VisionTransformer) or not model.no_embed_class or model.reg_token is None:
+        raise UserError(f"vision.options.position_offset is for DINOv2 with registers, not for {name}: remove it")
+    return OffsetViTEncoder(model, offset)
 
 
 def find_maps(name: str, options: dict[str, Any]) -> Maps:

@@ -260,3 +260,65 @@ def test_user_errors_are_one_sentence(vision: VisionConfig, size: tuple[int, int
     with pytest.raises(UserError, match=message) as caught:
         build_vision(vision, size)
     assert "\n" not in str(caught.value)
+
+
+# blocks in halves, and DINOv2's position table
+
+DINO = {"embed_dim": 16, "depth": 3, "num_heads": 2, "init_values": 1.0}
+
+
+def dino(size: tuple[int, int] = (126, 98), **options: Any) -> Any:
+    config = VisionConfig("vit_base_patch14_reg4_dinov2", options={**DINO, **options})
+    return randomised(build_vision(config, size)).double().eval()
+
+
+def test_the_halves_of_the_blocks_are_the_whole_vit() -> None:
+    encoder, x = dino(), image((126, 98)).double()
+    (expected,) = encoder(x)
+    cells = encoder.stem(x)
+    tokens = torch.cat([encoder.prefix(cells), cells.flatten(2).mT], 1)
+    for block in range(3):
+        tokens = encoder.feed_forward(block, encoder.attend(block, tokens))
+    assert tokens.shape == (2, 1 + 4 + 9 * 7, 16)
+    torch.testing.assert_close(encoder.vit.norm(tokens)[:, 5:].mT.reshape(2, 16, 9, 7), expected)
+
+
+def test_an_update_beside_the_mlp_passes_its_layer_scale() -> None:
+    encoder, tokens = dino(), torch.randn(1, 10, 16, dtype=torch.float64)
+    usual = encoder.feed_forward(0, tokens)
+    updated = encoder.feed_forward(0, tokens, lambda normed: 2 * normed)
+    block = encoder.vit.blocks[0]
+    torch.testing.assert_close(updated - usual, 2 * block.ls2.gamma * block.norm2(tokens))
+
+
+def sampled(table: Tensor, grid: tuple[int, int], offset: float) -> Tensor:
+    """A bicubic resize by torch's grid_sample at the positions that DINOv2's factor gives."""
+    side = table.shape[-1]
+    y, x = ((torch.arange(n, dtype=table.dtype) + 0.5) * side / (n + offset) * 2 / side - 1 for n in grid)
+    positions = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
+    return nn.functional.grid_sample(table, positions, mode="bicubic", padding_mode="border", align_corners=False)
+
+
+@pytest.mark.parametrize("offset", [0.1, 0.0])
+def test_the_position_table_is_sampled_as_in_dinov2(offset: float) -> None:
+    encoder = dino(position_offset=offset)
+    table = encoder.vit.pos_embed.mT.reshape(1, 16, 37, 37)
+    expected = sampled(table, (9, 7), offset).flatten(2).mT
+    torch.testing.assert_close(encoder.positions((9, 7)), expected)
+
+
+def test_the_position_table_is_used_as_it_is_at_its_own_size() -> None:
+    encoder = dino((518, 518), position_offset=0.1)
+    assert encoder.positions((37, 37)) is encoder.vit.pos_embed
+
+
+def test_timms_table_differs_from_dinov2s() -> None:
+    plain, offset = dino(dynamic_img_size=True, img_size=518), dino(position_offset=0.1)
+    offset.load_state_dict(plain.state_dict())
+    x = image((126, 98)).double()
+    assert (plain.stem(x) - offset.stem(x)).abs().max() > 1e-3
+
+
+def test_a_position_offset_needs_dinov2_with_registers() -> None:
+    with pytest.raises(UserError, match="position_offset is for DINOv2 with registers, not for vit_tiny_patch16_224"):
+        build_vision(VisionConfig("vit_tiny_patch16_224", options={**VIT, "position_offset": 0.1}), (224, 224))
