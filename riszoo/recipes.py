@@ -285,6 +285,13 @@ def _data_and_trainer(data: str, options: Config) -> Config:
     return {"data": {"class_path": class_path, "init_args": options.get("data", {})}, "trainer": trainer}
 
 
+def length_of_budget(sentences: int, batch: int) -> Config:
+    """The configuration that trains on so many sentences, in steps of `batch`."""
+    if sentences < batch:
+        raise UserError(f"--budget {sentences} is less than one batch of {batch} sentences: raise it")
+    return {"trainer": {"max_steps": sentences // batch, "max_epochs": -1}}
+
+
 def merge(base: Config, over: Config) -> Config:
     """A copy of `base` overridden by `over`; mappings are merged, other values replaced."""
     merged = copy.deepcopy(base)

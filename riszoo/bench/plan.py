@@ -111,7 +111,9 @@ def make_jobs(options: Any) -> list[Job]:
     checkpoints = _checkpoints(options.checkpoints)
     jobs = []
     for model, variant, overrides in _variants(options, scale):
-        overrides = recipes.merge(overrides, _budget(model, data, scale, options.budget))
+        if options.budget is not None:
+            batch = Job(model, data, scale, overrides=overrides).batch
+            overrides = recipes.merge(overrides, recipes.length_of_budget(options.budget, batch))
         path = checkpoints.get(f"{model}/{variant}" if variant else model)
         jobs.append(Job(model, variant=variant, overrides=overrides, checkpoint=path, **common))
     return [replace(job, seed=seed) for seed in range(options.seeds) for job in jobs]
@@ -155,19 +157,6 @@ def skipped_models(options: Any, jobs: list[Job]) -> list[str]:
         return []
     planned = _models_with(jobs[0].scale, jobs[0].data)
     return [name for name in recipes.names("models") if name not in planned]
-
-
-def _budget(model: str, data: str, scale: str, sentences: int | None) -> Config:
-    """Overrides that train for this many sentences, with a validation at the end at the latest."""
-    if sentences is None:
-        return {}
-    job = Job(model, data, scale)
-    steps = sentences // job.batch
-    if steps < 1:
-        raise UserError(f"--budget {sentences} is less than one batch of {job.batch} sentences of '{model}': raise it")
-    interval = job.config["trainer"].get("val_check_interval") or steps
-    interval = min(int(interval), steps) if interval >= 1 else interval
-    return {"trainer": {"max_steps": steps, "val_check_interval": interval}}
 
 
 def _checkpoints(path: Path | None) -> dict[str, Path]:

@@ -61,6 +61,7 @@ LIMITS = {
     "trainer.num_nodes": Limits(int, 1, 65_536),
     "trainer.accumulate_grad_batches": COUNT,
     "run.images": Limits(int, 0),
+    "budget": COUNT,
     "seed_everything": Limits(int, 0, 2**32 - 1),
 }
 """The limits of an option's numbers. A list is checked item by item."""
@@ -73,21 +74,22 @@ SPLITS = ("data.train_split", "data.val_split", "data.test_splits")
 
 def check_values(data: str, configs: list[Config], options: list[str]) -> None:
     """Raise UserError for the first value outside its limits, and for a split that the data set does not have."""
-    for name, value in _settings(configs, options):
+    for name, value in settings(configs, options):
         if name in LIMITS:
-            _check_number(name, value)
+            check_number(name, value)
         if name in SPLITS:
             recipes.check_splits(data, map(str, _items(value)))
 
 
-def _check_number(name: str, value: Any) -> None:
+def check_number(name: str, value: Any) -> None:
+    """Raise UserError for a number outside the limits of its option."""
     for item in _items(value):
         left_to_parser = item is None or isinstance(item, bool | dict) or str(item).strip().lower() in WORDS
         if not left_to_parser and not LIMITS[name].accepts(item):
             raise UserError(f"--{name} {str(value)[:60]}: {LIMITS[name].advice()}")
 
 
-def _settings(configs: list[Config], options: list[str]) -> Iterator[tuple[str, Any]]:
+def settings(configs: list[Config], options: list[str]) -> Iterator[tuple[str, Any]]:
     """(name, value) of every setting in configurations and on the command line, named as the options are."""
     for config in configs:
         yield from _leaves(config, "")

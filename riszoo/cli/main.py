@@ -58,6 +58,7 @@ Options of a run (fit, validate, test, predict):
   --ckpt_path FILE   a checkpoint; default: the best one of the newest run; `fit --ckpt_path last` resumes that run
   --split A,B        splits to evaluate              --control none,shuffled,blank   replace the sentences
   --protocol A,B     evaluation protocols            --logger csv,wandb,tensorboard  loggers, besides CSV
+  --budget N         sentences that `fit` trains on, instead of the recipe's length
   --config FILE      any LightningCLI configuration; it may contain `model: lts`
   --print_config     print the whole configuration
   --model.optim.lr, --data.batch_size, --trainer.devices 2, ...: any option of the configuration, by its name

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riszoo import recipes
-from riszoo.cli.limits import check_values
+from riszoo.cli.limits import check_number, check_values, settings
 from riszoo.errors import UserError, unknown_name
 from riszoo.recipes import Config
 from riszoo.training import runs
@@ -23,6 +23,7 @@ ALIASES = {
     "--control": "control",
     "--protocol": "protocol",
     "--logger": "logger",
+    "--budget": "budget",
     "--scale": "scale",
     "--model": "model",
     "--data": "data",
@@ -93,6 +94,7 @@ class Request:
         checkpoint = _checkpoint(verb, _last(given, "ckpt_path"), root, named or str(run.get("model", "")), data)
         model = named or "" if checkpoint is None else _model_of(checkpoint, named)
         base = [_recipe_config(model, data, scale), *map(_without_names, files), aliases]
+        base.append(_budget_config(verb, given, base, options))
         return cls(verb, shlex.join(argv), model, data, scale, checkpoint, base, options)
 
     @property
@@ -154,6 +156,23 @@ def _aliases_config(verb: str, given: Given) -> Config:
     if "logger" in given:
         config["run"] = {"loggers": _checked_loggers(str(_last(given, "logger")))}
     return config
+
+
+def _budget_config(verb: str, given: Given, base: list[Config], options: list[str]) -> Config:
+    """The configuration that --budget stands for: its sentences in steps of the total batch."""
+    text = _last(given, "budget")
+    if text is None:
+        return {}
+    check_number("budget", text)
+    if verb != "fit":
+        raise UserError(f"--budget is the length of a training: leave it out of 'riszoo {verb}'")
+    for option in ("--trainer.max_steps", "--trainer.max_epochs"):
+        if _has_option(options, option):
+            raise UserError(f"--budget and {option} both give the length of the training: leave one of them out")
+    batches = [value for name, value in settings(base, options) if name == "data.total_batch_size"]
+    if not batches or not str(batches[-1]).isdecimal():
+        raise UserError("--budget counts the sentences of all devices: give --data.total_batch_size too")
+    return recipes.length_of_budget(int(text), int(batches[-1]))
 
 
 def _checked_protocols(text: str) -> str:
@@ -300,9 +319,10 @@ def _continued(
     model = run["model"] if recipes.find("models", run["model"]) else str(saved["model"]["class_path"])
     in_place = path == "last" or Path(path) == runs.checkpoint(folder, "last")
     moved = _has_option(options, "--run.root") and root.resolve() != folder.parent.resolve()
+    base = [{**saved, "ckpt_path": None}, *map(_without_names, files), _aliases_config("fit", given)]
+    base.append(_budget_config("fit", given, base, options))
     return Request(
-        "fit", shlex.join(argv), model, run["data"], run["scale"], checkpoint,
-        [{**saved, "ckpt_path": None}, *map(_without_names, files), _aliases_config("fit", given)], options,
+        "fit", shlex.join(argv), model, run["data"], run["scale"], checkpoint, base, options,
         saved=saved, folder=folder if in_place and not moved else None,
     )  # fmt: skip
 

@@ -38,10 +38,11 @@ def test_every_model_with_the_scale_is_planned_once_per_seed() -> None:
     assert rounds == [(0, "lts"), (0, "vipa"), (1, "lts"), (1, "vipa")], "an interruption leaves whole comparisons"
 
 
-def test_a_budget_sets_the_steps_and_the_validation_interval() -> None:
+def test_a_budget_sets_the_steps_of_scenes_and_replaces_the_epochs_of_a_paper() -> None:
     (job,) = planned("--models", "lts", "--budget", "640")
     assert (job.steps, job.sentences()) == (10, 640)
-    assert job.config["trainer"]["val_check_interval"] == 10
+    (paper,) = planned("--models", "lts", "--data", "refcoco", "--budget", "3600000")
+    assert (paper.steps, paper.config["trainer"]["max_epochs"]) == (100_000, -1)
     assert job.name != planned("--models", "lts")[0].name, "another length is another run"
     with pytest.raises(UserError, match="--budget 3 is less than one batch"):
         planned("--models", "lts", "--budget", "3")
