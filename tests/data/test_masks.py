@@ -144,6 +144,6 @@ def test_drawn_masks_are_writable_booleans():
 
 
 @pytest.mark.parametrize("runs", [[], [599], [601], [0, 600, 1], [2**32 - 1, 601]])
-def test_runs_that_do_not_add_up_to_the_image_never_reach_the_mask_api(runs):
+def test_runs_that_do_not_add_up_to_the_image_are_refused(runs):
     with pytest.raises(ValueError, match="do not add up"):
         decode_rle(np.array(runs, np.uint32), SIZE)
