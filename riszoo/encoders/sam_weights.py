@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 
 from riszoo.encoders.adapters import added_names
 from riszoo.encoders.base import VisionConfig
+from riszoo.encoders.weights import first_line, read_state
 from riszoo.errors import UserError
 
 PREFIX = "image_encoder."
@@ -40,12 +40,15 @@ def find_weights(vision: VisionConfig) -> Path:
 def load_official(encoder: nn.Module, path: Path) -> None:
     """Load the image encoder's part of a file. Position tables are resized; all other shapes must be equal."""
     own = encoder.state_dict()
-    state = {name: resized(name, value, own) for name, value in read_official(path).items()}
+    try:
+        state = {name: resized(name, value, own) for name, value in read_official(path).items()}
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit this SAM encoder: {first_line(error)}") from error
     missing = own.keys() - added_names(encoder) - state.keys()
     wrong = {name for name, value in state.items() if name not in own or value.shape != own[name].shape}
     if odd := sorted(missing | wrong):
         raise UserError(
-            f"{path} does not fit this SAM encoder ({odd[0]} is {shape(state, odd[0])} in the file and "
+            f"{path} does not fit this SAM encoder ({odd[0]:.80} is {shape(state, odd[0])} in the file and "
             f"{shape(own, odd[0])} in the encoder); choose the name and options of the encoder it was saved from"
         )
     encoder.load_state_dict(state, strict=False)
@@ -53,12 +56,7 @@ def load_official(encoder: nn.Module, path: Path) -> None:
 
 def read_official(path: Path, prefix: str = PREFIX) -> dict[str, Tensor]:
     """The tensors of an official file whose names start with `prefix`, under their full names."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be read as a weight file; give an official SAM .pth file") from error
-    state = content if isinstance(content, dict) else {}
-    state = {name: value for name, value in state.items() if str(name).startswith(prefix)}
+    state = {name: value for name, value in read_state(path).items() if name.startswith(prefix)}
     if not state:
         raise UserError(f"{path} contains no {prefix}* weights; give an official SAM .pth file")
     return state
@@ -66,9 +64,11 @@ def read_official(path: Path, prefix: str = PREFIX) -> dict[str, Tensor]:
 
 def resized(name: str, value: Tensor, own: dict[str, Tensor]) -> Tensor:
     """A position table resized to the encoder's; any other tensor unchanged."""
-    if name.endswith(".pos_embed") and name in own:
+    if name not in own or value.ndim != own[name].ndim:
+        return value
+    if name.endswith(".pos_embed"):
         return resize_absolute(value, (own[name].shape[1], own[name].shape[2]))
-    if name.endswith((".rel_pos_h", ".rel_pos_w")) and name in own:
+    if name.endswith((".rel_pos_h", ".rel_pos_w")):
         return resize_relative(value, len(own[name]))
     return value
 

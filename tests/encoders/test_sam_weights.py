@@ -65,9 +65,25 @@ def save_other(path: Path) -> str:
     return str(path)
 
 
+def garble(path: Path) -> str:
+    """A name inside that is not UTF-8, which torch does not report as a damaged file."""
+    save_official(path, official((320, 320)))
+    path.write_bytes(path.read_bytes().replace(b"patch_embed.proj.weight", b"patch_embed.proj.w\xffight", 1))
+    return str(path)
+
+
+def save_table(value: Tensor) -> Callable[[Path], str]:
+    """An official file with another absolute position table."""
+    return lambda path: save_official(path, official((320, 320)), **{"image_encoder.pos_embed": value})
+
+
 WRONG_FILES: dict[str, tuple[Callable[[Path], str], str]] = {
     "absent": (str, "no SAM weights"),
     "broken": (break_file, "cannot be read"),
+    "garbled": (garble, "cannot be read"),
+    "flat table": (save_table(torch.zeros(400)), "pos_embed is 400 in the file"),
+    "empty table": (save_table(torch.zeros(1, 0, 0, 64)), "does not fit"),
+    "table of whole numbers": (save_table(torch.zeros(1, 8, 8, 64, dtype=torch.int64)), "does not fit"),
     "foreign": (save_other, "no image_encoder"),
     "narrower": (lambda p: save_official(p, official((320, 320), embed_dim=32)), "does not fit.*32.*64"),
     "shallower": (

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from riszoo.data.index import Index
 from riszoo.data.mixed import ConcatSplit
-from riszoo.data.readers.base import Reader, matches
+from riszoo.data.readers.base import Reader, Report, matches
+from riszoo.data.record import Record
 from riszoo.data.splits import IndexSplit, TextField
 from riszoo.errors import UserError
 from riszoo.files import file_hash
@@ -139,7 +140,23 @@ def open_index(reader: Reader, root: Path, unit: str, prepared: Path | None = No
 
 def build_index(reader: Reader, files: list[Path], unit: str) -> Index:
     problems: list[tuple[str, str]] = []
-    return Index.build(reader.records(files, unit, lambda record, reason: problems.append((record, reason))), problems)
+
+    def report(record: str, reason: str) -> None:
+        problems.append((record, reason))
+
+    return Index.build(_unique(reader.records(files, unit, report), report), problems)
+
+
+def _unique(records: Iterable[Record], report: Report) -> Iterator[Record]:
+    """The records without targets whose id an earlier one has: results are stored under ids."""
+    used: set[str] = set()
+    for record in records:
+        repeated = [target.target_id for target in record.targets if target.target_id in used]
+        for name in repeated:
+            report(name, "an earlier record has the same id")
+        used.update(target.target_id for target in record.targets)
+        if not repeated:
+            yield record
 
 
 def load_prepared(path: Path, files: list[Path]) -> Index | None:

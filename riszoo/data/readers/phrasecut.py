@@ -10,7 +10,7 @@ from riszoo.data.masks import GroundTruth, Polygons, Segmentation, Size, Union, 
 from riszoo.data.readers import validation
 from riszoo.data.readers.base import Counts, Reader, Report, lower_tokens
 from riszoo.data.readers.phrasecut_subsets import Ranks, read_ranks, subsets
-from riszoo.data.readers.validation import RecordError
+from riszoo.data.readers.validation import RecordError, Table
 from riszoo.data.record import Record, Sentence, Target
 from riszoo.errors import UserError
 
@@ -46,10 +46,10 @@ class PhraseCut(Reader):
         return [[folder / f"refer_{unit}.json", folder / f"refer_input_{unit}.json"], images]
 
     def records(self, files: list[Path], unit: str, report: Report) -> Iterator[Record]:
-        tasks, rows = validation.load_json(files[0]), validation.load_json(files[1])
-        if not isinstance(tasks, list) or not isinstance(rows, list):
-            raise UserError(f"{files[0]} or {files[1]} is not a JSON list: get the files again")
-        images = {row.get("image_id"): row for row in rows if isinstance(row, dict)}
+        tasks = validation.load_json(files[0])
+        if not isinstance(tasks, list):
+            raise UserError(f"{files[0]} is not a JSON list: get the file again")
+        images = validation.table(validation.load_json(files[1]), "image_id", files[1])
         ranks = read_ranks(files[0].with_name("name_att_rel_count.json"))
         for index, task in enumerate(tasks):
             try:
@@ -59,12 +59,10 @@ class PhraseCut(Reader):
                 report(str(name), validation.reason(error))
 
 
-def _record(task: dict[str, Any], images: dict[Any, Any], unit: str, ranks: Ranks | None) -> Record:
+def _record(task: dict[str, Any], images: Table, unit: str, ranks: Ranks | None) -> Record:
     name = validation.text(task["task_id"])
     number = validation.number(task.get("image_id", int(name.partition("__")[0])))
-    if number not in images:
-        raise RecordError(f"its image {number} is not in the file of images")
-    row = images[number]
+    row = images.row("image", number)
     size, coco = validation.size(row["height"], row["width"]), row.get("coco_id")
     instances = tuple(_instance(instance, size) for instance in task["Polygons"]) if "Polygons" in task else ()
     if "Polygons" in task and not instances:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from riszoo.data.readers import validation
+from riszoo.errors import UserError
 
 SMALL, LARGE, MANY = 0.02, 0.2, 5  # shares of the image, and boxes, at which a subset begins
 CATEGORY_RANKS, ATTRIBUTE_RANKS = (20, 100, 500), (20, 100, 200)
@@ -35,8 +36,13 @@ def read_ranks(path: Path) -> Ranks | None:
     if not path.is_file():
         return None
     filed = validation.load_json(path)
-    lists = [filed.get(key, []) if isinstance(filed, dict) else [] for key in ("cat", "att")]
-    return Ranks(*({row[0]: rank for rank, row in enumerate(r) if isinstance(row, list) and row} for r in lists))
+    try:
+        return Ranks(*({name: rank for rank, (name, *_) in enumerate(filed[key])} for key in ("cat", "att")))
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} has no lists 'cat' and 'att' of names and counts: get the file again, or remove it to leave out "
+            "the subsets by rank"
+        ) from error
 
 
 def subsets(structure: dict[str, Any], boxes: int, coco: bool, share: float | None, ranks: Ranks | None) -> list[str]:

@@ -9,11 +9,9 @@ from typing import Any
 from riszoo.data.masks import NoTarget, Polygons, Rles, Segmentation, Size, Union
 from riszoo.data.readers import validation
 from riszoo.data.readers.base import COCO_FOLDERS, Counts, Reader, Report
-from riszoo.data.readers.validation import RecordError
+from riszoo.data.readers.validation import RecordError, Table
 from riszoo.data.record import Record, Sentence, Target
 from riszoo.errors import UserError
-
-Rows = dict[int, dict[str, Any]]
 
 
 class Refer(Reader):
@@ -54,7 +52,7 @@ class Refer(Reader):
         rows, instances = validation.read(files[0]), validation.load_json(files[1])
         if not isinstance(rows, list):
             raise UserError(f"{files[0]} contains no list of refs: get the file again")
-        images, annotations = _by_id(instances, "images", files[1]), _by_id(instances, "annotations", files[1])
+        images, annotations = (_table(instances, name, files[1]) for name in ("images", "annotations"))
         for index, row in enumerate(rows):
             try:
                 yield self._record(row, images, annotations)
@@ -62,11 +60,9 @@ class Refer(Reader):
                 name = row.get("ref_id", f"#{index}") if isinstance(row, dict) else f"#{index}"
                 report(str(name), validation.reason(error))
 
-    def _record(self, row: dict[str, Any], images: Rows, annotations: Rows) -> Record:
+    def _record(self, row: dict[str, Any], images: Table, annotations: Table) -> Record:
         number = validation.number(row["image_id"])
-        if number not in images:
-            raise RecordError(f"its image {number} is not in instances.json")
-        image = images[number]
+        image = images.row("image", number)
         size = validation.size(image["height"], image["width"])
         named = _named_annotations(row)
         tags = _tags(named) if self._refs == "grefs" else ()
@@ -110,11 +106,10 @@ def coco_segmentation(filed: Any, size: Size) -> Segmentation:
     return Polygons(size, tuple(validation.outline(part, size) for part in filed))
 
 
-def _by_id(instances: Any, table: str, path: Path) -> Rows:
-    try:
-        return {row["id"]: row for row in instances[table]}
-    except (LookupError, TypeError) as error:
-        raise UserError(f"{path} has no table '{table}' of rows with ids: get the file again") from error
+def _table(instances: Any, name: str, path: Path) -> Table:
+    if not isinstance(instances, dict) or name not in instances:
+        raise UserError(f"{path} has no table '{name}': get the file again")
+    return validation.table(instances[name], "id", path)
 
 
 def _named_annotations(row: dict[str, Any]) -> list[int]:
@@ -124,13 +119,11 @@ def _named_annotations(row: dict[str, Any]) -> list[int]:
     return [] if row.get("no_target") or -1 in named else named
 
 
-def _segmentation(named: list[int], image: int, annotations: Rows, size: Size) -> Segmentation:
+def _segmentation(named: list[int], image: int, annotations: Table, size: Size) -> Segmentation:
     """Of several annotations, crowds are left out, as in gRefCOCO's own reader."""
     members = []
     for number in named:
-        if number not in annotations:
-            raise RecordError(f"its annotation {number} is not in instances.json")
-        row = annotations[number]
+        row = annotations.row("annotation", number)
         if row.get("image_id", image) != image:
             raise RecordError(f"its annotation {number} belongs to image {row['image_id']}, not {image}")
         if len(named) == 1 or not row.get("iscrowd"):

@@ -6,7 +6,7 @@ import json
 import pickle
 import posixpath
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,37 @@ def _capped(path: Path, cap: int) -> None:
 
 def _broken(path: Path, kind: str, error: Exception) -> UserError:
     return UserError(f"{path} is not a readable {kind} file ({type(error).__name__}: {error}); get it again")
+
+
+class Table(NamedTuple):
+    """The rows of a file by their id, and the ids under which it has several that differ."""
+
+    file: str
+    rows: dict[Any, dict[str, Any]]
+    repeated: set[Any]
+
+    def row(self, kind: str, number: int) -> dict[str, Any]:
+        """The row of an image or an annotation; RecordError where it is missing or not the only one."""
+        if number in self.repeated:
+            raise RecordError(f"{self.file} has several {kind}s with the id {number}")
+        if number not in self.rows:
+            raise RecordError(f"its {kind} {number} is not in {self.file}")
+        return self.rows[number]
+
+
+def table(rows: Any, key: str, path: Path) -> Table:
+    """A list of rows by their value of `key`, the id."""
+    found = Table(path.name, {}, set())
+    refusal = UserError(f"{path} has no list of rows with '{key}': get the file again")
+    if not isinstance(rows, list):
+        raise refusal
+    try:
+        for row in rows:
+            if found.rows.setdefault(row[key], row) != row:
+                found.repeated.add(row[key])
+    except (LookupError, TypeError) as error:
+        raise refusal from error
+    return found
 
 
 # -- single values ----------------------------------------------------------------------------------------------------

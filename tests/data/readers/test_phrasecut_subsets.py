@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from riszoo.data.readers.phrasecut_subsets import COCO, Ranks, read_ranks, subsets
+from riszoo.errors import UserError
 
 RANKS = Ranks({f"thing{n}": n for n in range(600)}, {f"att{n}": n for n in range(300)})
 
@@ -92,3 +93,11 @@ def test_ranks_are_read_from_the_published_counts(tmp_path: Path) -> None:
     assert read_ranks(path) is None
     path.write_text(json.dumps({"cat": [["man", 9], ["sky", 5]], "att": [["white", 3]], "rel": []}))
     assert read_ranks(path) == Ranks({"man": 0, "sky": 1}, {"white": 0})
+
+
+@pytest.mark.parametrize("content", ["[]", '{"cat": []}', '{"cat": 1, "att": []}', '{"cat": [[[1], 2]], "att": []}'])
+def test_counts_in_another_form_are_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "name_att_rel_count.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"name_att_rel_count\.json has no lists 'cat' and 'att'"):
+        read_ranks(path)

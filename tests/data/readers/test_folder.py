@@ -1,0 +1,74 @@
+"""Your own images: JSONL and CSV files in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from riszoo.errors import UserError
+from tests.support import data_trees as trees
+from tests.support.splits import ANY, areas, opened
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    trees.photo(tmp_path / "pics/a.png")
+    trees.photo(tmp_path / "pics/b.jpg", (10, 12))
+    mask = np.zeros((trees.H, trees.W), np.uint8)
+    mask[:4, :5] = 7
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return tmp_path
+
+
+def test_a_folder_of_json_lines(own):
+    lines = [
+        {"image": "pics/a.png", "sentence": "the corner", "mask": "mask.png", "id": "c"},
+        {"image": "pics/a.png", "sentence": "upper left", "mask": "mask.png"},
+        {"image": "pics/b.jpg", "text": "a triangle", "polygon": [0, 0, 8, 0, 0, 8]},
+        {"image": "pics/a.png", "sentence": ["boxes", "two of them"], "mask": [trees.BOX, trees.RIGHT]},
+        {"image": "pics/a.png", "sentence": "runs", "mask": trees.rle((0, 0, 2, 2))},
+        {"image": "pics/b.jpg", "sentence": "no such thing", "mask": "none"},
+        {"image": "pics/b.jpg", "sentence": "not known"},
+        {"image": "pics/gone.jpg", "sentence": "gone"},
+        {"sentence": "no image"},
+    ]
+    broken = "\n".join(json.dumps(line) for line in lines) + "\n{broken\n\n"
+    (own / "train.jsonl").write_text(broken, encoding="utf-8-sig")
+    split = opened("folder", "train", own)
+    assert split.describe()["bad_records"] == 3
+    assert split.image_ids() == ["pics/a.png", "pics/b.jpg"]
+    a, b = split[0], split[1]
+    assert [s.text for s in a.targets[0].sentences] == ["the corner", "upper left"]
+    assert [int(t.segmentation.draw(ANY).sum()) for t in a.targets] == [20, 160, 4]
+    assert a.targets[0].target_id == "c"
+    assert b.size == (10, 12)
+    assert [t.no_target for t in b.targets] == [False, True, False]
+    with pytest.raises(UserError, match="predicted"):
+        b.targets[2].segmentation.draw(ANY)
+    assert split.find("7").image_id == "pics/b.jpg"
+    with pytest.raises(UserError, match="'nobody'"):
+        split.find("nobody")
+
+
+def test_a_folder_of_comma_separated_values(own):
+    cells = json.dumps([trees.BOX] * 5000)  # longer than a cell may be by default
+    (own / "val.csv").write_text(f'image,sentence,mask\npics/a.png,"one, two",mask.png\npics/a.png,box,"{cells}"\n')
+    split = opened("folder", "val", own)
+    assert list(split.texts()) == ["one, two", "box"]
+    assert areas(split) == {"1": 20, "2": 100}
+
+
+def test_a_mask_of_another_size_names_the_file(own):
+    (own / "test.jsonl").write_text(json.dumps({"image": "pics/b.jpg", "sentence": "x", "mask": "mask.png"}))
+    with pytest.raises(UserError, match=r"mask\.png.*30 x 20 pixels, its image 12 x 10"):
+        opened("folder", "test", own)[0].targets[0].segmentation.draw(ANY)
+
+
+def test_text_that_is_not_utf_8_names_its_file(tmp_path):
+    (tmp_path / "train.csv").write_bytes(b"image,sentence\na.png,caf\xe9\n")
+    with pytest.raises(UserError, match=r"train\.csv cannot be read line by line"):
+        opened("folder", "train", tmp_path)
