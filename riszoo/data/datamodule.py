@@ -36,7 +36,7 @@ class RISData(LightningDataModule, ABC):
         eval_images: images a device evaluates at once
         grouped: evaluate all sentences of an image together
         workers: loading processes for each device
-        seed: of the training order; left out, the run's seed
+        seed: of the training order; left out, the seed of `riszoo fit`, and 0 without it
         train_split, val_split: what `fit` uses
         val_images: how many images validations during training use; left out, all
         test_splits: what `test` and `predict` use
@@ -174,8 +174,7 @@ class RISData(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         split = self.split(self.train_split)
-        seed = torch.initial_seed() % 2**32 if self.seed is None else self.seed
-        order = TrainBatchSampler(split, self.step_plan, self.epoch, seed, self._rank, self._world)
+        order = TrainBatchSampler(split, self.step_plan, self.epoch, self.seed or 0, self._rank, self._world)
         if len(order) == 0:
             raise UserError(
                 f"split '{split.name}' of {split.dataset} is smaller than one batch of {self.step_plan.total} "

@@ -197,6 +197,11 @@ class RISCLI(LightningCLI):
             plugins.append(SLURMEnvironment(auto_requeue=False))  # LastCheckpoint handles the scheduler's signal
         return plugins
 
+    @property
+    def seed(self) -> int:
+        """The seed of the run; 0 where `--seed_everything false` sets none."""
+        return int(self._get(self.config, "seed_everything"))
+
     def _callbacks(self) -> list[Callback]:
         callbacks: list[Callback] = []
         if self._get(self.config_init, "trainer").enable_progress_bar is not False:
@@ -204,10 +209,12 @@ class RISCLI(LightningCLI):
         if self.request.verb == "predict":
             return [*callbacks, PredictionWriter(self.folder, self.run.data)]
         if self.request.verb == "fit":
-            last = LastCheckpoint(runs.checkpoint(self.folder, "last"), self.run.save_steps, self.run.save_minutes)
+            path = runs.checkpoint(self.folder, "last")
+            last = LastCheckpoint(path, self.run.save_steps, self.run.save_minutes, self.seed)
             callbacks += [BestCheckpoint(self.folder / "checkpoints"), last, LearningRateMonitor("step")]
-            callbacks.append(NonFinite(self.folder, self.run.nonfinite))
-        return [*callbacks, Recorder(self.folder, self.request.verb, self.request.command, self.run.as_dict())]
+            callbacks.append(NonFinite(self.folder, self.run.nonfinite, self.seed))
+        recorder = Recorder(self.folder, self.request.verb, self.request.command, self.run.as_dict(), self.seed)
+        return [*callbacks, recorder]
 
     def _loggers(self) -> list[Logger]:
         csv = CSVLogger(str(self.folder), name="", version="")
@@ -219,14 +226,17 @@ class RISCLI(LightningCLI):
     # -- the run ------------------------------------------------------------------------------------------------------
 
     def after_instantiate_classes(self) -> None:
-        """Print one line: verb, model, data, devices, size, folder."""
+        """Give the data the run's seed, and print one line: verb, model, data, devices, size, folder."""
+        if self.datamodule.seed is None:
+            self.datamodule.seed = self.seed
         if is_rank_zero():
             devices = f"{self.trainer.num_devices} x " if self.trainer.num_devices > 1 else ""
             checkpoint = f", checkpoint {self.request.checkpoint}" if self.request.checkpoint else ""
             print(
                 f"riszoo {self.request.verb}: {self.run.model} on {self.run.data}, scale {self.run.scale}, "
                 f"{devices}{self.trainer.strategy.root_device.type}, "
-                f"{sum(p.numel() for p in self.model.parameters()):,} parameters, folder {self.folder}{checkpoint}"
+                f"{sum(p.numel() for p in self.model.parameters()):,} parameters, folder {self.folder}{checkpoint}",
+                flush=True,
             )
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -37,12 +37,13 @@ class Recorder(Callback):
         folder: the run's folder
         verb, options: the command line
         run: the section `run` of the configuration
+        seed: of the run
     """
 
-    def __init__(self, folder: Path, verb: str, options: str, run: dict[str, Any]) -> None:
-        self.folder, self.verb, self.run = folder, verb, run
+    def __init__(self, folder: Path, verb: str, options: str, run: dict[str, Any], seed: int) -> None:
+        self.folder, self.verb, self.run, self.seed = folder, verb, run, seed
         self.command = f"riszoo {verb} {options}"
-        self.started, self.seed = time.time(), torch.initial_seed()
+        self.started = time.time()
         self.trained_on = np.zeros(0, dtype=np.int64)
         self.training: dict[str, Any] = {}  # how the model's weights were trained
         self.images: list[Image.Image] = []

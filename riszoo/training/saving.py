@@ -58,14 +58,14 @@ class LastCheckpoint(Checkpoint):
         path: the checkpoint, which is replaced each time
         steps: optimiser steps between two checkpoints; 0: no limit
         minutes: time between two checkpoints; 0: no limit
+        seed: of the run
     """
 
-    def __init__(self, path: Path, steps: int = 500, minutes: float = 5.0) -> None:
+    def __init__(self, path: Path, steps: int, minutes: float, seed: int) -> None:
         if steps < 0 or not 0 <= minutes < float("inf"):
             option = f"save_steps {steps}" if steps < 0 else f"save_minutes {minutes}"
             raise UserError(f"--run.{option}: give 0 or more, where 0 is no limit")
-        self.path, self.steps, self.minutes = path, steps, minutes
-        self.seed = torch.initial_seed()
+        self.path, self.steps, self.minutes, self.seed = path, steps, minutes, seed
         self.saved_step, self.saved_time = 0, time.monotonic()
         self.validated_step = -1
         self.validation_due = False

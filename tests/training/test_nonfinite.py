@@ -1,4 +1,4 @@
-"""A loss that is not finite is caught before it reaches the weights, and wrong options before the training."""
+"""A loss that is not finite is caught before it reaches a checkpoint, and wrong options before the training."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from riszoo.batch import Batch, Output
+from riszoo.training.nonfinite import Flag
 from tests.support.tiny_training import checkpoint, few_images, fit
 from tests.support.toys import Early
 
@@ -48,6 +49,33 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_is_described(
     (batch,) = json.loads((folder / "nonfinite-step1.json").read_text())["batches"]
     assert batch["sentences"][1] == bad_sentences[0]
     assert [value == value for value in batch["terms"]["mask"]] == [True, False, True, True]
+
+
+def test_no_checkpoint_contains_a_step_that_is_not_finite(bad_sentences: list[str]) -> None:
+    assert fit("--run.save_steps", "1") == 2
+    assert (len(bad_sentences), checkpoint()["global_step"]) == (1, 1)
+    assert all(value.isfinite().all() for value in checkpoint()["state_dict"].values())
+
+
+def test_stopping_does_not_read_a_value_in_its_own_step(
+    bad_sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read waits for the device: it comes after the next step's forward pass, which gives the device work."""
+    events: list[str] = []
+    read, forward = Flag.__bool__, Early.forward
+
+    def noted_read(flag: Flag) -> bool:
+        events.append("read")
+        return read(flag)
+
+    def noted_forward(model: Early, batch: Batch) -> Output:
+        events.append("forward")
+        return forward(model, batch)
+
+    monkeypatch.setattr(Flag, "__bool__", noted_read)
+    monkeypatch.setattr(Early, "forward", noted_forward)
+    assert fit() == 2
+    assert events == ["forward", "forward", "read", "forward", "read"]
 
 
 def test_a_step_that_is_not_finite_can_be_skipped(bad_sentences: list[str], capsys: pytest.CaptureFixture[str]) -> None:
