@@ -27,9 +27,7 @@ VERBS = {
     "validate": Verb(LIGHTNING, "measure on val", "riszoo validate --model lts"),
     "test": Verb(LIGHTNING, "measure on all splits", "riszoo test --model lts --protocol original,published"),
     "predict": Verb(LIGHTNING, "write masks", "riszoo predict --model lts --split val"),
-    "segment": Verb(
-        "riszoo.cli.segment", "segment your own image", "riszoo segment --model lts --image a.png --text 'the star'"
-    ),
+    "segment": Verb("riszoo.cli.inference.segment", "segment your own images", "riszoo segment --model lts --example"),
     "list": Verb("riszoo.cli.listing", "models, data sets, protocols", "riszoo list"),
     "info": Verb("riszoo.cli.info", "size and cost of a model", "riszoo info lts --scale paper"),
     "convert": Verb(

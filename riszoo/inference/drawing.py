@@ -33,6 +33,8 @@ HEAT = np.array([(12, 8, 38), (88, 20, 110), (186, 54, 85), (249, 142, 9), (252,
 CELL = 288
 """The longer side of an image in a panel, in pixels."""
 GAP = 12
+NARROWEST = 160
+"""The width of an image with a sentence below it, at least."""
 SENTENCE_SIZE, CAPTION_SIZE = 21, 15
 """Font sizes."""
 LINE_HEIGHT = round(1.3 * SENTENCE_SIZE)
@@ -53,6 +55,20 @@ def overlay(
         if outlined is not None:
             pixels[_outline(outlined, width)] = line_colour
     return Image.fromarray(pixels)
+
+
+def captioned(image: Image.Image, text: str) -> Image.Image:
+    """The image with the sentence below it; a narrow image is centred in the width that words need."""
+    width = max(image.width, NARROWEST)
+    size = max(CAPTION_SIZE, width // 40)
+    font, height = ImageFont.load_default(size), round(1.3 * size)
+    lines = _wrapped(text, font, width - 2 * GAP)
+    sheet = Image.new("RGB", (width, image.height + len(lines) * height + GAP), BACKGROUND)
+    sheet.paste(image, ((width - image.width) // 2, 0))
+    draw = ImageDraw.Draw(sheet)
+    for i, line in enumerate(lines):
+        draw.text((GAP, image.height + GAP // 2 + i * height), line, TEXT, font)
+    return sheet
 
 
 def _outline(mask: Mask, width: int) -> Mask:

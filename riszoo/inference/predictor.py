@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, overload
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from riszoo import recipes
 from riszoo.batch import Batch, Geometry, Sample
-from riszoo.data.images import as_rgb, decode, place_image, view_of
+from riszoo.data.images import place_image, view_of
 from riszoo.data.record import Pixels
 from riszoo.encoders.vocabulary import split
 from riszoo.errors import UserError
+from riszoo.files import file_names
+from riszoo.inference.inputs import ImageLike, Sentences, pixels_of, sentence_lists
 from riszoo.inference.predictions import Prediction, evidence_of, predictions
 from riszoo.metrics.protocols import Protocol, get_protocols
 from riszoo.model import RISModule
 from riszoo.training import runs
 from riszoo.training.checkpoints import from_checkpoint
 
-ImageLike = str | Path | Image.Image | np.ndarray[Any, Any]
+AnyImage = TypeVar("AnyImage", bound=ImageLike)
+
+IMAGES = 4
+"""Images that are encoded at once, by default."""
+SENTENCES = 32
+"""Sentences that are decoded at once, at most."""
 
 
 class Predictor:
@@ -40,41 +46,102 @@ class Predictor:
         self.device = _device(device)
         self.model = model.to(self.device).eval()
 
-    @torch.inference_mode()
-    def segment(self, image: ImageLike, texts: str | Sequence[str], name: str | None = None) -> list[Prediction]:
-        """One prediction per sentence; the image is encoded once.
+    @overload
+    def segment(
+        self, images: ImageLike, sentences: str | Sequence[str], names: str | None = None
+    ) -> list[Prediction]: ...
 
-        `name` is the prefix of the predictions' ids, by default the name of the file.
+    @overload
+    def segment(
+        self,
+        images: list[AnyImage] | tuple[AnyImage, ...],
+        sentences: Sentences,
+        names: Sequence[str] | None = None,
+        *,
+        batch: int = IMAGES,
+    ) -> list[list[Prediction]]: ...
+
+    def segment(
+        self,
+        images: ImageLike | list[AnyImage] | tuple[AnyImage, ...],
+        sentences: Sentences,
+        names: str | Sequence[str] | None = None,
+        *,
+        batch: int = IMAGES,
+    ) -> list[Prediction] | list[list[Prediction]]:
+        """One prediction for each sentence; for a list of images, a list of predictions for each image.
+
+        Args:
+            images: one image or a list: files, PIL images, arrays or tensors
+            sentences: one or several for every image, or a list of them for each image
+            names: prefixes of the predictions' ids; by default the names of the files
+            batch: images that are encoded at once. Each is encoded once, whatever the number of its sentences.
         """
-        sentences = [texts] if isinstance(texts, str) else list(texts)
-        if not sentences:
-            raise UserError("no sentence is given: give one or several texts")
-        wrong = next((text for text in sentences if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise UserError(f"{wrong!r:.60} is not a sentence: give one text or a list of texts")
-        if name is None:
-            name = Path(image).stem if isinstance(image, str | Path) else "image"
-        batch = self._batch(pixels_of(image), sentences, name)
-        output = self.model(batch.to(self.device))
-        output.check_finite(batch)
-        found = predictions(output, batch, self.protocol)
-        return [replace(prediction, evidence=evidence_of(output, batch, i)) for i, prediction in enumerate(found)]
+        several = isinstance(images, list | tuple)
+        given: list[ImageLike] = [*images] if isinstance(images, list | tuple) else [images]
+        if batch < 1:
+            raise UserError(f"batch is {batch}: give at least 1")
+        texts = sentence_lists(sentences, len(given))
+        labels = _labels(given) if names is None else [names] if isinstance(names, str) else list(names)
+        if len(labels) != len(given):
+            raise UserError(f"{len(labels)} names do not fit {len(given)} image(s): give one for each")
+        found = []
+        for first in range(0, len(given), batch):
+            part = slice(first, first + batch)
+            found += self._segment([pixels_of(image) for image in given[part]], texts[part], labels[part])
+        return found if several else found[0]
 
-    def _batch(self, pixels: Pixels, texts: list[str], name: str) -> Batch:
-        geometry = Geometry.fit(self.model.geometry, (pixels.shape[0], pixels.shape[1]), self.model.size)
-        samples = [Sample(f"{name}-{i + 1}", i, "own", "own", name, "", text) for i, text in enumerate(texts)]
+    @torch.inference_mode()
+    def _segment(self, images: list[Pixels], texts: list[list[str]], names: list[str]) -> list[list[Prediction]]:
+        """The predictions of a few images, whose sentences are decoded in parts where there are many."""
+        batch = self._batch(images, texts, names).to(self.device)
+        try:
+            if len(batch) > SENTENCES:
+                batch.raw = self.model.backbone(batch.images, batch.valid)
+            found = (one for first in range(0, len(batch), SENTENCES) for one in self._decode(batch, first))
+            return [list(islice(found, len(each))) for each in texts]
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"{self.device} has too little memory for {len(images)} image(s) at once: give a smaller batch, or "
+                "another device"
+            ) from None
+
+    def _decode(self, batch: Batch, first: int) -> Iterator[Prediction]:
+        """The predictions of a part of the batch's sentences."""
+        part = slice(first, first + SENTENCES)
+        some = replace(
+            batch, texts=batch.texts[part], image_index=batch.image_index[part], samples=batch.samples[part],
+            no_target=batch.no_target[part], tokens=self.model.tokenize(batch.texts[part]).to(self.device),
+        )  # fmt: skip
+        output = self.model(some)
+        output.check_finite(some)
+        for i, prediction in enumerate(predictions(output, some, self.protocol)):
+            yield replace(prediction, evidence=evidence_of(output, some, i))
+
+    def _batch(self, images: list[Pixels], texts: list[list[str]], names: list[str]) -> Batch:
+        """All images with all their sentences, not yet tokenized."""
+        geometry = [self.geometry(image) for image in images]
+        samples = [
+            Sample(f"{name}-{i + 1}", i, "own", "own", name, "", text)
+            for name, each in zip(names, texts, strict=True)
+            for i, text in enumerate(each)
+        ]
+        counts = torch.tensor([len(each) for each in texts])
         return Batch(
-            images=place_image(pixels, geometry)[None],
-            valid=torch.tensor([geometry.valid]),
-            image_ids=[name],
-            geometry=[geometry],
-            texts=texts,
-            image_index=torch.zeros(len(texts), dtype=torch.long),
+            images=torch.stack([place_image(image, one) for image, one in zip(images, geometry, strict=True)]),
+            valid=torch.tensor([one.valid for one in geometry]),
+            image_ids=names,
+            geometry=geometry,
+            texts=[sample.text for sample in samples],
+            image_index=torch.arange(len(images)).repeat_interleave(counts),
             samples=samples,
-            no_target=torch.zeros(len(texts), dtype=torch.bool),
-            tokens=self.model.tokenize(texts),
-            views=[view_of(pixels, view)[None] for view in self.model.views],
+            no_target=torch.zeros(len(samples), dtype=torch.bool),
+            views=[torch.stack([view_of(image, view) for image in images]) for view in self.model.views],
         )
+
+    def geometry(self, image: Pixels) -> Geometry:
+        """How an image is fitted into the model's frame."""
+        return Geometry.fit(self.model.geometry, (image.shape[0], image.shape[1]), self.model.size)
 
     def unknown_words(self, texts: Sequence[str]) -> list[str]:
         """Words that are missing from the vocabulary of a word-level model; none for other models."""
@@ -84,6 +151,21 @@ class Predictor:
             return []
         words = dict.fromkeys(word for text in texts for word in split(text))
         return [word for word in words if word not in vocabulary.tokens]
+
+    def truncated(self, texts: Sequence[str]) -> dict[str, int]:
+        """The sentences whose last words are cut off, each with the number of words that the model reads."""
+        spans = self.model.tokenize([*texts]).spans if texts else []
+        read = {text: [word for word, _, _ in each] for text, each in zip(texts, spans, strict=True)}
+        return {
+            text: len(words)
+            for text, words in read.items()
+            if len(words) < len(split(text)) and words == split(text)[: len(words)]
+        }
+
+
+def _labels(images: list[ImageLike]) -> list[str]:
+    """The name of each file, and `image` for others; numbered where they are equal."""
+    return file_names([Path(image).stem if isinstance(image, str | Path) else "image" for image in images])
 
 
 def load(
@@ -123,25 +205,3 @@ def _device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}; choose another") from None
     return device
-
-
-def pixels_of(image: ImageLike) -> Pixels:
-    """(H0, W0, 3) uint8 from a file, a PIL image or an array, upright by its EXIF orientation."""
-    if isinstance(image, str | Path):
-        path = Path(image).expanduser()
-        if not path.is_file():
-            raise UserError(f"image {image} is not a file: give the path of an image file")
-        return decode(path, upright=True)
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
-            raise UserError(
-                f"an array of shape {image.shape} and type {image.dtype} is not an image: "
-                "give uint8 of (H, W), (H, W, 3) or (H, W, 4)"
-            )
-        image = Image.fromarray(image)
-    if not isinstance(image, Image.Image):
-        raise UserError(f"a {type(image).__name__} is not an image: give a path, a PIL image or an array")
-    image = ImageOps.exif_transpose(image)
-    if 0 in image.size:
-        raise UserError(f"an image of {image.width} x {image.height} pixels is empty")
-    return as_rgb(image)

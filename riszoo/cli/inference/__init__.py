@@ -1,0 +1,1 @@
+"""The verbs that apply a trained model to images of your own."""

@@ -1,0 +1,78 @@
+"""The results of `riszoo segment`: files in a folder, or lines of JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from riszoo.data.images import resize
+from riszoo.data.masks import shrink
+from riszoo.data.record import Pixels
+from riszoo.files import write_atomically
+from riszoo.inference.drawing import captioned, overlay, panel, save
+from riszoo.inference.predictions import Prediction, write_prediction
+
+MAX_SIDE = 1600
+"""Longer side of an overlay, in pixels; masks keep the image's own size."""
+
+
+class Results:
+    """Writes masks, overlays and predictions.json.
+
+    Args:
+        folder: for the files; None: none are written
+        as_json: print each prediction as a line of JSON, in place of a sentence
+        explain: draw the evidence maps too
+    """
+
+    def __init__(self, folder: Path | None, *, as_json: bool, explain: bool) -> None:
+        self.folder, self.as_json, self.explain = folder, as_json, explain
+        self.entries: list[dict[str, Any]] = []
+
+    def add(self, image: str, pixels: Pixels, prediction: Prediction) -> None:
+        """Write and print one prediction."""
+        if self.folder is None:
+            entry = prediction.entry()
+        else:
+            entry = _write(self.folder, pixels, prediction, self.explain)
+            self.entries.append({**entry, "image": image})
+        if self.as_json:
+            print(json.dumps({**entry, "image": image}, ensure_ascii=False), flush=True)
+        else:
+            print(f"{image}: '{prediction.text}': {_summary(prediction)}", flush=True)
+
+    def close(self) -> None:
+        """Write the file of all predictions."""
+        if self.folder is None:
+            return
+        file = self.folder / "predictions.json"
+        write_atomically(file, json.dumps(self.entries, ensure_ascii=False, indent=1) + "\n")
+        if not self.as_json:
+            print(f"{len(self.entries)} masks with overlays: {self.folder}, all as RLE: {file}")
+
+
+def _write(folder: Path, pixels: Pixels, prediction: Prediction, explain: bool) -> dict[str, Any]:
+    """Write mask, overlay and evidence of one prediction; returns its entry for the JSON file."""
+    entry = write_prediction(folder / f"{prediction.sentence_id}.png", prediction)
+    height, width = pixels.shape[:2]
+    ratio = min(1.0, MAX_SIDE / max(height, width))
+    size = max(1, round(height * ratio)), max(1, round(width * ratio))
+    image, mask = resize(pixels, size), prediction.mask
+    if ratio < 1:
+        mask = shrink(mask, size)
+    drawn = captioned(overlay(image, mask), prediction.text)
+    save(drawn, folder / f"{prediction.sentence_id}-overlay.png")
+    if explain:
+        drawn = panel(image, prediction.text, mask, evidence=prediction.evidence)
+        save(drawn, folder / f"{prediction.sentence_id}-evidence.png")
+    return entry
+
+
+def _summary(prediction: Prediction) -> str:
+    """Score and box of a prediction, in words."""
+    if not prediction.mask.any() or prediction.no_target:
+        return "no target found"
+    height, width = prediction.mask.shape
+    x, y, w, h = prediction.box
+    return f"score {prediction.score:.2f}, box {w} x {h} at ({x}, {y}) of {width} x {height}"

@@ -1,0 +1,198 @@
+"""`riszoo segment`: masks for sentences about your own images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from riszoo import recipes
+from riszoo.cli.inference.tasks import Task, checked_texts, example_tasks, file_tasks, sentences_in
+from riszoo.cli.parser import CommandParser
+from riszoo.errors import UserError
+from riszoo.metrics.protocols import get_protocols
+from riszoo.training import runs
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from riszoo.data.record import Pixels
+    from riszoo.inference.predictions import Prediction
+    from riszoo.inference.predictor import Predictor
+
+MOST_REDUCED = 8
+"""How many times an image's sides may exceed the model's frame before a warning."""
+Failures = dict[str, str]
+"""The reason why an image failed, by its label."""
+Opened = tuple[Task, "Pixels"]
+
+
+def parser() -> CommandParser:
+    parser = CommandParser(prog="riszoo segment", description=__doc__)
+    parser.add_argument("--model", required=True, help="a recipe's name, or your own class")
+    parser.add_argument(
+        "--image", nargs="+", action="extend", default=[], metavar="FILE",
+        help="images, folders or patterns; `-` reads lines of image, tab, sentence (or of JSON) from stdin",
+    )  # fmt: skip
+    parser.add_argument("--text", nargs="+", action="extend", default=[], help="sentences, each for every image")
+    parser.add_argument("--text_file", type=Path, metavar="FILE", help="more sentences, one a line")
+    parser.add_argument("--example", action="store_true", help="segment images of the embedded data set")
+    parser.add_argument("--ckpt_path", metavar="FILE", help="a checkpoint; default: the best one of the newest run")
+    parser.add_argument("--data", default="scenes", help="the data set of that run")
+    parser.add_argument("--run.root", dest="root", default="runs", help="the folder of that run")
+    parser.add_argument("--protocol", default="original", help="how logits become a mask; `published`: as in the paper")
+    parser.add_argument(
+        "--out", type=Path, help="the folder for masks and overlays; default: segmented, with --json none"
+    )
+    parser.add_argument("--json", action="store_true", help="print each prediction as a line of JSON, and nothing else")
+    parser.add_argument("--explain", action="store_true", help="draw the model's evidence maps too")
+    parser.add_argument("--batch", type=int, default=4, help="images that are encoded at once; default: 4")
+    parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU where one is available")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
+    tasks = _checked_tasks(args)
+    from riszoo.cli.inference.files import Results
+    from riszoo.inference.predictor import load
+
+    predictor = load(
+        args.model, args.ckpt_path, data=args.data, root=args.root, protocol=args.protocol, device=args.device
+    )
+    _warn_about_sentences(predictor, tasks)
+    results = Results(args.out, as_json=args.json, explain=args.explain)
+    failures: Failures = {}
+    large: list[str] = []
+    for task, pixels, predictions in _segmented(predictor, tasks, args.batch, failures):
+        if min(predictor.geometry(pixels).scale) * MOST_REDUCED < 1:
+            large.append(f"{task.label} ({pixels.shape[1]} x {pixels.shape[0]})")
+        for prediction in predictions:
+            results.add(task.label, pixels, prediction)
+    results.close()
+    _warn_about_sizes(large, predictor.model.size)
+    _report(failures, len(tasks))
+    return 0
+
+
+def _checked_tasks(args: Namespace) -> list[Task]:
+    """The images with their sentences; every option is checked before anything heavy is imported."""
+    if "." not in args.model:
+        recipes.get("models", args.model)
+    recipes.get("data", args.data)
+    get_protocols(args.protocol, published="original")
+    if args.batch < 1:
+        raise UserError(f"--batch {args.batch}: give at least 1")
+    if args.out is None and not args.json:
+        args.out = Path("segmented")
+    given = checked_texts(args.text, "--text")
+    given += [] if args.text_file is None else sentences_in(args.text_file)
+    if args.example and (args.image or given):
+        raise UserError("--example has its own images and sentences: leave out --image, --text and --text_file")
+    if not (args.example or args.image):
+        raise UserError("--image is missing: give image files, folders or patterns, `-` for stdin, or --example")
+    tasks = [] if args.example else file_tasks(args.image, given)
+    if args.out is not None:
+        _create_folder(args.out)
+        _check_overwriting(tasks, args.out)
+    if args.ckpt_path is None:
+        runs.newest(Path(args.root), args.model, args.data, "best")
+    else:
+        runs.existing(args.ckpt_path)
+    return tasks or example_tasks()
+
+
+def _create_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {folder}: {error.strerror}; choose another --out") from None
+
+
+def _check_overwriting(tasks: list[Task], folder: Path) -> None:
+    """Raise UserError where a result would overwrite one of the images."""
+    inputs = {task.image.resolve(): task.image for task in tasks if isinstance(task.image, Path)}
+    for task in tasks:
+        for number in range(1, len(task.texts) + 1):
+            for suffix in ("", "-overlay", "-evidence"):
+                file = f"{task.name}-{number}{suffix}.png"
+                image = inputs.get((folder / file).resolve())
+                if image is not None:
+                    raise UserError(f"{file} would overwrite the image {image}: give --out another folder")
+
+
+def _segmented(
+    predictor: Predictor, tasks: list[Task], batch: int, failures: Failures
+) -> Iterator[tuple[Task, Pixels, list[Prediction]]]:
+    """Each image with its pixels and predictions; one that cannot be segmented is added to `failures`."""
+    from riszoo.inference.inputs import pixels_of
+
+    for first in range(0, len(tasks), batch):
+        opened: list[Opened] = []
+        for task in tasks[first : first + batch]:
+            try:
+                opened.append((task, pixels_of(task.image)))
+            except UserError as error:
+                failures[task.label] = str(error)
+        yield from _predicted(predictor, opened, failures)
+
+
+def _predicted(
+    predictor: Predictor, opened: list[Opened], failures: Failures
+) -> Iterator[tuple[Task, Pixels, list[Prediction]]]:
+    """The predictions of a few images, which are tried one by one where they fail together."""
+    try:
+        found = predictor.segment(
+            [pixels for _, pixels in opened],
+            [task.texts for task, _ in opened],
+            [task.name for task, _ in opened],
+            batch=max(1, len(opened)),
+        )
+    except UserError as error:
+        if len(opened) == 1:
+            failures[opened[0][0].label] = str(error)
+        else:
+            for one in opened:
+                yield from _predicted(predictor, [one], failures)
+        return
+    for (task, pixels), predictions in zip(opened, found, strict=True):
+        yield task, pixels, predictions
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+
+def _warn(text: str) -> None:
+    print(f"riszoo: {text}", file=sys.stderr)
+
+
+def _warn_about_sentences(predictor: Predictor, tasks: list[Task]) -> None:
+    """Name words that the model was trained without, and sentences that are longer than it reads."""
+    texts = list(dict.fromkeys(text for task in tasks for text in task.texts))
+    unknown = predictor.unknown_words(texts)
+    if unknown:
+        _warn(f"the model was trained without the words: {', '.join(unknown)}")
+    truncated = predictor.truncated(texts)
+    if truncated:
+        text, words = next(iter(truncated.items()))
+        more = f", and {len(truncated) - 1} more sentences are too long" if len(truncated) > 1 else ""
+        _warn(f"the model reads only the first {words} words of '{text:.80}'{more}: shorten them")
+
+
+def _warn_about_sizes(large: list[str], frame: tuple[int, int]) -> None:
+    if large:
+        _warn(
+            f"{len(large)} image(s) are resized to fit {frame[1]} x {frame[0]} pixels, such as {large[0]}: "
+            "crop them to segment small objects"
+        )
+
+
+def _report(failures: Failures, images: int) -> None:
+    """Raise UserError with every image that failed; the reasons of several are printed before."""
+    if len(failures) > 1:
+        for reason in failures.values():
+            _warn(reason)
+        raise UserError(f"{len(failures)} of {images} images failed: {', '.join(failures)}")
+    for reason in failures.values():
+        raise UserError(reason + (f" (1 of {images} images failed)" if images > 1 else ""))

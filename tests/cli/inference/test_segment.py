@@ -1,0 +1,265 @@
+"""`riszoo segment`: images and sentences from every source, results, and user errors."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+import riszoo
+from riszoo.cli.main import main
+from riszoo.inference.predictor import Predictor
+from riszoo.training import runs
+from tests.support.small_run import scene, small_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_run(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def predictor(run: Path) -> Predictor:
+    return riszoo.load("lts", runs.checkpoint(run))
+
+
+def segment(run: Path, *words: str) -> int:
+    return main(["segment", "--model", "lts", "--run.root", str(run.parent), *words])
+
+
+def test_every_sentence_is_applied_to_every_image(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene().save("one.png")
+    Path("there").mkdir()
+    scene().crop((0, 0, 50, 40)).save("there/one.png")  # of the same name: its files get other names
+    images = ["--image", "one.png", "--image", "there/one.png"]
+    texts = ["--text", "the red star", "--text", "the cat"]
+    assert segment(run, *images, *texts, "--explain", "--out", "made") == 0
+    said = capsys.readouterr()
+    entries = json.loads(Path("made/predictions.json").read_text())
+    assert [(e["image"], e["text"]) for e in entries] == [
+        (image, text) for image in ("one.png", "there/one.png") for text in ("the red star", "the cat")
+    ]
+    for entry, size in zip(entries, [(90, 60)] * 2 + [(50, 40)] * 2, strict=True):
+        with Image.open(f"made/{entry['id']}.png") as mask, Image.open(f"made/{entry['id']}-overlay.png") as overlay:
+            assert mask.size == size
+            assert overlay.height > size[1], "the sentence is below the image"
+            assert np.array_equal(np.asarray(mask) > 0, coco.decode(entry["segmentation"]) > 0)
+        assert Path(f"made/{entry['id']}-evidence.png").is_file()
+        assert entry["bbox"][2] > 0
+        x, y, w, h = entry["bbox"]
+        assert f"score {entry['score']:.2f}, box {w} x {h} at ({x}, {y}) of {size[0]} x {size[1]}" in said.out
+    assert "trained without the words: cat" in said.err
+
+
+def test_python_and_the_verb_predict_the_same(run: Path, predictor: Predictor) -> None:
+    scene().save("a.png")
+    assert segment(run, "--image", "a.png", "--text", "the star", "the box", "--out", "made") == 0
+    entries = json.loads(Path("made/predictions.json").read_text())
+    predictions = predictor.segment("a.png", ["the star", "the box"])
+    assert [prediction.entry() for prediction in predictions] == [
+        {k: v for k, v in e.items() if k not in ("image", "file")} for e in entries
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--image", "a.png"], "no sentence for a.png: give --text"),
+        (["--text", "x"], "--image is missing: give image files"),
+        (["--image", "b*.png", "--text", "x"], "no file matches --image b*.png"),
+        (["--image", "a.png", "--text_file", "no.txt"], "cannot read --text_file no.txt"),
+        (["--image", "a.png", "--text_file", "cut.png"], "cut.png is not UTF-8 text"),
+        (["--image", "a.png", "--text_file", "blank.txt"], "blank.txt contains no sentence"),
+        (["--example", "--text", "x"], "--example has its own images"),
+        (["--image", "a.png", "--text", "x", "--batch", "0"], "--batch 0: give at least 1"),
+        (["--image", "a.png", "--text", " "], "--text is empty"),
+        (["--image", "b.png", "--text", "x"], "image b.png is not a file"),
+        (["--image", "empty", "--text", "x"], "the folder empty contains no image"),
+        (["--image", "a.png", "--text", "x", "--model", "ltx"], "did you mean 'lts'"),
+        (["--image", "a.png", "--text", "x", "--data", "scene"], "did you mean 'scenes'"),
+        (["--image", "a.png", "--text", "x", "--data", "refcoco"], "no run of 'lts' on 'refcoco'"),
+        (["--image", "a.png", "--text", "x", "--ckpt_path", "no.ckpt"], "checkpoint no.ckpt is not a file"),
+        (["--image", "a.png", "--text", "x", "--ckpt_path", "a.png"], "a.png is not a checkpoint"),
+        (["--image", "a.png", "--text", "x", "--protocol", "lavt480"], "compares at 480 x 480"),
+        (["--image", "a.png", "--text", "x", "--protocol", "orginal"], "did you mean 'original'"),
+        (["--image", "a.png", "--text", "x", "--device", "toaster"], "device 'toaster' cannot be used"),
+        (["--image", "a.png", "--text", "x", "--out", "a.png"], "cannot create the folder a.png"),
+        (["--image", "a.png", "--text", "x", "--explian"], "did you mean --explain?"),
+        (["--image", "cut.png", "--text", "x"], "cut.png cannot be read"),
+        (["--image", "a-1.png", "a.png", "--text", "x", "--out", "."], "would overwrite the image a-1.png"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[2:]),
+)
+def test_a_user_error_is_one_sentence(
+    run: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene().save("a.png")
+    scene().save("a-1.png")
+    Path("cut.png").write_bytes(Path("a.png").read_bytes()[:2000])
+    Path("blank.txt").write_text("\n \n")
+    Path("empty").mkdir()
+    before = Path("a-1.png").read_bytes()
+    assert segment(run, *words) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if "trained without" not in line]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert Path("a-1.png").read_bytes() == before
+
+
+def test_a_bad_image_among_several_is_reported_at_the_end(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene().save("a.png")
+    Path("b.png").write_text("no image")
+    scene().save("c.png")
+    assert segment(run, "--image", "a.png", "b.png", "c.png", "--text", "the star", "--out", "made") == 2
+    complaint = capsys.readouterr().err
+    assert complaint.endswith("; replace the file (1 of 3 images failed)\n")
+    assert "image b.png cannot be read" in complaint
+    assert [e["image"] for e in json.loads(Path("made/predictions.json").read_text())] == ["a.png", "c.png"]
+    assert Path("made/c-1-overlay.png").is_file()
+
+
+def test_names_are_checked_before_heavy_imports() -> None:
+    code = """
+import sys
+import riszoo
+from riszoo.cli.main import main
+assert main(["segment", "--model", "ltx", "--image", "a", "--text", "b"]) == 2
+assert main(["segment", "--model", "lts", "--image", "a", "--text", "b"]) == 2
+for line in ("test --model lts --split vall", "fit --model lts --data refcoco --split testD",
+             "data show scenes --split vall"):
+    assert main(line.split()) == 2
+assert riszoo.__version__
+assert not {"torch", "lightning", "timm", "transformers", "PIL"} & set(sys.modules), "heavy"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("size", [(1, 500), (500, 1), (1, 1), (500, 400)])
+def test_a_mask_has_the_images_size_whatever_it_is(size: tuple[int, int], run: Path) -> None:
+    Image.fromarray(np.full((*size, 3), 90, np.uint8)).save("a.png")
+    assert segment(run, "--image", "a.png", "--text", "the star", "--explain", "--out", "made") == 0
+    assert Image.open("made/a-1.png").size == (size[1], size[0])
+
+
+def test_a_large_image_has_a_small_overlay(run: Path) -> None:
+    Image.new("RGB", (1800, 400), "gray").save("a.jpg")
+    assert segment(run, "--image", "a.jpg", "--text", "the star", "--out", "made") == 0
+    assert Image.open("made/a-1.png").size == (1800, 400)
+    width, height = Image.open("made/a-1-overlay.png").size
+    assert width == 1600
+    assert 356 < height < 500
+
+
+# -- sources of images and sentences ----------------------------------------------------------------------------------
+
+
+def predicted(folder: str = "segmented") -> list[tuple[str, str]]:
+    """The image and sentence of each prediction."""
+    return [(e["image"], e["text"]) for e in json.loads(Path(folder, "predictions.json").read_text())]
+
+
+def give_stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_folders_and_patterns_name_their_images(run: Path) -> None:
+    for name in ("photos/b.JPG", "photos/a.png", "photos/deep/c.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        scene().save(name)
+    Path("photos/notes.txt").write_text("no image")
+    assert segment(run, "--image", "photos", "photos/**/c.*", "photos/a.png", "--text", "the star") == 0
+    assert [image for image, _ in predicted()] == ["photos/a.png", "photos/b.JPG", "photos/deep/c.png"]
+
+
+def test_a_file_of_sentences_adds_to_the_options(run: Path) -> None:
+    scene().save("a.png")
+    Path("sentences.txt").write_bytes("\ufeffthe red star\r\n\n the größte box\n".encode())
+    assert segment(run, "--image", "a.png", "--text", "the moon", "--text_file", "sentences.txt") == 0
+    assert [text for _, text in predicted()] == ["the moon", "the red star", " the größte box"]
+
+
+def test_stdin_gives_images_with_their_own_sentences(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "b.png", "c d.png"):
+        scene().save(name)
+    lines = ["a.png\tthe star", '{"image": "b.png", "text": ["the box", "the ring"]}', "c d.png", "a.png\tthe moon"]
+    give_stdin(monkeypatch, "\n".join(lines).encode())
+    assert segment(run, "--image", "-", "--text", "the cross", "--batch", "2") == 0
+    assert predicted() == [
+        ("a.png", "the star"),
+        ("a.png", "the moon"),
+        ("b.png", "the box"),
+        ("b.png", "the ring"),
+        ("c d.png", "the cross"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "stdin is empty"),
+        (b"a.png\t \n", "the sentence of line 1 of stdin is empty"),
+        (b"\na.png\n", "no sentence for a.png: give --text"),
+        (b"{broken", "line 1 of stdin is not valid JSON"),
+        (b'{"text": "x"}', "line 1 of stdin names no image"),
+        (b'{"image": "a.png", "text": [3]}', "the sentence of line 1 of stdin is empty"),
+        (b"\xff\xfe", "stdin is not UTF-8 text"),
+        (b'{"image": "a.png", "text": ' + b"[" * 50_000, "is not valid JSON"),
+    ],
+    ids=["empty", "no words", "no sentence", "broken", "no image", "number", "bytes", "deep"],
+)
+def test_a_wrong_line_of_stdin_is_one_sentence(
+    run: Path, content: bytes, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_stdin(monkeypatch, content)
+    assert segment(run, "--image", "-") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_every_failed_image_is_named(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene().save("good.png")
+    Path("bad.png").write_text("no image")
+    give_stdin(monkeypatch, b"bad.png\tthe star\nabsent.png\tthe star\ngood.png\tthe star\n")
+    assert segment(run, "--image", "-") == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3
+    assert errors[-1] == "riszoo: 2 of 3 images failed: bad.png, absent.png"
+    assert predicted() == [("good.png", "the star")]
+
+
+def test_json_lines_on_stdout_and_no_files(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene().save("a.png")
+    assert segment(run, "--image", "a.png", "--text", "the star", "the box", "--json") == 0
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(e["image"], e["text"]) for e in entries] == [("a.png", "the star"), ("a.png", "the box")]
+    assert coco.decode(entries[0]["segmentation"]).shape == (60, 90)
+    assert "file" not in entries[0]
+    assert [path.name for path in Path.cwd().iterdir()] == ["a.png"]
+    assert segment(run, "--image", "a.png", "--text", "the star", "--json", "--out", "made") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(Path("made/predictions.json").read_text())[0]
+
+
+def test_an_example_needs_no_image(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert segment(run, "--example") == 0
+    assert len(predicted()) == 12
+    assert len(list(Path("segmented").glob("*-overlay.png"))) == 12
+    assert "trained without" not in capsys.readouterr().err
+
+
+def test_long_sentences_and_large_images_are_reported(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (700, 40), "gray").save("wide.png")
+    assert segment(run, "--image", "wide.png", "--text", "the star " * 30, "the box") == 0
+    errors = capsys.readouterr().err
+    assert "the model reads only the first 20 words of 'the star the star" in errors
+    assert "1 image(s) are resized to fit 64 x 64 pixels, such as wide.png (700 x 40)" in errors
