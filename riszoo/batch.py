@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -144,23 +144,30 @@ class Tokens(Movable):
 
 @dataclass
 class Words(Movable):
-    """Sentences as word states. `global_index` is the position of [CLS] or the end-of-text token, if there is one."""
+    """Sentences as word states.
+
+    global_index  position of [CLS] or the end-of-text token, where one exists
+    sentence      one vector for each sentence, where the encoder has learned one
+    """
 
     states: Tensor  # (N, L, C)
     mask: Tensor  # (N, L) bool
     global_index: Tensor | None  # (N,) int64
     spans: list[list[Span]]
+    sentence: Tensor | None = None  # (N, E)
 
     @classmethod
-    def from_states(cls, states: Tensor, tokens: Tokens, global_index: Tensor | None) -> Words:
+    def from_states(
+        cls, states: Tensor, tokens: Tokens, global_index: Tensor | None, sentence: Tensor | None = None
+    ) -> Words:
         """The states of `tokens`, zero at pad tokens."""
         states = states.masked_fill(~tokens.mask[..., None], 0)
-        return cls(states, tokens.mask, global_index, tokens.spans)
+        return cls(states, tokens.mask, global_index, tokens.spans, sentence)
 
     def with_states(self, states: Tensor) -> Words:
         """The same words with other states, zero at pad tokens."""
         states = states.masked_fill(~self.mask[..., None], 0)
-        return Words(states, self.mask, self.global_index, self.spans)
+        return replace(self, states=states)
 
 
 @dataclass

@@ -23,8 +23,9 @@ class VisionConfig:
     frozen    no gradients, BatchNorm and dropout in evaluation mode
     stages    number of stages kept, counted from the finest; default all
     options   keyword arguments of the encoder's constructor (timm's, or your class's); for timm models also
-              `grad_checkpointing`, `negative_slope` (LeakyReLU), `pad_before_shift` (Swin as in detection) and
-              `position_offset` (DINOv2 with registers: its position table resized as in its own code)
+              `grad_checkpointing`, `negative_slope` (LeakyReLU), `pad_before_shift` (Swin as in detection),
+              `position_offset` (DINOv2 with registers: its position table resized as in its own code), and `layers` and
+              `width` of CLIP's ResNets
     """
 
     name: str = "resnet18"
@@ -38,8 +39,10 @@ class VisionConfig:
 class TextConfig:
     """Options of the text encoder.
 
-    name        `bigru`, or a transformers encoder: a model type (`bert`, built from `options`), a hub name or a folder
-    weights     `none` (random), `pretrained` (by name, from the local cache, or from the folder `name`)
+    name        `bigru`, `clip`, or a transformers encoder: a model type (`bert`, built from `options`), a hub name or
+                a folder
+    weights     `none` (random), `pretrained` (by name, from the local cache, or from the folder `name`), or a file of
+                OpenAI's (`clip`)
     length      tokens a sentence is truncated to, special tokens included
     vocabulary  words of a word-level encoder; default those of the training split
     frozen      no gradients, no dropout
@@ -113,12 +116,14 @@ class VisionEncoder(Encoder, ABC):
 class TextEncoder(Encoder, ABC):
     """A text encoder. `tokenize` runs on the CPU; padding never changes the state of a real token.
 
-    num_layers  how many layers `run_layer` can run one by one; 0 where the encoder has none
+    sentence_width  of `Words.sentence`; None where the encoder has no such vector
+    num_layers      how many layers `run_layer` can run one by one; 0 where the encoder has none
     """
 
     width: int
     length: int
     fixed_length: bool
+    sentence_width: int | None = None
     num_layers: int = 0
 
     @abstractmethod

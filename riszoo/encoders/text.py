@@ -16,6 +16,11 @@ from riszoo.errors import UserError
 
 def build_text(text: TextConfig) -> TextEncoder:
     """The encoder that `text` names, frozen where `text.frozen` is set."""
+    if text.name == "clip":
+        from riszoo.encoders.clip.text import build_clip_text
+
+        clip = build_clip_text(text)
+        return clip.freeze() if text.frozen else clip
     if text.weights not in ("none", "pretrained"):
         raise UserError(f"text.weights is `none` or `pretrained`, not {text.weights!r}; give a folder as text.name")
     encoder: TextEncoder = build_bigru(text) if text.name == "bigru" else build_transformer(text)
@@ -26,6 +31,8 @@ def takes_vocabulary(text: TextConfig) -> bool:
     """Whether the encoder is word-level, so that its vocabulary must come from the training split."""
     if text.name == "bigru":
         return True
+    if text.name == "clip":
+        return text.options.get("tokens") == "words"
     if Path(text.name).is_dir():
         return False
     from transformers import CONFIG_MAPPING

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from riszoo.encoders import sam
 from riszoo.encoders.base import VisionConfig, VisionEncoder
+from riszoo.encoders.clip.resnet import in_timm_form
 from riszoo.encoders.weights import existing, fill, first_line, load_weights, read_state
 from riszoo.errors import UserError
 from riszoo.layers import to_grid, to_tokens
@@ -244,7 +245,7 @@ class SingleStageEncoder(VisionEncoder):
 
 
 def build_timm(vision: VisionConfig, size: Size) -> VisionEncoder:
-    options = dict(vision.options)
+    options = in_timm_form(vision.name, dict(vision.options))
     checkpointed, slope = options.pop("grad_checkpointing", False), options.pop("negative_slope", None)
     padded_first, offset = options.pop("pad_before_shift", False), options.pop("position_offset", None)
     if padded_first:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from riszoo.encoders.clip.archive import ARCHIVES, is_archive, read_archive
 from riszoo.encoders.darknet import is_darknet_file, load_darknet
 from riszoo.errors import UserError
 
@@ -71,26 +72,35 @@ def load_weights(model: nn.Module, weights: str, name: str) -> Loaded:
     return fill(model, adapted(read_state(path), model, path), path)
 
 
-def existing(weights: str) -> Path:
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise UserError(f"no weight file at {path}; {OPTION} takes `none`, `pretrained` or the path of a file")
-    return path
+def existing(weights: str, option: str = OPTION) -> Path:
+    """The file of a path; one of OpenAI's archives may also be in the cache and is then given by its name alone."""
+    path, cached = Path(weights).expanduser(), Path(torch.hub.get_dir()) / "checkpoints" / weights
+    if path.is_file():
+        return path
+    if weights in ARCHIVES and cached.is_file():
+        return cached
+    if weights in ARCHIVES:
+        raise UserError(
+            f"no CLIP weights at {cached}: download {ARCHIVES[weights]} to there, or give its path as {option}"
+        )
+    raise UserError(f"no weight file at {path}; {option} takes `none`, `pretrained` or the path of a file")
 
 
-def read_state(path: Path) -> State:
+def read_state(path: Path, option: str = OPTION) -> State:
     """The tensors of a .safetensors, .pth, .pt or .bin file, unwrapped."""
     if path.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
-        raise UserError(f"{path} has an unknown format; {OPTION} takes .safetensors, .pth, .pt or Darknet's .weights")
+        raise UserError(f"{path} has an unknown format; {option} takes .safetensors, .pth, .pt or Darknet's .weights")
     try:
         content = load_file(path)
+    except UserError:
+        raise
     except Exception as error:  # a damaged file can raise anything
         raise UserError(
             f"{path} cannot be read as {path.suffix} ({type(error).__name__}); download it again"
         ) from error
     state = unwrapped(content)
     if not state:
-        raise UserError(f"{path} contains no named tensors; {OPTION} takes the file of a state dict")
+        raise UserError(f"{path} contains no named tensors; {option} takes the file of a state dict")
     return state
 
 
@@ -99,6 +109,8 @@ def load_file(path: Path) -> Any:
         import safetensors.torch
 
         return safetensors.torch.load_file(path)
+    if is_archive(path):
+        return read_archive(path)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

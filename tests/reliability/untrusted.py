@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from argparse import Namespace
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.mask_files import read_mask
 from riszoo.data.readers.opening import Options, open_split, prepare_indices
 from riszoo.data.readers.validation import RecordError, read_rle
+from riszoo.encoders.clip.archive import read_archive
 from riszoo.encoders.darknet import CONVOLUTIONS, SLOPE, body_tensors
 from riszoo.encoders.sam_weights import load_official
 from riszoo.encoders.weights import load_weights
@@ -34,6 +36,7 @@ from riszoo.metrics.external import read_predictions
 from riszoo.training.checkpoints import model_section, read_checkpoint
 from riszoo.training.exchange import write_weights
 from tests.support import data_trees as trees
+from tests.support.clip_small import FIXTURES
 
 
 @dataclass(frozen=True)
@@ -242,5 +245,6 @@ TARGETS = [
     Target("safetensors", "a.safetensors", lambda folder: save_file(_state(), folder / "a.safetensors"), _load),
     Target("darknet", "d.weights", _floats, lambda p: load_weights(_darknet(), str(p), "darknet53")),
     Target("sam", "a.pth", _torch_file("a.pth", _sam(2).state_dict()), lambda p: load_official(_sam(3), p)),
+    Target("archive", "RN50.pt", lambda f: shutil.copyfile(FIXTURES / "clip_small_rn.pt", f / "RN50.pt"), read_archive),
     Target("predictions", "p.json", _predictions, read_predictions),
 ]

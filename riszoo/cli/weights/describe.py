@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from riszoo.encoders.clip.archive import is_archive, read_archive
 from riszoo.encoders.weights import some, unwrapped
 from riszoo.errors import UserError
 from riszoo.training.checkpoint_checks import check_content
@@ -15,7 +16,7 @@ from riszoo.training.exchange import published
 
 def described(path: Path) -> list[str]:
     """What a file is, in lines of text."""
-    content = load_content(path)
+    content = read_archive(path) if is_archive(path) else load_content(path)
     if not isinstance(content, dict) or "riszoo" not in content:
         state = unwrapped(content)
         if not state:
