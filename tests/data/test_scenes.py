@@ -19,7 +19,7 @@ from riszoo.data.scenes import PLANS, ScenesSplit, vocabulary
 from riszoo.data.scenes.layout import COLOURS, HELD_OUT, SEEN, SIZES, TEXTURES, Ground, Scene, Thing
 from riszoo.data.scenes.logic import Facts, Kind, Placed, Ranked, Related, Without, bits, kind, names
 from riszoo.data.scenes.render import Rendering
-from riszoo.data.scenes.rng import Odds, RandomStream
+from riszoo.data.scenes.rng import RandomStream, WeightedChoices
 from riszoo.data.scenes.sentences import SINGLE
 from riszoo.data.scenes.shapes import AREA, FAMILIES, SHAPES
 from riszoo.errors import UserError
@@ -221,7 +221,7 @@ def test_masks_are_the_visible_parts_and_targets_can_be_seen() -> None:
             assert seen.min() >= 0.012
             assert (seen / full).min() >= 0.5
             touched += list(seen / full < 0.93)
-            areas += [seen[list(bits(s.things))].sum() for s in sentences if s.type in SINGLE]
+            areas += [seen[list(bits(s.things))].sum() for s in sentences if s.sentence_type in SINGLE]
     assert np.mean(touched) > 0.05
     assert statistics.median(areas) <= 0.06
 
@@ -348,7 +348,7 @@ def test_the_mix_of_sentences() -> None:
         assert statistics.median(len(scene.things) for scene, _ in scenes(name)) >= 5
         distinct = [len({sentence.things for sentence in sentences}) / len(sentences) for _, sentences in scenes(name)]
         assert statistics.mean(distinct) > 0.95
-    types = Counter(sentence.type for _, sentences in scenes("general") for sentence in sentences)
+    types = Counter(sentence.sentence_type for _, sentences in scenes("general") for sentence in sentences)
     assert set(types) == {*SINGLE, "plural", "none"}
     assert types["plural"] > 0.25 * sum(types.values())
     assert types["none"] > 0.15 * sum(types.values())
@@ -358,7 +358,7 @@ def test_the_head_alone_is_ambiguous_except_in_attribute_sentences() -> None:
     """The head of such a sentence alone fits at least two things."""
     for scene, sentences in scenes("val"):
         for sentence in sentences:
-            if sentence.type != "attribute":
+            if sentence.sentence_type != "attribute":
                 head = sentence.form.of  # type: ignore[attr-defined]
                 assert names(head, Facts(scene)).bit_count() >= 2, sentence.text  # type: ignore[union-attr]
 
@@ -384,6 +384,6 @@ def test_unknown_splits_and_sizes_are_errors() -> None:
 
 def test_values_are_drawn_by_weight() -> None:
     rng = RandomStream("weights")
-    drawn = Counter(rng.draw(Odds({"often": 3, "seldom": 1})) for _ in range(2000))
+    drawn = Counter(rng.draw(WeightedChoices({"often": 3, "seldom": 1})) for _ in range(2000))
     assert 0.7 < drawn["often"] / 2000 < 0.8
     assert sorted(rng.sample(range(5), 9)) == [0, 1, 2, 3, 4]

@@ -67,7 +67,7 @@ def colour_and_shape(name: str, images: Iterable[int]) -> dict[str, list[float]]
         scene, sentences = split.scene(image)
         table = overlaps(scene)
         for sentence in sentences:
-            scores[sentence.type].append(float(table[_guess(scene, sentence.text, table), sentence.things]))
+            scores[sentence.sentence_type].append(float(table[_guess(scene, sentence.text, table), sentence.things]))
     return scores
 
 

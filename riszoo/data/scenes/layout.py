@@ -109,27 +109,27 @@ def family(name: str) -> tuple[Combination, ...]:
 def make_scene(
     rng: RandomStream,
     extent: tuple[float, float],
-    wanted: Sequence[Combination],
+    combinations: Sequence[Combination],
     distractors: Sequence[Combination] = (),
 ) -> Scene:
-    """A scene of six to nine things of the wanted combinations, and one or two distractors if any are given."""
+    """A scene of six to nine things of the given combinations, and one or two distractors if any are given."""
     while True:
-        palette = _palette(rng, wanted)
+        palette = _palette(rng, combinations)
         kinds = [(rng.pick(palette), True) for _ in range(MIN_THINGS + rng.below(4))]
         if distractors:
             kinds += [(rng.pick(distractors), False) for _ in range(1 + rng.below(2))]
         placed = _arrange(rng, extent, rng.sample(kinds, len(kinds)))
-        chosen = sum(1 << index for index, (_, wanted_kind) in enumerate(placed) if wanted_kind)
+        chosen = sum(1 << index for index, (_, may_be_target) in enumerate(placed) if may_be_target)
         if chosen.bit_count() >= MIN_THINGS and (not distractors or chosen.bit_count() < len(placed)):
             return Scene(extent, tuple(thing for thing, _ in placed), chosen, _ground(rng))
 
 
-def _palette(rng: RandomStream, wanted: Sequence[Combination]) -> list[Combination]:
+def _palette(rng: RandomStream, combinations: Sequence[Combination]) -> list[Combination]:
     """Combinations of few shapes and few colours, so that neither alone identifies a thing."""
-    shapes_wanted = tuple(dict.fromkeys(shape for shape, _ in wanted))
+    all_shapes = tuple(dict.fromkeys(shape for shape, _ in combinations))
     while True:
-        shapes, colours = rng.sample(shapes_wanted, 3), rng.sample(tuple(COLOURS), 4)
-        palette = [(shape, colour) for shape, colour in wanted if shape in shapes and colour in colours]
+        shapes, colours = rng.sample(all_shapes, 3), rng.sample(tuple(COLOURS), 4)
+        palette = [(shape, colour) for shape, colour in combinations if shape in shapes and colour in colours]
         if len(palette) >= 4:
             return palette
 
@@ -140,14 +140,14 @@ def _arrange(
     """Place the things one after the other; skip a thing for which no free position is found."""
     placed: list[tuple[Thing, bool]] = []
     hidden: list[float] = []
-    for combination, wanted in kinds:
+    for combination, may_be_target in kinds:
         loose = _thing(rng, combination)
         for _ in range(MAX_TRIES):
             x, y = (rng.between(loose.reach, side - loose.reach) for side in extent)
             covers = _covers(x, y, loose, placed, hidden)
             if covers is not None:
                 hidden = [*map(float.__add__, hidden, covers), 0.0]
-                placed.append((replace(loose, x=x, y=y), wanted))
+                placed.append((replace(loose, x=x, y=y), may_be_target))
                 break
     return placed
 

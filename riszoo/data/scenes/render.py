@@ -49,8 +49,8 @@ class Rendering:
 
     def mask(self, things: int) -> Mask:
         """(H0, W0): the visible part of the given things, one bit each."""
-        wanted = np.array([False] + [bool(things >> k & 1) for k in range(len(self.scene.things))])
-        mask: Mask = wanted[self.owner]
+        chosen = np.array([False] + [bool(things >> k & 1) for k in range(len(self.scene.things))])
+        mask: Mask = chosen[self.owner]
         return mask
 
     @cached_property

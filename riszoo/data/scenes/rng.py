@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Odds(Generic[T]):
+class WeightedChoices(Generic[T]):
     """Values with weights, for `RandomStream.draw`."""
 
     def __init__(self, weights: Mapping[T, float]) -> None:
@@ -40,8 +40,8 @@ class RandomStream:
     def pick(self, options: Sequence[T]) -> T:
         return options[int(self.random() * len(options))]
 
-    def draw(self, odds: Odds[T]) -> T:
-        return odds.values[bisect(odds.edges, self.random() * odds.edges[-1])]
+    def draw(self, choices: WeightedChoices[T]) -> T:
+        return choices.values[bisect(choices.edges, self.random() * choices.edges[-1])]
 
     def sample(self, options: Sequence[T], count: int) -> list[T]:
         """Up to `count` of the options, without replacement, in a random order."""

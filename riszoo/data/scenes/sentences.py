@@ -28,8 +28,8 @@ from riszoo.data.scenes.logic import (
     kind,
     names,
 )
-from riszoo.data.scenes.rng import Odds, RandomStream
-from riszoo.data.scenes.wording import word
+from riszoo.data.scenes.rng import RandomStream, WeightedChoices
+from riszoo.data.scenes.wording import sentence_for
 
 SINGLE = {
     "attribute": 0.45,
@@ -45,14 +45,16 @@ SINGLE = {
 GENERAL = {**{name: 0.45 * weight for name, weight in SINGLE.items()}, "plural": 0.35, "none": 0.20}
 
 Z, T, C, S = range(4)  # size, texture, colour, shape: their indices in a thing's values
-HEADS = Odds({(): 3, (S,): 6, (C,): 3, (C, S): 2, (T,): 1, (T, S): 1, (Z, S): 1})
+HEADS = WeightedChoices({(): 3, (S,): 6, (C,): 3, (C, S): 2, (T,): 1, (T, S): 1, (Z, S): 1})
 """The attributes in the head of a description, with weights."""
-FULL = Odds({(C, S): 6, (S,): 1, (C,): 1, (T, S): 3, (Z, S): 3, (T, C): 1, (Z, C): 1, (T, C, S): 2, (Z, C, S): 2})
+FULL = WeightedChoices(
+    {(C, S): 6, (S,): 1, (C,): 1, (T, S): 3, (Z, S): 3, (T, C): 1, (Z, C): 1, (T, C, S): 2, (Z, C, S): 2}
+)
 """The same for a description by attributes only."""
-ANCHORED = Odds({"relation": 5, "superlative": 3, "place": 2})
+ANCHORED = WeightedChoices({"relation": 5, "superlative": 3, "place": 2})
 """Types of the description of the second thing in a two-hop sentence."""
-PLURAL = Odds({"attribute": 7, "place": 4, "relation": 3, "negation": 3, "both": 3})
-NO_TARGET = Odds({"attribute": 5, "place": 3, "relation": 3})
+PLURAL = WeightedChoices({"attribute": 7, "place": 4, "relation": 3, "negation": 3, "both": 3})
+NO_TARGET = WeightedChoices({"attribute": 5, "place": 3, "relation": 3})
 
 MAX_TRIES = 10
 """Forms drawn for one target before the next one is tried."""
@@ -67,13 +69,13 @@ class SceneSentence:
     text: str
     form: Form
     things: int
-    type: str
+    sentence_type: str
 
     @property
     def tags(self) -> tuple[str, ...]:
         """The type, then the attributes that the words describe, sorted."""
         values = [value for part in self.form.parts() if isinstance(part, Kind) for value in part.values]
-        return self.type, *sorted({ASPECT.get(value, "shape") for value in values})
+        return self.sentence_type, *sorted({ASPECT.get(value, "shape") for value in values})
 
 
 class SentenceSampler:
@@ -85,7 +87,7 @@ class SentenceSampler:
         self.chosen = list(bits(scene.chosen))
         self.all = range(len(scene.things))
 
-    def sample(self, count: int, mix: Odds[str]) -> list[SceneSentence] | None:
+    def sample(self, count: int, mix: WeightedChoices[str]) -> list[SceneSentence] | None:
         """`count` sentences, about different targets as far as possible; None if the scene does not allow as many."""
         sentences: dict[str, SceneSentence] = {}
         fresh: list[int] = []
@@ -98,38 +100,38 @@ class SentenceSampler:
                 return list(sentences.values())
         return None
 
-    def _about_one_of(self, targets: list[int], wanted: str) -> SceneSentence | None:
+    def _about_one_of(self, targets: list[int], sentence_type: str) -> SceneSentence | None:
         """A sentence of a type about the first target for which one is found; removes the target from the list."""
         for target in targets:
-            form = self.find(wanted, target)
+            form = self.find(sentence_type, target)
             if form is not None:
                 targets.remove(target)
                 things = form.answer(self.facts)[0]
-                return SceneSentence(self._word(form, wanted, things.bit_count()), form, things, wanted)
+                return SceneSentence(self._text(form, sentence_type, things.bit_count()), form, things, sentence_type)
         return None
 
-    def _word(self, form: Form, wanted: str, count: int) -> str:
-        plural = wanted == "plural" or (wanted == "none" and self.rng.chance(0.3))
-        return word(form, self.rng, plural, count)
+    def _text(self, form: Form, sentence_type: str, count: int) -> str:
+        plural = sentence_type == "plural" or (sentence_type == "none" and self.rng.chance(0.3))
+        return sentence_for(form, self.rng, plural, count)
 
-    def find(self, wanted: str, target: int) -> Form | None:
+    def find(self, sentence_type: str, target: int) -> Form | None:
         """A form of a type that names exactly what it should."""
         for _ in range(MAX_TRIES):
-            form = _FORMS[wanted](self, target)
+            form = _FORMS[sentence_type](self, target)
             named = names(form, self.facts) if form else None
-            if named is not None and self._fits(wanted, named, target):
+            if named is not None and self._fits(sentence_type, named, target):
                 return form
         return None
 
-    def _fits(self, wanted: str, named: int, target: int) -> bool:
-        if wanted == "plural":
+    def _fits(self, sentence_type: str, named: int, target: int) -> bool:
+        if sentence_type == "plural":
             return 2 <= named.bit_count() <= 4 and named != self.facts.everything
-        return named == (0 if wanted == "none" else 1 << target)
+        return named == (0 if sentence_type == "none" else 1 << target)
 
-    def values(self, target: int, odds: Odds[tuple[int, ...]]) -> tuple[str, ...]:
+    def values(self, target: int, choices: WeightedChoices[tuple[int, ...]]) -> tuple[str, ...]:
         """Random attributes of a thing."""
         values = self.facts.attributes[target]
-        return tuple([values[aspect] for aspect in self.rng.draw(odds)])
+        return tuple([values[aspect] for aspect in self.rng.draw(choices)])
 
     def head(self, target: int) -> Kind:
         """A description that names the target and at least one other thing."""
@@ -198,19 +200,21 @@ def _both(sampler: SentenceSampler, target: int) -> Form | None:
 
 
 def _plural(sampler: SentenceSampler, target: int) -> Form | None:
-    wanted = sampler.rng.draw(PLURAL)
-    return kind(*sampler.values(target, HEADS)) if wanted == "attribute" else _FORMS[wanted](sampler, target)
+    sentence_type = sampler.rng.draw(PLURAL)
+    if sentence_type == "attribute":
+        return kind(*sampler.values(target, HEADS))
+    return _FORMS[sentence_type](sampler, target)
 
 
 def _none(sampler: SentenceSampler, target: int) -> Form | None:
     """Something like what there is: attributes of two things mixed, or one sought where it is not."""
-    wanted, other = sampler.rng.draw(NO_TARGET), sampler.other(target)
-    if wanted == "attribute":
+    sentence_type, other = sampler.rng.draw(NO_TARGET), sampler.other(target)
+    if sentence_type == "attribute":
         here, there = sampler.facts.things[target], sampler.facts.things[other]
         mixed = here.texture, here.colour, there.shape
         return None if mixed[1:][::-1] in HELD_OUT else kind(*mixed[sampler.rng.below(2) :])
     head = kind(*sampler.values(target, FULL))
-    if wanted == "place":
+    if sentence_type == "place":
         return Placed(head, sampler.rng.pick(tuple(PLACES)))
     anchor = sampler.find("attribute", other)
     return Related(head, sampler.rng.pick(tuple(RELATIONS)), anchor) if anchor else None

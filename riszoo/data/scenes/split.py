@@ -25,7 +25,7 @@ import numpy as np
 from riszoo.data.record import Record, Sentence, Split, Target
 from riszoo.data.scenes.layout import HELD_OUT, SEEN, Combination, Scene, extent_of, family, make_scene
 from riszoo.data.scenes.render import Rendering, Silhouette
-from riszoo.data.scenes.rng import Odds, RandomStream
+from riszoo.data.scenes.rng import RandomStream, WeightedChoices
 from riszoo.data.scenes.sentences import GENERAL, SINGLE, SceneSentence, SentenceSampler
 from riszoo.data.scenes.wording import vocabulary
 from riszoo.errors import UserError
@@ -46,9 +46,9 @@ class Plan:
 
     images: int
     sentences: int
-    wanted: Sequence[Combination] = SEEN
+    combinations: Sequence[Combination] = SEEN
     distractors: Sequence[Combination] = ()
-    mix: Odds[str] = Odds(SINGLE)
+    mix: WeightedChoices[str] = WeightedChoices(SINGLE)
 
 
 PLANS = {
@@ -57,8 +57,8 @@ PLANS = {
     "testA": Plan(1_000, 3, family("round"), family("angular")),
     "testB": Plan(1_000, 3, family("angular"), family("round")),
     "unseen": Plan(1_000, 3, tuple(sorted(HELD_OUT)), SEEN),
-    "general": Plan(1_000, 3, mix=Odds(GENERAL)),
-    "general-train": Plan(60_000, 4, mix=Odds(GENERAL)),
+    "general": Plan(1_000, 3, mix=WeightedChoices(GENERAL)),
+    "general-train": Plan(60_000, 4, mix=WeightedChoices(GENERAL)),
 }
 
 
@@ -105,7 +105,7 @@ class ScenesSplit(Split):
         rng = RandomStream(f"riszoo scenes {self.seed} {self.name} {image}")
         extent = extent_of(self.size_of(image))
         while True:
-            scene = make_scene(rng, extent, self.plan.wanted, self.plan.distractors)
+            scene = make_scene(rng, extent, self.plan.combinations, self.plan.distractors)
             sentences = SentenceSampler(scene, rng).sample(self.plan.sentences, self.plan.mix)
             if sentences:
                 return scene, sentences

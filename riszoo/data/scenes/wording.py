@@ -81,7 +81,7 @@ ATTRIBUTE_AFTER = 0.2
 """Probability that an attribute follows its noun where that is possible."""
 
 
-def word(form: Form, rng: RandomStream, plural: bool = False, count: int = 0) -> str:
+def sentence_for(form: Form, rng: RandomStream, plural: bool = False, count: int = 0) -> str:
     """A sentence for a form; in the plural it may contain the number of things, if `count` is given."""
     if isinstance(form, Both):
         text = AND.join(THE + _phrase(part, rng) for part in (form.first, form.second))
