@@ -28,7 +28,7 @@ from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError, find_user_error
 from riszoo.model import RISModule
 from riszoo.training import runs
-from riszoo.training.callbacks import PredictionWriter, Progress
+from riszoo.training.callbacks import PredictionWriter, progress
 from riszoo.training.checkpoint_checks import check_class
 from riszoo.training.checkpoints import RISCheckpointIO, model_section, read_checkpoint, run_names
 from riszoo.training.interruption import Interrupted, describe_stop, requeue_job
@@ -205,7 +205,7 @@ class RISCLI(LightningCLI):
     def _callbacks(self) -> list[Callback]:
         callbacks: list[Callback] = []
         if self._get(self.config_init, "trainer").enable_progress_bar is not False:
-            callbacks.append(Progress())
+            callbacks.append(progress())
         if self.request.verb == "predict":
             return [*callbacks, PredictionWriter(self.folder, self.run.data)]
         if self.request.verb == "fit":
