@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Self
 
@@ -140,6 +141,12 @@ class Tokens(Movable):
             ids[index, : len(row)] = torch.tensor(row)
         mask = torch.arange(width) < lengths[:, None]  # (N, L)
         return cls(ids, mask, [spans for _, spans in rows])
+
+    def resized(self, width: int, pad: int) -> Tokens:
+        """The same sentences, `width` tokens wide, with the id `pad` at every pad token."""
+        missing = width - self.ids.shape[1]  # a negative number cuts
+        ids, mask = F.pad(self.ids, (0, missing)), F.pad(self.mask, (0, missing))
+        return Tokens(ids.masked_fill(~mask, pad), mask, self.spans)
 
 
 @dataclass

@@ -5,6 +5,8 @@ Each returns zero at initialisation, so an adapted encoder starts exactly equal 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,6 +44,24 @@ class QueryValueLoRA(nn.Module):
         query = self.query_up(self.query_down(x))
         value = self.value_up(self.value_down(x))
         return torch.cat([query, torch.zeros_like(query), value], dim=-1)  # (..., 3 C)
+
+
+class AdaptedTextLayer(nn.Module):
+    """A layer of transformers' CLIP with an adapter beside its feed-forward part; its modules keep their names."""
+
+    def __init__(self, layer: Any, adapter: nn.Module) -> None:
+        super().__init__()
+        self.layer_norm1, self.self_attn = layer.layer_norm1, layer.self_attn
+        self.layer_norm2, self.mlp = layer.layer_norm2, layer.mlp
+        self.adapter = adapter
+
+    def forward(self, states: Tensor, attention_mask: Tensor | None, **options: Any) -> Tensor:
+        """(N, L, C) and the causal mask (N, 1, L, L), None where pads count like words -> (N, L, C)"""
+        attended, _ = self.self_attn(self.layer_norm1(states), attention_mask=attention_mask, **options)
+        states = states + attended
+        valid = None if attention_mask is None else attention_mask[:, 0, -1]  # the last token attends to all that count
+        updated: Tensor = states + self.mlp(self.layer_norm2(states)) + self.adapter(states, valid)
+        return updated
 
 
 def added_names(module: nn.Module) -> set[str]:

@@ -114,10 +114,12 @@ class VisionEncoder(Encoder, ABC):
 
 
 class TextEncoder(Encoder, ABC):
-    """A text encoder. `tokenize` runs on the CPU; padding never changes the state of a real token.
+    """A text encoder. `tokenize` runs on the CPU; padding in a batch never changes the state of a real token.
 
     sentence_width  of `Words.sentence`; None where the encoder has no such vector
     num_layers      how many layers `run_layer` can run one by one; 0 where the encoder has none
+    raw_pads        a model reads pads like words: their states are kept, every sentence is `length` tokens wide, and
+                    another `length` gives other states
     """
 
     width: int
@@ -125,6 +127,7 @@ class TextEncoder(Encoder, ABC):
     fixed_length: bool
     sentence_width: int | None = None
     num_layers: int = 0
+    raw_pads: bool = False
 
     @abstractmethod
     def tokenize(self, texts: list[str]) -> Tokens:
@@ -140,6 +143,13 @@ class TextEncoder(Encoder, ABC):
     def freeze_layers(self, first: int) -> None:
         """Exclude all layers from index `first` on from training."""
         raise UserError(f"{type(self).__name__} has no layers that can be frozen: leave trained_text_layers out")
+
+    def adapt(self, layer: int, adapter: nn.Module) -> None:
+        """Put an adapter, which trains even where the encoder is frozen, beside a layer's feed-forward part.
+
+        `adapter(states, valid)` reads the layer's stream (N, L, C); `valid` (N, L) is None where pads count like words.
+        """
+        raise UserError(f"{type(self).__name__} has no layers that can be adapted: take the text encoder `clip`")
 
     def split_layers(self, first: int, later: int) -> None:
         """End `forward` after the `first` layers, keep the `later` ones that follow for `run_layer`, drop the rest."""

@@ -150,6 +150,65 @@ def test_the_text_half_of_an_archive_gives_the_states_of_openai(path: Path) -> N
     torch.testing.assert_close(encoder.model(input_ids=ids).last_hidden_state, states, rtol=1e-9, atol=1e-9)
 
 
+class Recorder(nn.Module):
+    """An adapter that adds a constant, and records which positions count."""
+
+    def __init__(self, added: float = 0.0) -> None:
+        super().__init__()
+        self.added = nn.Parameter(torch.full((SMALL["width"],), added))
+        self.valid: Tensor | None = None
+
+    def forward(self, states: Tensor, valid: Tensor | None) -> Tensor:
+        self.valid = valid
+        return self.added.expand_as(states)
+
+
+@pytest.mark.parametrize("raw_pads", [False, True])
+def test_an_adapter_that_adds_nothing_changes_nothing(raw_pads: bool) -> None:
+    encoder, adapter = clip(raw_pads=raw_pads).double().eval(), Recorder().double()
+    tokens = encoder.tokenize(["w1 w2 w3", "w4"])
+    before = encoder(tokens)
+    encoder.adapt(1, adapter)
+    torch.testing.assert_close(encoder(tokens).states, before.states, rtol=1e-9, atol=1e-9)
+    assert adapter.valid is None if raw_pads else torch.equal(adapter.valid, tokens.mask)
+    nn.init.normal_(adapter.added)
+    assert (encoder(tokens).states - before.states).abs().max() > 0.1
+
+
+def test_adapters_of_a_frozen_encoder_train() -> None:
+    encoder = clip().freeze()
+    encoder.adapt(0, nn.Sequential(nn.Linear(64, 64), nn.Dropout()))
+    encoder.train()
+    assert {name for name, p in encoder.named_parameters() if p.requires_grad} == {
+        "model.encoder.layers.0.adapter.0.weight",
+        "model.encoder.layers.0.adapter.0.bias",
+    }
+    assert encoder.model.encoder.layers[0].adapter.training
+    assert not encoder.model.encoder.layers[0].mlp.training
+    assert not encoder.model.encoder.layers[1].training
+
+
+def test_raw_pads_have_states_at_a_fixed_length() -> None:
+    """Other pads of a batch change nothing: equal sentences have equal states at every position."""
+    raw = clip(raw_pads=True).double().eval()
+    tokens = raw.tokenize(["w1 w2", "w4"])
+    words = raw(tokens)
+    assert words.states.shape[1] == raw.length
+    assert words.states.abs().amin(-1).max(1).values.min() > 0, "no state of a pad is zero"
+    short = Tokens(tokens.ids[:1, :4], tokens.mask[:1, :4], [[]])
+    torch.testing.assert_close(raw(short).states, words.states[:1], rtol=1e-9, atol=1e-9)
+    plain = clip().double().eval()(tokens)
+    assert not plain.states[~tokens.mask].any()
+    torch.testing.assert_close(words.states[tokens.mask], plain.states[tokens.mask], rtol=1e-9, atol=1e-9)
+
+
+def test_an_encoder_without_adaptable_layers_is_reported() -> None:
+    with pytest.raises(UserError, match="has layers 0 to 1: layer 2 cannot be adapted"):
+        clip().adapt(2, Recorder())
+    with pytest.raises(UserError, match="has no layers that can be adapted: take the text encoder `clip`"):
+        build_text(TextConfig("bigru", vocabulary=WORDS, options={"width": 8})).adapt(0, Recorder())
+
+
 def test_every_name_of_an_archive_is_used_or_ignored() -> None:
     for path in (RESNET, VIT):
         state = {name: tensor for name, tensor in read_archive(path).items() if not name.startswith("visual.")}

@@ -142,10 +142,12 @@ def test_noise_in_the_padding_changes_nothing(entry: Entry) -> None:
 
 @named(ENTRIES)
 def test_pad_words_change_nothing(entry: Entry) -> None:
+    """Where a model reads pads like words, the encoder pads every sentence to one length, whatever the batch does."""
     model = entry.build().double()
     batch = batch_of(model)
     longer = copy.deepcopy(batch)
     assert batch.tokens is not None
+    assert not model.text.raw_pads or batch.tokens.ids.shape[1] == model.text.length
     n = len(batch)
     longer.tokens = Tokens(
         torch.cat([batch.tokens.ids, torch.full((n, 3), 5)], 1).where(

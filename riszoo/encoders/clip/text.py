@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from riszoo.batch import Tokens, Words
+from riszoo.encoders.adapters import AdaptedTextLayer
 from riszoo.encoders.base import TextConfig, TextEncoder
 from riszoo.encoders.clip.archive import State
 from riszoo.encoders.clip.tokenizer import ClipTokenizer, WordTokens, published_pieces
@@ -22,6 +24,7 @@ from riszoo.encoders.weights import existing, fill, read_state
 from riszoo.errors import UserError
 from riszoo.translation import Names, Translation
 
+PAD_ID = 0
 OPTION = "--model.text.weights PATH"
 
 
@@ -34,6 +37,7 @@ class ClipTextOptions:
     projection    width of the joint space: 512, or 1024 of RN50
     positions     rows of the position table
     fixed_length  pad every sentence to `text.length`
+    raw_pads      the same, and pads count like words: their states are not set to zero, and adapters read them
     """
 
     tokens: Literal["pieces", "words"] = "pieces"
@@ -44,6 +48,7 @@ class ClipTextOptions:
     positions: int = 77
     dropout: float = 0.0
     fixed_length: bool = False
+    raw_pads: bool = False
 
 
 class ClipText(TextEncoder):
@@ -51,7 +56,8 @@ class ClipText(TextEncoder):
 
     def __init__(self, options: ClipTextOptions, tokenizer: ClipTokenizer, length: int) -> None:
         super().__init__()
-        self.tokenizer, self.length, self.fixed_length = tokenizer, length, options.fixed_length
+        self.tokenizer, self.length = tokenizer, length
+        self.raw_pads, self.fixed_length = options.raw_pads, options.fixed_length or options.raw_pads
         self.width, self.sentence_width = options.width, options.projection
         self.model = transformer(options, tokenizer.size)
         self.projection = nn.Linear(options.width, options.projection, bias=False)
@@ -59,13 +65,41 @@ class ClipText(TextEncoder):
 
     def tokenize(self, texts: list[str]) -> Tokens:
         rows = self.tokenizer.rows(texts, self.length)
-        return Tokens.from_rows(rows, self.length if self.fixed_length else None, 0)
+        return Tokens.from_rows(rows, self.length if self.fixed_length else None, PAD_ID)
 
     def forward(self, tokens: Tokens) -> Words:
-        states: Tensor = self.model(input_ids=tokens.ids).last_hidden_state  # (N, L, C)
+        if self.raw_pads:
+            tokens = tokens.resized(self.length, PAD_ID)
+        attended = self.attention_mask(tokens.mask)
+        states: Tensor = self.model(input_ids=tokens.ids, attention_mask=attended).last_hidden_state  # (N, L, C)
         end = tokens.mask.sum(1) - 1
         sentence = self.projection(states[torch.arange(len(states), device=end.device), end])  # (N, E)
+        if self.raw_pads:
+            return Words(states, tokens.mask, end, tokens.spans, sentence)
         return Words.from_states(states, tokens, end, sentence)
+
+    def attention_mask(self, mask: Tensor) -> Tensor | None:
+        """(N, L) valid tokens -> (N, 1, L, L), which adapters read; None where it follows from causality alone."""
+        if self.raw_pads or not self.adapted:
+            return None
+        return mask[:, None, None].expand(-1, -1, mask.shape[1], -1).tril()
+
+    @property
+    def adapted(self) -> list[AdaptedTextLayer]:
+        return [layer for layer in self.model.encoder.layers if isinstance(layer, AdaptedTextLayer)]
+
+    def adapt(self, layer: int, adapter: nn.Module) -> None:
+        layers = self.model.encoder.layers
+        if not 0 <= layer < len(layers):
+            raise UserError(f"the text encoder has layers 0 to {len(layers) - 1}: layer {layer} cannot be adapted")
+        layers[layer] = AdaptedTextLayer(layers[layer], adapter)
+
+    def train(self, mode: bool = True) -> Self:
+        """Adapters train in a frozen encoder, too."""
+        super().train(mode)
+        for layer in self.adapted:
+            layer.adapter.train(mode)
+        return self
 
     def freeze_embeddings(self) -> None:
         self.model.embeddings.requires_grad_(False)
