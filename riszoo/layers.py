@@ -15,6 +15,10 @@ RARE = -3.0
 """Initial bias of mask logits: one pixel in twenty is a target's, and learning that takes thousands of steps."""
 
 
+class LearnedToken(nn.Parameter):
+    """A learned query, token or position table: a parameter that weight decay leaves out, whatever its name."""
+
+
 def to_tokens(grid: Tensor) -> Tensor:
     """(N, C, h, w) -> (N, hw, C)"""
     return grid.flatten(2).transpose(1, 2)

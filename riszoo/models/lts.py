@@ -345,6 +345,7 @@ class LTS(RISModule):
     Args:
         fusion, locate, prior, segment: sections 4 to 7
         pool: how word states become the sentence vector (section 3.2)
+        frozen_embeddings: the text encoder's embeddings are not trained
     """
 
     published: ClassVar[str] = "mcn"
@@ -357,6 +358,7 @@ class LTS(RISModule):
         prior: Prior = Prior(),  # noqa: B008
         segment: Segment = Segment(),  # noqa: B008
         pool: Literal["attention", "last", "max", "mean"] = "attention",
+        frozen_embeddings: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -367,6 +369,8 @@ class LTS(RISModule):
         self.locate = build_locator(locate, width, text, finest) if prior.enabled else None
         self.activation = PRIORS[prior.act]
         self.segment = SegmentationHead(segment, width + 1 if prior.enabled else width, finest)
+        if frozen_embeddings:
+            self.text.freeze_embeddings()
 
     def enrich(self, raw: Features) -> Features:
         """The three maps of section 2 at their strides, fused as far as no sentence is needed."""

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from riszoo.errors import UserError
+from riszoo.layers import LearnedToken
 
 if TYPE_CHECKING:
     from riszoo.model import RISModule
 
 NOT_DECAYED = ("relative_position", "rel_pos", "pos_embed", "position_embeddings", "cls_token")
-"""Parts of the names of position tables and tokens, which weight decay leaves out although they are matrices."""
+"""Parts of the names of other libraries' position tables and tokens, which weight decay leaves out."""
 
 
 @dataclass
@@ -79,8 +80,8 @@ def parameter_groups(module: RISModule, optim: Optim) -> list[dict[str, object]]
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay usually applies: to matrices except position tables, tokens and learned queries."""
-    excluded = any(word in name for word in NOT_DECAYED) or name.rpartition(".")[2] in ("query", "queries")
+    """Whether weight decay usually applies: to matrices except position tables and learned tokens (`layers`)."""
+    excluded = isinstance(parameter, LearnedToken) or any(word in name for word in NOT_DECAYED)
     return parameter.ndim >= 2 and not excluded
 
 

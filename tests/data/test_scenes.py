@@ -20,7 +20,7 @@ from riszoo.data.scenes.layout import COLOURS, HELD_OUT, SEEN, SIZES, TEXTURES, 
 from riszoo.data.scenes.logic import Facts, Kind, Placed, Ranked, Related, Without, bits, kind, names
 from riszoo.data.scenes.render import Rendering
 from riszoo.data.scenes.rng import RandomStream, WeightedChoices
-from riszoo.data.scenes.sentences import SINGLE
+from riszoo.data.scenes.sentences import SINGLE, SPATIAL
 from riszoo.data.scenes.shapes import AREA, FAMILIES, SHAPES
 from riszoo.errors import UserError
 from tests.support.scene_oracles import blind, colour_and_shape
@@ -324,7 +324,7 @@ def test_splits_contain_their_combinations_only() -> None:
 
 
 def test_training_sentences_mention_no_held_out_combination() -> None:
-    for name in ("train", "general-train"):
+    for name in ("train", "general-train", "train-spatial"):
         for _, sentences in scenes(name):
             for sentence in sentences:
                 for part in sentence.form.parts():
@@ -348,7 +348,10 @@ def test_the_mix_of_sentences() -> None:
         assert statistics.median(len(scene.things) for scene, _ in scenes(name)) >= 5
         distinct = [len({sentence.things for sentence in sentences}) / len(sentences) for _, sentences in scenes(name)]
         assert statistics.mean(distinct) > 0.95
-    types = Counter(sentence.sentence_type for _, sentences in scenes("general") for sentence in sentences)
+    spatial = Counter(sentence.type for _, sentences in scenes("train-spatial") for sentence in sentences)
+    assert set(spatial) == set(SPATIAL)
+    assert spatial["attribute"] < 0.4 * sum(spatial.values()), "less than in any other split"
+    types = Counter(sentence.type for _, sentences in scenes("general") for sentence in sentences)
     assert set(types) == {*SINGLE, "plural", "none"}
     assert types["plural"] > 0.25 * sum(types.values())
     assert types["none"] > 0.15 * sum(types.values())

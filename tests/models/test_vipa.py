@@ -219,6 +219,30 @@ def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+@pytest.mark.parametrize("fusion", ["none", "late", "early"])
+def test_the_position_code_starts_as_the_identity_and_tells_cells_apart(fusion: str) -> None:
+    model = small(fusion={"kind": fusion}).double().eval()
+    batch = batch_of(model, 1, 2)
+    batch.images = torch.full_like(batch.images, 100)  # nothing but position differs between cells
+    code = model.fusion.position
+    grid = torch.randn(2, code.project.in_features, 4, 6, dtype=torch.float64)
+    assert torch.equal(code(grid), grid)
+    before = model(batch).logits
+    nn.init.normal_(code.project.weight)
+    shift = (code(grid) - grid).flatten(2)  # (2, C, 24)
+    torch.testing.assert_close(shift[0], shift[1], rtol=1e-9, atol=1e-9)
+    assert torch.cdist(shift[0].T, shift[0].T).fill_diagonal_(1.0).min() > 1e-3
+    assert (model(batch).logits - before).abs().max() > 1e-6
+
+
+def test_keeping_the_cue_tells_rows_apart_that_retrieve_the_same_tokens() -> None:
+    plain, kept = (generator(ratio=1.0, keep_cue=keep_cue) for keep_cue in (False, True))
+    words = random_words()
+    rows = [run_step1(veg, words)[1].states[0, :5] for veg in (plain, kept)]
+    torch.testing.assert_close(rows[0][:-1], rows[0][1:], rtol=1e-9, atol=1e-9)
+    assert torch.pdist(rows[1]).min() > 1e-3
+
+
 @pytest.mark.parametrize("cues", ["both", "local", "global", "broadcast"])
 def test_cues_choose_the_rows_that_count(cues: str) -> None:
     expression = express(generator(cues=cues), random_words(valid=5))

@@ -23,6 +23,8 @@ from tests.support.zoo import Entry, batch_of
 # -- options ----------------------------------------------------------------------------------------------------------
 
 OPTIONS = [
+    {"fusion": {"position": False}},
+    {"veg": {"keep_cue": True}},
     {"veg": {"step1": False}},
     {"veg": {"step2": False}},
     *({"veg": {"cues": cues}} for cues in ("global", "local", "broadcast", "none")),
@@ -99,6 +101,9 @@ def test_the_contrast_losses_equal_values_computed_by_hand() -> None:
     loss = pixel_infonce(alignment, masks)
     assert loss[0].item() == pytest.approx(-math.log(math.e**2 / (math.e**2 + 3)))
     assert loss[1].item() == 0, "without a target there is no contrast"
+    small_target = torch.zeros(2, 8, 8, dtype=torch.bool)
+    small_target[:, 1, 1] = True
+    torch.testing.assert_close(pixel_infonce(alignment, small_target), loss[:1].expand(2))
     torch.testing.assert_close(pixel_bce(torch.zeros(2, 2, 2), masks), torch.full((2,), math.log(2)))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
+from riszoo.layers import LearnedToken
 from riszoo.training.optim import Optim, factor, make_optimizer, moving_average, parameter_groups
 
 
@@ -16,7 +19,7 @@ class Model(nn.Module):
         self.vision.relative_position_bias_table = nn.Parameter(nn.Linear(2, 2).weight.detach())
         self.text = nn.ModuleDict({"query": nn.Linear(4, 4)})
         self.head = nn.Linear(4, 4)
-        self.query = nn.Parameter(nn.Linear(2, 2).weight.detach())
+        self.learned = LearnedToken(nn.Linear(2, 2).weight.detach())
         self.frozen = nn.Linear(4, 4).requires_grad_(False)
 
 
@@ -32,6 +35,13 @@ def test_groups_by_rate_and_decay() -> None:
     }
     sizes = {name: len(g["params"]) for name, g in groups.items()}
     assert sizes == {"vision": 1, "vision-plain": 4, "text": 1, "text-plain": 1, "new": 1, "new-plain": 2}
+
+
+def test_a_learned_token_is_not_decayed_in_a_copy_either() -> None:
+    copied = copy.deepcopy(Model())
+    assert isinstance(copied.learned, LearnedToken)
+    plain = {id(p) for group in parameter_groups(copied, Optim()) if not group["weight_decay"] for p in group["params"]}
+    assert id(copied.learned) in plain
 
 
 def test_poly() -> None:

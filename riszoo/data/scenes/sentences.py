@@ -44,6 +44,9 @@ SINGLE = {
 
 GENERAL = {**{name: 0.45 * weight for name, weight in SINGLE.items()}, "plural": 0.35, "none": 0.20}
 
+SPATIAL = {"place": 0.30, "relation": 0.25, "superlative": 0.15, "attribute": 0.30}
+"""Types of sentence of a training set in which attributes alone do not get far."""
+
 Z, T, C, S = range(4)  # size, texture, colour, shape: their indices in a thing's values
 HEADS = WeightedChoices({(): 3, (S,): 6, (C,): 3, (C, S): 2, (T,): 1, (T, S): 1, (Z, S): 1})
 """The attributes in the head of a description, with weights."""

@@ -7,6 +7,7 @@ unseen            things and targets are combinations of shape and colour that n
                   seen combinations as distractors
 general           sentences that name one thing, several, or none
 general-train     the same distribution, for training
+train-spatial     as train, with mostly spatial sentences: a model leaves the plateau of appearance sooner
 
 Each split has its own random stream.
 """
@@ -26,7 +27,7 @@ from riszoo.data.record import Record, Sentence, Split, Target
 from riszoo.data.scenes.layout import HELD_OUT, SEEN, Combination, Scene, extent_of, family, make_scene
 from riszoo.data.scenes.render import Rendering, Silhouette
 from riszoo.data.scenes.rng import RandomStream, WeightedChoices
-from riszoo.data.scenes.sentences import GENERAL, SINGLE, SceneSentence, SentenceSampler
+from riszoo.data.scenes.sentences import GENERAL, SINGLE, SPATIAL, SceneSentence, SentenceSampler
 from riszoo.data.scenes.wording import vocabulary
 from riszoo.errors import UserError
 
@@ -59,6 +60,7 @@ PLANS = {
     "unseen": Plan(1_000, 3, tuple(sorted(HELD_OUT)), SEEN),
     "general": Plan(1_000, 3, mix=WeightedChoices(GENERAL)),
     "general-train": Plan(60_000, 4, mix=WeightedChoices(GENERAL)),
+    "train-spatial": Plan(60_000, 4, mix=WeightedChoices(SPATIAL)),
 }
 
 

@@ -12,7 +12,7 @@ from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 
 from riszoo.encoders.sam_decoder import MaskedTwoWayTransformer, upscaling
-from riszoo.layers import to_grid
+from riszoo.layers import LearnedToken, to_grid
 from riszoo.models.risam.attention import Context
 from riszoo.models.risam.options import Decoder
 
@@ -65,7 +65,7 @@ class MutualAwareMaskDecoder(WordDecoder):
 
     def __init__(self, options: Decoder, width: int) -> None:
         super().__init__(options, width)
-        self.query = nn.Parameter(torch.randn(width))
+        self.query = LearnedToken(torch.randn(width))
 
     def tokens(self, words: Tensor, context: Context) -> Tokens:
         code = self.query.to(words.dtype).expand(len(words), 1, -1)

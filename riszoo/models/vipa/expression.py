@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from riszoo.batch import Words
 from riszoo.errors import UserError
-from riszoo.layers import sine_2d, to_tokens
+from riszoo.layers import LearnedToken, sine_2d, to_tokens
 from riszoo.models.vipa.blocks import AttentionBlock
 
 
@@ -31,7 +31,8 @@ class Veg:
 
     `ratio` "adaptive" retrieves the fewest tokens that carry `share` of a cue's relevance. `cues` "global" is the
     literal reading (one key); "broadcast" gives every word the tokens of the global cue. `position` adds a sine code
-    to the keys of step 2.
+    to the keys of step 2. `keep_cue` adds each cue to the mean of its retrieved tokens, which alone does not tell cues
+    that retrieve the same tokens apart; `broadcast` always does.
     """
 
     step1: bool = True
@@ -44,6 +45,7 @@ class Veg:
     sampling: Literal["gumbel_st", "softmax_st", "hard"] = "gumbel_st"
     aggregate: Literal["mean", "softmax", "max"] = "mean"
     position: bool = False
+    keep_cue: bool = False
 
 
 @dataclass
@@ -122,19 +124,18 @@ class Retrieval(nn.Module):
         self.select = selection(options)
         self.sampling = SAMPLING[options.sampling]
         self.aggregate = AGGREGATES[options.aggregate]
+        self.keep_cue = options.keep_cue or options.cues == "broadcast"
 
     def forward(self, tokens: Tensor, words: Words, cells: Tensor) -> Pooled:
         """Visual tokens (N, T, d), the words, and the valid cells (N, T)."""
-        return self.retrieve(self.project(words.states), tokens, words, cells)
-
-    def retrieve(self, cues: Tensor, tokens: Tensor, words: Words, cells: Tensor) -> Pooled:
-        """As `forward`, for cues E_L (N, L, d) that are already projected."""
+        cues = self.project(words.states)  # E_L (N, L, d)
         scores = self.score(cues, tokens, words)  # S (N, L, T)
         noisy = self.sampling.noise(scores) if self.training else scores
         noisy = noisy.masked_fill(~cells[:, None], -torch.inf)
         mask = self.select(noisy.detach())  # M (N, L, T) bool
         retrieved = Retrieved(scores, mask, self.sampling.weights(mask.to(tokens.dtype), noisy))
         states = self.out(self.aggregate(retrieved, tokens))  # F_a (N, L, d)
+        states = states + cues if self.keep_cue else states
         return Pooled(states, self.valid_rows(words), mask, scores)
 
     def score(self, cues: Tensor, tokens: Tensor, words: Words) -> Tensor:
@@ -144,10 +145,6 @@ class Retrieval(nn.Module):
 
 class BroadcastRetrieval(Retrieval):
     """Step 1 with the tokens of the global cue for every row; each row adds its own cue, so that rows differ."""
-
-    def retrieve(self, cues: Tensor, tokens: Tensor, words: Words, cells: Tensor) -> Pooled:
-        pooled = super().retrieve(cues, tokens, words, cells)
-        return pooled._replace(states=pooled.states + cues)
 
     def score(self, cues: Tensor, tokens: Tensor, words: Words) -> Tensor:
         scores = super().score(cues, tokens, words)
@@ -159,7 +156,7 @@ class LearnedQueries(nn.Module):
 
     def __init__(self, length: int, width: int) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(length, width))
+        self.queries = LearnedToken(torch.randn(length, width))
 
     def forward(self, tokens: Tensor, words: Words, cells: Tensor) -> Pooled:
         position = torch.arange(words.mask.shape[1], device=tokens.device).clamp(max=len(self.queries) - 1)

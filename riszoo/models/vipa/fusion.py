@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from riszoo.batch import Features, Words, valid_cells
 from riszoo.encoders.base import TextEncoder, VisionEncoder
 from riszoo.errors import UserError
-from riszoo.layers import Attention, FeedForward, attention, to_grid, to_tokens
+from riszoo.layers import Attention, FeedForward, attention, sine_2d, to_grid, to_tokens
 from riszoo.models.vipa.blocks import AttentionBlock, heads_for
 
 
@@ -27,16 +27,42 @@ class Fusion:
     """Section 3.3. Early fusion runs `layers` of the text encoder before it, and one more with each later stage.
 
     An attention head has about `head_width` channels; pixels attend to words in at least `min_width` channels.
+    `position` adds a sine code to the map at which pixels first meet words, with weights that start at zero.
     """
 
     kind: Literal["none", "late", "early"] = "early"
     layers: int = 6
     head_width: int = 64
     min_width: int = 256
+    position: bool = True
+
+
+class PositionCode(nn.Module):
+    """Adds a projected sine code to a map: the identity at the start."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(channels, channels, bias=False)
+        nn.init.zeros_(self.project.weight)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, C, h, w)"""
+        channels, *size = grid.shape[1:]
+        code: Tensor = self.project(sine_2d(*size, channels, grid))  # (hw, C)
+        return grid + to_grid(code[None], tuple(size))
+
+
+def position_code(options: Fusion, channels: int) -> nn.Module:
+    """The position code of a map of `channels`, or the identity."""
+    return PositionCode(channels) if options.position else nn.Identity()
 
 
 class NoFusion(nn.Module):
-    """Both encoders run alone."""
+    """Both encoders run alone; the coarsest map gets the position code."""
+
+    def __init__(self, options: Fusion, channels: int) -> None:
+        super().__init__()
+        self.position = position_code(options, channels)
 
     def language_free_maps(self, x: Tensor, vision: VisionEncoder) -> list[Tensor]:
         """The maps that can be computed before any language enters."""
@@ -47,21 +73,22 @@ class NoFusion(nn.Module):
         self, visual: Features, words: Words, vision: VisionEncoder, text: TextEncoder
     ) -> tuple[list[Tensor], Words]:
         """The image's maps, each (N, C, h, w), and the words, after they have met."""
-        return visual.maps, words
+        *finer, coarsest = visual.maps
+        return [*finer, self.position(coarsest)], words
 
 
 class LateFusion(NoFusion):
     """After both encoders, one block of cross-attention in each direction between the coarsest map and the words."""
 
     def __init__(self, options: Fusion, channels: int, words: int) -> None:
-        super().__init__()
+        super().__init__(options, channels)
         self.pixel_block = AttentionBlock(channels, heads_for(channels, options.head_width), words)
         self.word_block = AttentionBlock(words, heads_for(words, options.head_width), channels)
 
     def forward(
         self, visual: Features, words: Words, vision: VisionEncoder, text: TextEncoder
     ) -> tuple[list[Tensor], Words]:
-        *finer, coarsest = visual.maps
+        (*finer, coarsest), words = super().forward(visual, words, vision, text)
         pixels, cells = to_tokens(coarsest), visual.cells().flatten(1)  # (N, hw, C), (N, hw)
         fused = self.pixel_block(pixels, words.mask[:, None], words.states)  # (N, hw, C)
         states = self.word_block(words.states, cells[:, None], pixels)  # (N, L, W)
@@ -128,8 +155,8 @@ class EarlyFusion(NoFusion):
     """In every stage the pixels attend to the words; before every later stage the words attend to its pixels."""
 
     def __init__(self, options: Fusion, vision: VisionEncoder, text: TextEncoder) -> None:
-        super().__init__()
         channels, words = vision.channels, text.width
+        super().__init__(options, channels[0])
         entering = [channels_entering(vision, stage) for stage in range(1, len(channels))]
         split_text(text, options.layers, len(entering))
         self.stage_attention = nn.ModuleList(PixelToWordAttention(c, words, options) for c in channels)
@@ -146,7 +173,8 @@ class EarlyFusion(NoFusion):
     def forward(
         self, visual: Features, words: Words, vision: VisionEncoder, text: TextEncoder
     ) -> tuple[list[Tensor], Words]:
-        x, states = visual.maps[0], words.states  # after the first stage of each encoder: nothing is fused yet
+        x = self.position(visual.maps[0])
+        states = words.states  # both after the first stage of their encoder: nothing is fused yet
         maps: list[Tensor] = []
         for stage in range(len(vision.channels)):
             if stage:
@@ -208,4 +236,4 @@ def build_fusion(options: Fusion, vision: VisionEncoder, text: TextEncoder) -> N
         return EarlyFusion(options, vision, text)
     if options.kind == "late":
         return LateFusion(options, vision.channels[-1], text.width)
-    return NoFusion()
+    return NoFusion(options, vision.channels[-1])

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Words, valid_cells
-from riszoo.losses import dice, shrink_mask, weighted_cross_entropy
+from riszoo.losses import dice, majority, shrink_mask, weighted_cross_entropy
 from riszoo.model import RISModule
 from riszoo.models.vipa.decoder import Decoder, PixelDecoder
 from riszoo.models.vipa.expression import Expression, Veg, build_expression, global_scores
@@ -173,8 +173,11 @@ def pixel_bce(alignment: Tensor, masks: Tensor) -> Tensor:
 
 
 def pixel_infonce(alignment: Tensor, masks: Tensor) -> Tensor:
-    """-log of the share of exp(relevance) on the target's cells, (N,): 0 where no cell is mostly target."""
-    positive = (shrink_mask(masks, (alignment.shape[-2], alignment.shape[-1])) > 0.5).flatten(1)
+    """-log of the share of exp(relevance) on the target's cells, (N,): 0 for a sentence without target.
+
+    The target's cells are those that it covers for the most part; a small one keeps its fullest cell.
+    """
+    positive = majority(shrink_mask(masks, (alignment.shape[-2], alignment.shape[-1]))).bool().flatten(1)
     alignment = alignment.flatten(1)
     of_target = torch.where(positive.any(-1, keepdim=True), alignment.masked_fill(~positive, -torch.inf), alignment)
     return alignment.logsumexp(-1) - of_target.logsumexp(-1)
