@@ -348,10 +348,10 @@ def test_the_mix_of_sentences() -> None:
         assert statistics.median(len(scene.things) for scene, _ in scenes(name)) >= 5
         distinct = [len({sentence.things for sentence in sentences}) / len(sentences) for _, sentences in scenes(name)]
         assert statistics.mean(distinct) > 0.95
-    spatial = Counter(sentence.type for _, sentences in scenes("train-spatial") for sentence in sentences)
+    spatial = Counter(sentence.sentence_type for _, sentences in scenes("train-spatial") for sentence in sentences)
     assert set(spatial) == set(SPATIAL)
     assert spatial["attribute"] < 0.4 * sum(spatial.values()), "less than in any other split"
-    types = Counter(sentence.type for _, sentences in scenes("general") for sentence in sentences)
+    types = Counter(sentence.sentence_type for _, sentences in scenes("general") for sentence in sentences)
     assert set(types) == {*SINGLE, "plural", "none"}
     assert types["plural"] > 0.25 * sum(types.values())
     assert types["none"] > 0.15 * sum(types.values())
