@@ -76,6 +76,19 @@ class FeedForward(nn.Sequential):
         super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
 
+class ConvNormReLU(nn.Sequential):
+    """Convolution without bias, BatchNorm, ReLU."""
+
+    def __init__(self, inside: int, outside: int, kernel: int) -> None:
+        convolution = nn.Conv2d(inside, outside, kernel, padding=kernel // 2, bias=False)
+        super().__init__(convolution, nn.BatchNorm2d(outside), nn.ReLU())
+
+
+def upsample(coarse: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Bilinear interpolation to (h, w)."""
+    return F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+
+
 class TopDownBlock(nn.Module):
     """Upsamples a coarse map, concatenates a finer one, and applies two 3 x 3 convolutions."""
 

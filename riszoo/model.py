@@ -248,6 +248,11 @@ class RISModule(LightningModule, ABC):
         """Whether weight decay applies to a parameter under `optim.decayed: published`; by default, to matrices."""
         return is_matrix(name, parameter)
 
+    def learning_rate_group(self, name: str) -> str:
+        """The learning rate of a parameter: that of `vision`, of `text`, or of `new` modules."""
+        part = name.split(".", 1)[0]
+        return part if part in ("vision", "text") else "new"
+
     def configure_callbacks(self) -> list[Callback]:
         return [WeightAveraging(avg_fn=moving_average(self.optim.ema))] if self.optim.ema else []
 

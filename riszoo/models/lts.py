@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Words
 from riszoo.errors import UserError
-from riszoo.layers import RARE, sine, sine_2d, to_tokens
+from riszoo.layers import RARE, sine, sine_2d, to_tokens, upsample
 from riszoo.losses import bce, dice, majority, shrink_mask, spatial_cross_entropy
 from riszoo.model import RISModule
 
@@ -77,11 +77,6 @@ class CBL(nn.Sequential):
             nn.BatchNorm2d(outside),
             nn.LeakyReLU(0.1),
         )
-
-
-def upsample(coarse: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bilinear interpolation to (h, w)."""
-    return F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
 
 
 # -- section 3.2: the sentence vector ---------------------------------------------------------------------------------

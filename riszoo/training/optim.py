@@ -18,7 +18,7 @@ from riszoo.layers import LearnedToken
 if TYPE_CHECKING:
     from riszoo.model import RISModule
 
-NOT_DECAYED = ("relative_position", "rel_pos", "pos_embed", "position_embeddings", "cls_token")
+NOT_DECAYED = ("relative_position", "rel_pos", "pos_embed", "position_embedding", "cls_token")
 """Parts of the names of other libraries' position tables and tokens, which weight decay leaves out."""
 
 
@@ -27,6 +27,7 @@ class Optim:
     """Options of the training.
 
     lr, lr_vision, lr_text  learning rates of the new modules and the two encoders; default of the last two: `lr`
+    full_rate_until         fraction of the training in which the encoders are trained at `lr` too
     weight_decay            of the parameters that `decayed` names
     decayed                 matrices, without position tables; or those of the model's own rule, as published
     schedule                poly: (1 - t)^power; multistep: x gamma at each milestone; cosine: to zero; constant
@@ -38,6 +39,7 @@ class Optim:
     lr: float = 1e-4
     lr_vision: float | None = None
     lr_text: float | None = None
+    full_rate_until: float = 0.0
     weight_decay: float = 0.01
     decayed: Literal["matrices", "published"] = "matrices"
     betas: tuple[float, float] = (0.9, 0.999)
@@ -50,7 +52,7 @@ class Optim:
 
     def __post_init__(self) -> None:
         """Report values that no training can use."""
-        for name in ("lr", "lr_vision", "lr_text", "weight_decay", "warmup"):
+        for name in ("lr", "lr_vision", "lr_text", "full_rate_until", "weight_decay", "warmup"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UserError(f"--model.optim.{name} {value}: give a finite number of at least 0")
@@ -69,8 +71,7 @@ def parameter_groups(module: RISModule, optim: Optim) -> list[dict[str, object]]
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {group: [] for group in product(rates, (True, False))}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            part = name.split(".", 1)[0]
-            groups[part if part in rates else "new", decays(name, parameter)].append(parameter)
+            groups[module.learning_rate_group(name), decays(name, parameter)].append(parameter)
     return [
         {"params": parameters, "lr": rates[part], "weight_decay": optim.weight_decay if decay else 0.0, "name": name}
         for (part, decay), parameters in groups.items()
@@ -113,4 +114,12 @@ def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Ten
 def make_optimizer(module: RISModule, optim: Optim, total_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """AdamW over the parameter groups, with its schedule per step."""
     optimizer = torch.optim.AdamW(parameter_groups(module, optim), lr=optim.lr, betas=optim.betas)
-    return optimizer, LambdaLR(optimizer, lambda step: factor(optim, step, total_steps))
+    return optimizer, LambdaLR(
+        optimizer, [group_factor(optim, group["lr"], total_steps) for group in optimizer.param_groups]
+    )
+
+
+def group_factor(optim: Optim, rate: float, total: int) -> Callable[[int], float]:
+    """The factor of a parameter group's own rate at each step."""
+    early = optim.lr / rate if rate else 1.0
+    return lambda step: factor(optim, step, total) * (early if step < optim.full_rate_until * total else 1.0)

@@ -1,0 +1,1 @@
+"""CRIS, CLIP-Driven Referring Image Segmentation (Wang et al., CVPR 2022)."""

@@ -1,0 +1,129 @@
+"""CRIS against the numbers of its authors' code at a small size, and the properties that its page states."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from riszoo.batch import Tokens
+from riszoo.model import RISModule
+from riszoo.models.cris.decoder import pixel_positions, sentence_convolution, word_positions
+from tests.support import cris_small
+from tests.support.cris_small import Reference
+
+
+@pytest.fixture(scope="module")
+def source() -> Reference:
+    return cris_small.reference()
+
+
+@cache
+def intermediates() -> dict[str, Tensor]:
+    """Every intermediate by the fixture's name, in float64: kernels of float32 differ between processors."""
+    source = cris_small.reference()
+    model, caught = cris_small.build(source).double(), {}
+    modules = {
+        "c3": model.vision.stages[1],
+        "c4": model.vision.stages[2],
+        "layer4": model.vision.stages[3],
+        "c5": model.pool,
+        "text_block_0": model.text.model.encoder.layers[0],
+        "word": model.text.model.final_layer_norm,
+        "state": model.text.projection,
+        "neck": model.neck,
+        "decoder_layer_0": model.decoder.layers[0],
+        "decoder": model.decoder,
+    }
+    for name, module in modules.items():
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: caught.update({name: output}))
+    with torch.no_grad():
+        caught["logits"] = model(cris_small.batch(source)).logits
+    return {name: value[0] if isinstance(value, tuple) else value for name, value in caught.items()}
+
+
+NAMES = ("c3", "c4", "layer4", "c5", "text_block_0", "word", "state", "neck", "decoder_layer_0", "decoder", "logits")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_intermediate_agrees_with_the_official_code(name: str, source: Reference) -> None:
+    assert (intermediates()[name] - source.output(name)).abs().max() <= 4 * source.rounding
+
+
+def logits(model: RISModule, source: Reference, tokens: Tokens | None = None) -> Tensor:
+    batch = cris_small.batch(source)
+    batch.tokens = batch.tokens if tokens is None else tokens
+    with torch.no_grad():
+        return model(batch).logits
+
+
+def changed(source: Reference, name: str, rows: slice) -> float:
+    """How much the logits change with other values in rows of a weight."""
+    model = cris_small.build(source).double()
+    before = logits(model, source)
+    with torch.no_grad():
+        model.get_parameter(name)[rows].neg_().add_(1)
+    return float((logits(model, source) - before).abs().max())
+
+
+def test_rows_of_position_tables_that_are_not_read_have_no_effect(source: Reference) -> None:
+    table = "text.model.embeddings.position_embedding.weight"
+    assert changed(source, "pool.pos_embed", slice(0, 1)) == 0
+    assert changed(source, "pool.pos_embed", slice(1, 2)) > 1e-3
+    assert changed(source, table, slice(8, None)) == 0
+    assert changed(source, table, slice(7, 8)) > 1e-3
+
+
+def test_a_pad_changes_no_logit(source: Reference) -> None:
+    assert changed(source, "text.model.embeddings.token_embedding.weight", slice(0, 1)) == 0
+    model = cris_small.build(source).double()
+    tokens = cris_small.tokens(source)
+    longer = Tokens(F.pad(tokens.ids, (0, 4)), F.pad(tokens.mask, (0, 4)), tokens.spans)
+    torch.testing.assert_close(logits(model, source, longer), logits(model, source), rtol=1e-9, atol=1e-9)
+
+
+def test_a_sentence_vector_is_read_at_the_end_token(source: Reference) -> None:
+    """The first sentence of the fixture is cut, and its last token is the end token."""
+    words = intermediates()["word"]
+    ends = cris_small.tokens(source).mask.sum(1) - 1
+    assert ends.tolist() == [7, 4]
+    projection = source.weights["backbone.text_projection"].double()
+    torch.testing.assert_close(intermediates()["state"], words[torch.arange(2), ends] @ projection)
+
+
+def test_columns_and_rows_are_not_confused() -> None:
+    table = pixel_positions((2, 3), 8, torch.zeros((), dtype=torch.float64)).view(2, 3, 8)
+    code = word_positions(3, 4, table)
+    for row in range(2):
+        for column in range(3):
+            torch.testing.assert_close(table[row, column], torch.cat([code[column], code[row]]))
+
+
+def test_position_codes_alternate_sine_and_cosine() -> None:
+    code = word_positions(5, 6, torch.zeros((), dtype=torch.float64))
+    rates = torch.tensor([10000 ** (-2 * k / 6) for k in range(3)], dtype=torch.float64)
+    torch.testing.assert_close(code[3, 0::2], (3 * rates).sin())
+    torch.testing.assert_close(code[3, 1::2], (3 * rates).cos())
+
+
+def test_every_sentence_has_its_own_convolution() -> None:
+    torch.manual_seed(0)
+    pixels, kernels, bias = torch.randn(4, 6, 5, 7), torch.randn(4, 6, 3, 3), torch.randn(4)
+    expected = [F.conv2d(pixels[[i]], kernels[[i]], bias[[i]], padding=1) for i in range(4)]
+    together = sentence_convolution(pixels.double(), kernels.double(), bias.double())
+    torch.testing.assert_close(together.float(), torch.cat(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_sentences_about_one_image_are_as_sentences_about_copies_of_it(source: Reference) -> None:
+    model = cris_small.build(source).double()
+    grouped = cris_small.batch(source)
+    copies = copy.copy(grouped)
+    grouped.images, grouped.valid = grouped.images[:1], grouped.valid[:1]
+    grouped.image_index = torch.zeros(2, dtype=torch.long)
+    copies.images = grouped.images.expand(2, -1, -1, -1)
+    with torch.no_grad():
+        torch.testing.assert_close(model(grouped).logits, model(copies).logits, rtol=1e-9, atol=1e-9)
