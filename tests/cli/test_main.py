@@ -284,6 +284,17 @@ def test_the_scale_small_is_tiny_trained_longer() -> None:
     assert request.base[0]["trainer"] == small["trainer"], "the same for a class without a recipe"
 
 
+def test_the_scale_probe_is_a_short_training_on_spatial_sentences() -> None:
+    tiny, probe = (recipes.resolve("vipa", "scenes", scale) for scale in ("tiny", "probe"))
+    assert probe["model"] == tiny["model"]
+    assert probe["data"]["init_args"]["train_split"] == "train-spatial"
+    assert "val_split" not in probe["data"]["init_args"], "evaluation splits stay as they are"
+    sentences = [
+        config["trainer"]["max_steps"] * config["data"]["init_args"]["total_batch_size"] for config in (tiny, probe)
+    ]
+    assert sentences == [96000, 19200]
+
+
 def test_every_tiny_recipe_trains_on_the_same_number_of_sentences() -> None:
     budgets = set()
     for name in recipes.names("models"):
