@@ -78,6 +78,15 @@ def fill_disk() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
 
+def write_output_to(path: Path) -> None:
+    """Write this fork's output to a file, and compute in one thread: a fork has none of the other threads."""
+    with path.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    torch.set_num_threads(1)
+
+
 @dataclass
 class Chaos:
     """A series of kills.
@@ -149,9 +158,7 @@ class Chaos:
         return process.exitcode
 
     def _child(self, root: str, kind: str, step: int, delay: float) -> None:
-        with (self.folder / f"{root}.log").open("ab") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
+        write_output_to(self.folder / f"{root}.log")
         scenes.PLANS["train"] = scenes.Plan(16, 2)
         at_step(step, self._act(kind, delay))
         can_continue = any((self.folder / root).glob("*/checkpoints/last.ckpt"))
@@ -161,6 +168,7 @@ class Chaos:
         config = json.dumps(recipes.merge(CONFIG, TRAINING))
         code = riszoo([*argv, *(["--ckpt_path", "last"] if can_continue else ["--config", config])])
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
     def _act(self, kind: str, delay: float) -> Callable[[], None]:
