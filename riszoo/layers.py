@@ -92,11 +92,11 @@ def upsample(coarse: Tensor, size: tuple[int, ...]) -> Tensor:
 class TopDownBlock(nn.Module):
     """Upsamples a coarse map, concatenates a finer one, and applies two 3 x 3 convolutions."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, bias: bool = False) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            *(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
-            *(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+            *(nn.Conv2d(channels, width, 3, padding=1, bias=bias), nn.BatchNorm2d(width), nn.ReLU()),
+            *(nn.Conv2d(width, width, 3, padding=1, bias=bias), nn.BatchNorm2d(width), nn.ReLU()),
         )
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:

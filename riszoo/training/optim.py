@@ -30,6 +30,7 @@ class Optim:
     full_rate_until         fraction of the training in which the encoders are trained at `lr` too
     weight_decay            of the parameters that `decayed` names
     decayed                 matrices, without position tables; or those of the model's own rule, as published
+    amsgrad                 divide by the largest second moment so far (Reddi et al. 2018)
     schedule                poly: (1 - t)^power; multistep: x gamma at each milestone; cosine: to zero; constant
     milestones              fractions of the training, between 0 and 1
     warmup                  steps of linear warm-up; below 1, a fraction of the training
@@ -43,6 +44,7 @@ class Optim:
     weight_decay: float = 0.01
     decayed: Literal["matrices", "published"] = "matrices"
     betas: tuple[float, float] = (0.9, 0.999)
+    amsgrad: bool = False
     schedule: Literal["poly", "multistep", "cosine", "constant"] = "poly"
     power: float = 0.9
     milestones: list[float] = field(default_factory=lambda: [0.667, 0.778, 0.889])
@@ -113,7 +115,8 @@ def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Ten
 
 def make_optimizer(module: RISModule, optim: Optim, total_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """AdamW over the parameter groups, with its schedule per step."""
-    optimizer = torch.optim.AdamW(parameter_groups(module, optim), lr=optim.lr, betas=optim.betas)
+    groups = parameter_groups(module, optim)
+    optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, amsgrad=optim.amsgrad)
     return optimizer, LambdaLR(
         optimizer, [group_factor(optim, group["lr"], total_steps) for group in optimizer.param_groups]
     )

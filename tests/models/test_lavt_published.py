@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from riszoo.model import RISModule
 from riszoo.models.lavt.published import options, recognises, translate
 from riszoo.training.checkpoints import from_checkpoint, read_checkpoint
 from tests.support import lavt_small
-from tests.support.lavt_small import FIXTURES, Reference
+from tests.support.lavt_small import Reference, save_bert
 
 SIZE = 64
 
@@ -45,20 +43,7 @@ def container(weights: dict[str, Tensor], layout: str, **args: Any) -> dict[str,
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Reference) -> Path:
     """A working folder with a small BERT's tokenizer in place of bert-base-uncased."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig
-
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{index}" for index in range(36))]
-    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    bert = tmp_path / "bert-base-uncased"
-    bert.mkdir()
-    tokenizer.save(str(bert / "tokenizer.json"))
-    marks = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    (bert / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **marks}))
-    BertConfig(**source.config["bert"]).save_pretrained(bert)
+    save_bert(tmp_path / "bert-base-uncased", source.config["bert"])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -75,12 +60,7 @@ def file(request: pytest.FixtureRequest, folder: Path, source: Reference) -> Pat
 
 @pytest.mark.parametrize("layout", ["lavt", "lavt_one"])
 def test_every_tensor_of_the_full_size_is_accounted_for(layout: str) -> None:
-    content: dict[str, Any] = {}
-    with (FIXTURES / f"{layout}_keys.csv").open() as listed:
-        for row in csv.DictReader(listed):
-            shape = [int(side) for side in row["shape"].split("x") if side != "scalar"]
-            dtype = getattr(torch, row["dtype"])
-            content.setdefault(row["container"], {})[row["key"]] = torch.empty(shape, dtype=dtype, device="meta")
+    content = lavt_small.full_size(f"{layout}_keys")
     assert recognises(content)
     section = {"class_path": "riszoo.models.lavt.model.LAVT", "init_args": options(content)}
     section["init_args"]["text"] = {"name": "bert", "vocabulary": [str(index) for index in range(30522 - 4)]}

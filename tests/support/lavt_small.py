@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,42 +30,44 @@ class Reference:
     rounding: dict[str, float]
 
 
-def reference() -> Reference:
-    described = json.loads((FIXTURES / "lavt_small.json").read_text())
-    content = load_file(FIXTURES / "lavt_small.safetensors")
+def reference(name: str = "lavt_small") -> Reference:
+    described = json.loads((FIXTURES / f"{name}.json").read_text())
+    content = load_file(FIXTURES / f"{name}.safetensors")
     weights = {n.removeprefix("weights."): tensor for n, tensor in content.items() if n.startswith("weights.")}
     tensors = {name: tensor for name, tensor in content.items() if not name.startswith("weights.")}
     return Reference(described["config"], weights, tensors, described["max_abs_float32_minus_float64"])
 
 
-def section(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of the fixture's model."""
+def encoders(config: dict[str, Any]) -> dict[str, Any]:
+    """The options of the fixture's encoders."""
     bert = dict(config["bert"])
     words = bert.pop("vocab_size") - 4
     swin = {"embed_dim": config["embed_dim"], "depths": config["depths"], "num_heads": config["heads"]}
     dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     return {
-        "class_path": "riszoo.models.lavt.model.LAVT",
-        "init_args": {
-            "size": config["size"],
-            "vision": {
-                "name": "swin_base_patch4_window12_384",
-                "options": {
-                    **swin,
-                    "window_size": config["window"],
-                    "drop_path_rate": config["drop_path"],
-                    "pad_before_shift": True,
-                },
+        "size": config["size"],
+        "vision": {
+            "name": "swin_base_patch4_window12_384",
+            "options": {
+                **swin,
+                "window_size": config["window"],
+                "drop_path_rate": config["drop_path"],
+                "pad_before_shift": True,
             },
-            "text": {
-                "name": "bert",
-                "length": config["words"],
-                "vocabulary": [f"w{index}" for index in range(words)],
-                "options": {**bert, **dropout},
-            },
-            "decoder_width": config["decoder_hidden"],
+        },
+        "text": {
+            "name": "bert",
+            "length": config["words"],
+            "vocabulary": [f"w{index}" for index in range(words)],
+            "options": {**bert, **dropout},
         },
     }
+
+
+def section(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the fixture's model."""
+    options = {**encoders(config), "decoder_width": config["decoder_hidden"]}
+    return {"class_path": "riszoo.models.lavt.model.LAVT", "init_args": options}
 
 
 def build(source: Reference, **over: Any) -> RISModule:
@@ -94,3 +97,31 @@ def batch(source: Reference) -> Batch:
         masks=target,
         tokens=Tokens(ids, mask, [[] for _ in range(count)]),
     )
+
+
+def save_bert(folder: Path, config: dict[str, Any]) -> None:
+    """Write a small BERT's configuration and tokenizer, whose words are w0, w1, ..."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{index}" for index in range(config["vocab_size"] - 4))]
+    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    marks = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **marks}))
+    BertConfig(**config).save_pretrained(folder)
+
+
+def full_size(keys: str) -> dict[str, Any]:
+    """An official file of full size without values, from its list of keys."""
+    content: dict[str, Any] = {}
+    with (FIXTURES / f"{keys}.csv").open() as listed:
+        for row in csv.DictReader(listed):
+            shape = [int(side) for side in row["shape"].split("x") if side != "scalar"]
+            tensor = torch.empty(shape, dtype=getattr(torch, row["dtype"]), device="meta")
+            content.setdefault(row["container"], {})[row["key"]] = tensor
+    return content

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from riszoo.layers import LearnedToken
+from riszoo.model import RISModule
 from riszoo.training.optim import Optim, factor, make_optimizer, moving_average, parameter_groups
 
 
@@ -21,6 +22,8 @@ class Model(nn.Module):
         self.head = nn.Linear(4, 4)
         self.learned = LearnedToken(nn.Linear(2, 2).weight.detach())
         self.frozen = nn.Linear(4, 4).requires_grad_(False)
+
+    learning_rate_group = RISModule.learning_rate_group
 
 
 def test_groups_by_rate_and_decay() -> None:

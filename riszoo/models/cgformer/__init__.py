@@ -1,0 +1,1 @@
+"""CGFormer, contrastive grouping with transformer (Tang et al., CVPR 2023)."""
