@@ -31,10 +31,11 @@ def show(argv: list[str]) -> int:
     from riszoo.inference.contact_sheet import sheet
     from riszoo.inference.drawing import save
 
-    data = load_data(args.data, args.root)
+    split = load_data(args.data, args.root).split(args.split)
     out = Path(args.out or f"{args.data}-{args.split}.png")
-    save(sheet(data.split(args.split), args.count, args.start), out)
-    print(f"{out}: {args.count} images of {args.data}, {args.split}")
+    save(sheet(split, args.count, args.start), out)
+    shown = min(args.count, len(split.sentence_target) - args.start)
+    print(f"{out}: {shown} sentences of {args.data}, {args.split}")
     return 0
 
 

@@ -43,7 +43,7 @@ def read_predictions(path: Path) -> dict[str, MaskPrediction]:
     if path.is_dir():
         found = {file.stem: MaskPrediction(file) for file in sorted(path.glob("*.png"))}
         if not found:
-            raise UserError(f"{path} holds no predictions: a mask is a file named <sentence id>.png")
+            raise UserError(f"{path} contains no predictions: a mask is a file named <sentence id>.png")
         return found
     try:
         content = json.loads(path.read_text())
@@ -58,7 +58,9 @@ def _from_json(content: Any, path: Path) -> dict[str, MaskPrediction]:
     if isinstance(content, dict):
         content = [{"id": sentence_id, "segmentation": rle} for sentence_id, rle in content.items()]
     if not isinstance(content, list):
-        raise UserError(f"{path} is neither a list nor a dict of predictions")
+        raise UserError(f"{path} is neither a list nor a dict of predictions: give a list of {{id, segmentation}}")
+    if not content:
+        raise UserError(f"{path} contains no predictions: give a list of {{id, segmentation}}")
     found: dict[str, MaskPrediction] = {}
     for i, entry in enumerate(content):
         where = f"prediction {i} of {path}"

@@ -148,7 +148,7 @@ def test_predictions_of_which_none_can_be_used_are_an_error_with_the_reasons(
     [
         ([], "name the masks to score"),
         (["nowhere"], "nowhere cannot be read"),
-        (["empty"], "empty holds no predictions"),
+        (["empty"], "empty contains no predictions"),
         (["nowhere", "--data", "scene"], "did you mean 'scenes'"),
         (["nowhere", "--data", "folder", "--root", "gone"], "not found in gone"),
         (["nowhere", "--data", "scenes", "--split", "vall"], "val"),

@@ -126,6 +126,8 @@ def test_a_file_may_contain_the_prediction_of_a_no_target_head(blobs: Blobs, tmp
     [
         ("nonsense", "not valid JSON"),
         ("3", "neither a list nor a dict"),
+        ("[]", "contains no predictions"),
+        ("{}", "contains no predictions"),
         ('[{"segmentation": {}}]', "prediction 0 of .* has no 'id'"),
         ('{"s0": 5}', "prediction 0 of .* lacks 'size' or 'counts'"),
         ('{"s0": {"size": [2], "counts": "a"}}', r"size of an RLE is \[2\]"),
@@ -145,7 +147,7 @@ def test_an_invalid_file_of_predictions_is_an_error(content: str, message: str, 
 
 
 def test_a_path_without_predictions_is_an_error(tmp_path: Path):
-    with pytest.raises(UserError, match="holds no predictions"):
+    with pytest.raises(UserError, match="contains no predictions"):
         read_predictions(tmp_path)
     with pytest.raises(UserError, match="cannot be read"):
         read_predictions(tmp_path / "missing")
