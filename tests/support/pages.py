@@ -85,12 +85,12 @@ def joined_lines(block: Block) -> Iterator[tuple[int, str]]:
 def command_words(line: str) -> tuple[str, ...]:
     """The words after `riszoo` of a command line; none for another program's line.
 
-    `[--option value]` counts as given and `a|b` as `a`; two spaces or a `#` begin a remark.
+    `[--option value]` counts as given and `a|b` as `a`; two spaces, a redirection or a `#` end the command.
     """
     start = re.match(r"\s*(?:\$ )?(?:\.venv/bin/|[\w .-]* -m )?riszoo +(?=[a-z])", line)
     if start is None:
         return ()
-    command, *_remark = re.split(r" {2,}", line[start.end() :].strip())
+    command, *_remark = re.split(r" {2,}| [<>] ", line[start.end() :].strip())
     words = shlex.split(OPTIONAL.sub(r"\1", command), comments=True)
     return tuple(word.split("|")[0] for word in words if word != "...")
 
