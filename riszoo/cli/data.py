@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from riszoo.data.datamodule import RISData
 
 
-def show(argv: list[str]) -> int:
-    """Write a contact sheet of a data set: images, sentences, outlines of the masks."""
+def show_parser() -> CommandParser:
     parser = CommandParser(prog="riszoo data show", description=show.__doc__)
     parser.add_argument("data", help="a data set's recipe")
     parser.add_argument("--split", default="train")
@@ -23,7 +22,12 @@ def show(argv: list[str]) -> int:
     parser.add_argument("--start", type=int, default=0, help="the first sentence shown")
     parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
     parser.add_argument("--out", default=None, help="the PNG to write (default: <data>-<split>.png)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def show(argv: list[str]) -> int:
+    """Write a contact sheet of a data set: images, sentences, outlines of the masks."""
+    args = show_parser().parse_args(argv)
     recipes.check_splits(args.data, [args.split])
     for name, least in (("count", 1), ("start", 0)):
         if getattr(args, name) < least:
@@ -56,15 +60,19 @@ def _parser(verb: str, description: str | None) -> CommandParser:
     return parser
 
 
-def check(argv: list[str]) -> int:
-    """Report missing files and differences from the published counts; the exit code is 0 if there are none."""
+def check_parser() -> CommandParser:
     parser = _parser("check", check.__doc__)
     parser.add_argument("--images-folder", help="the image folder, if it is elsewhere")
     parser.add_argument("--prepared", help="the folder of prepared indices")
     parser.add_argument("--images", action="store_true", help="decode every image: damaged ones, other sizes")
     parser.add_argument("--record", metavar="ID", help="show what is filed under one id, and nothing else")
     parser.add_argument("--json", action="store_true", help="machine-readable, with every id")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def check(argv: list[str]) -> int:
+    """Report missing files and differences from the published counts; the exit code is 0 if there are none."""
+    args = check_parser().parse_args(argv)
     from riszoo.data.readers.catalogue import get_reader
     from riszoo.data.readers.check import check_sets, find_record, report_lines
     from riszoo.data.readers.opening import Options
@@ -80,11 +88,15 @@ def check(argv: list[str]) -> int:
     return 0 if facts["good"] else 1
 
 
-def prepare(argv: list[str]) -> int:
-    """Read the annotations once and save them as flat arrays that every process maps. Nothing is downloaded."""
+def prepare_parser() -> CommandParser:
     parser = _parser("prepare", prepare.__doc__)
     parser.add_argument("--prepared", help="the folder of the indices (default: beside the annotations)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def prepare(argv: list[str]) -> int:
+    """Read the annotations once and save them as flat arrays that every process maps. Nothing is downloaded."""
+    args = prepare_parser().parse_args(argv)
     from riszoo.data.readers.catalogue import get_reader
     from riszoo.data.readers.opening import Options, prepare_indices
 
@@ -96,6 +108,7 @@ def prepare(argv: list[str]) -> int:
 
 
 VERBS = {"show": show, "check": check, "prepare": prepare}
+PARSERS = {"show": show_parser, "check": check_parser, "prepare": prepare_parser}
 
 
 def main(argv: list[str]) -> int:

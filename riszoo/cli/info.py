@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from riszoo.model import RISModule
 
 
-def main(argv: list[str]) -> int:
+def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo info", description=__doc__)
     parser.add_argument("model", help="a recipe's name, or a file of weights")
     parser.add_argument("--data", default="scenes", help="the data set it is sized for")
     parser.add_argument("--scale", help="tiny, paper, ...; the data set's own when left out")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
     if Path(args.model).is_file():
         from riszoo.cli.weights.describe import described
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from riszoo.errors import UserError
+from riszoo.cli.parser import CommandParser
 from riszoo.metrics.protocols import PROTOCOLS
 from riszoo.recipes import listing
 
 
+def parser() -> CommandParser:
+    return CommandParser(prog="riszoo list", description=__doc__)
+
+
 def main(argv: list[str]) -> int:
-    if argv:
-        raise UserError(f"'riszoo list' takes no options, and got '{argv[0]}'")
+    parser().parse_args(argv)
     headings = {"models": "models (--model)", "data": "data sets (--data)"}
     seen: set[str] = set()
     for kind, recipe in listing():

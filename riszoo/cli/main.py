@@ -41,6 +41,9 @@ VERBS = {
     "leaderboard": Verb("riszoo.cli.results.leaderboard", "all results as an HTML page", "riszoo leaderboard"),
     "report": Verb("riszoo.cli.results.report", "test runs as an HTML page", "riszoo report RUN..."),
     "speed": Verb("riszoo.cli.speed", "speed of a model here", "riszoo speed lts"),
+    "doctor": Verb("riszoo.cli.help.doctor", "check the installation", "riszoo doctor"),
+    "init-model": Verb("riszoo.cli.help.new_model", "files of a new model", "riszoo init-model NAME"),
+    "completion": Verb("riszoo.cli.help.completion", "completion for your shell", "riszoo completion bash"),
 }
 
 HELP = """riszoo {version}: a zoo of referring image segmentation models, with one training and one evaluation
@@ -60,12 +63,12 @@ Options of a run (fit, validate, test, predict):
   --config FILE      any LightningCLI configuration; it may contain `model: lts`
   --print_config     print the whole configuration
   --model.optim.lr, --data.batch_size, --trainer.devices 2, ...: any option of the configuration, by its name
-  riszoo fit --model lts --help-all lists every option
+  riszoo VERB --help describes a verb; riszoo fit --model lts --help lists the model's options with their values
 """
 
 
 def help_text() -> str:
-    verbs = "\n".join(f"  {name:<10}{verb.summary:<30}{verb.example}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:<12}{verb.summary:<30}{verb.example}" for name, verb in VERBS.items())
     return HELP.format(version=__version__, verbs=verbs)
 
 
@@ -86,7 +89,9 @@ def dispatch(argv: list[str]) -> int:
     if module != LIGHTNING:
         return int(importlib.import_module(module).main(options))
     if "--help" in options or "-h" in options:
-        print(help_text(), end="")
+        from riszoo.cli.help.runs import print_help
+
+        print_help(name, VERBS[name].summary, options)
         return 0
     from riszoo.cli.request import Request
 

@@ -15,6 +15,10 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
 
+    def options(self) -> list[str]:
+        """The long options, in the order of the help."""
+        return [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized"):
             unknown = next((word for word in message.split() if word.startswith("--")), "")

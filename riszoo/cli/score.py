@@ -12,8 +12,7 @@ from riszoo.errors import UserError
 from riszoo.metrics.protocols import get_protocols
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """`riszoo score PREDICTIONS --data refcoco --split testA`"""
+def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo score", description=__doc__)
     parser.add_argument("predictions", nargs="?", type=Path, help="a folder of <sentence id>.png, or a JSON of RLEs")
     parser.add_argument("--predictions", dest="named", type=Path, metavar="PATH", help="the same, by name")
@@ -22,7 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="val")
     parser.add_argument("--protocol", default="original", help="one or several, separated by commas")
     parser.add_argument("--out", type=Path, help="the folder for the result; default: beside the predictions")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`riszoo score PREDICTIONS --data refcoco --split testA`"""
+    options = parser().parse_args(argv)
     path: Path | None = options.named or options.predictions
     if path is None:
         raise UserError("name the masks to score: riszoo score PREDICTIONS, a folder of PNGs or a JSON file of RLEs")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def main(argv: list[str]) -> int:
+def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo speed", description=__doc__)
     parser.add_argument("model", help="a recipe's name")
     parser.add_argument("--data", default="scenes", help="the data set it is sized for")
@@ -25,7 +25,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--repeats", type=int, default=15, help="measurements of a latency; the median counts")
     parser.add_argument("--over", default="{}", help="changes to the recipe, as JSON")
     parser.add_argument("--out", type=Path, help="a JSON file for the row")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
     for name in ("repeats", "batch"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: give at least 1")

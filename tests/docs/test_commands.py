@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from riszoo import recipes
 from riszoo.cli import data
+from riszoo.cli.help.runs import common_options
 from riszoo.cli.main import LIGHTNING, VERBS, dispatch, help_text, main
 from riszoo.cli.parser import CommandParser
 from riszoo.cli.request import ALIASES, Request
@@ -128,6 +129,7 @@ def exists(option: str) -> bool:
 def test_the_help_shows_options_and_commands_that_exist(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkpoints)
     assert [option for option in pages.option_names(help_text()) if not exists(option)] == []
+    assert [option for verb in RUN_VERBS for option in common_options(verb) if not exists(option)] == []
     for known in VERBS.values():
         verb, *words = pages.command_words(known.example)
         if words:

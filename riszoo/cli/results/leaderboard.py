@@ -8,11 +8,15 @@ from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
 
 
-def main(argv: list[str]) -> int:
+def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo leaderboard", description=__doc__)
     parser.add_argument("--benchmarks", type=Path, default=Path("benchmarks"), help="folder of the CSV files")
     parser.add_argument("--out", type=Path, default=Path("leaderboard.html"))
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
     if not args.benchmarks.is_dir():
         raise UserError(f"{args.benchmarks} is not a folder: give --benchmarks the folder that contains accuracy.csv")
     from riszoo.bench.tables.leaderboard import write_leaderboard

@@ -8,7 +8,7 @@ from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
 
 
-def main(argv: list[str]) -> int:
+def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo report", description=__doc__)
     parser.add_argument(
         "runs",
@@ -21,7 +21,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--split", help="with commas; default: every split that all runs measured")
     parser.add_argument("--model", action="append", default=[], help="your own class, where runs are of no recipe")
     parser.add_argument("--count", type=int, default=36, help="about how many sentences to show, over all splits")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count {args.count}: show at least 1 sentence")
     from riszoo.bench.report import write_report

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from riszoo.bench.plots import write_plots
 from riszoo.bench.tables.formats import FORMATS
-from riszoo.bench.tables.pages import Results, render_pages
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
 
 
-def main(argv: list[str]) -> int:
+def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo tables", description=__doc__)
     parser.add_argument("--out", default="benchmarks", help="the folder of the CSV files")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a table or plot is stale")
     parser.add_argument("--format", choices=FORMATS, help="print the table of --data in this format and write nothing")
     parser.add_argument("--data", default="scenes", help="the data set of --format; default: scenes")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
     folder = Path(args.out)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give --out the folder that contains accuracy.csv")
+    from riszoo.bench.plots import write_plots
+    from riszoo.bench.tables.pages import Results, render_pages
+
     if args.format:
         print(Results.read(folder).formatted(args.data, args.format), end="")
         return 0

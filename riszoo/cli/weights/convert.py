@@ -9,11 +9,15 @@ from riszoo.errors import UserError
 from riszoo.training import runs
 
 
-def main(argv: list[str]) -> int:
+def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo convert", description=__doc__)
     parser.add_argument("file", help="a checkpoint of riszoo, or one that a model's authors have published")
     parser.add_argument("--out", type=Path, required=True, help="a .safetensors or .ckpt file")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
     source = runs.existing(args.file)
     if args.out.suffix not in (".safetensors", ".ckpt"):
         raise UserError(f"--out {args.out} has an unknown format: give a .safetensors or .ckpt file")

@@ -1,0 +1,1 @@
+"""Help, shell completion, checks of the installation, and templates."""
