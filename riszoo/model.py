@@ -31,6 +31,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, GeometryKind, Output, Tokens, View, Words
+from riszoo.data.controls import Control
 from riszoo.encoders.base import TextConfig, TextEncoder, VisionConfig, VisionEncoder
 from riszoo.encoders.text import build_text
 from riszoo.encoders.vision import build_vision
@@ -58,6 +59,8 @@ class RISModule(LightningModule, ABC):
     """
 
     published: ClassVar[str] = "original"
+    has_context: ClassVar[bool] = False
+    """Whether the model passes the keys and values of its decoder through `context`."""
     views: Sequence[View] = ()
     """Further inputs made from each original image; they reach `enrich` and `decode` as `Features.views`."""
     pixel_mean: Tensor
@@ -92,6 +95,8 @@ class RISModule(LightningModule, ABC):
         self.register_buffer("pixel_mean", pixel_mean, persistent=False)
         self.register_buffer("pixel_std", pixel_std, persistent=False)
         self.register_buffer("pixel_fill", (pixel_fill - pixel_mean) / pixel_std, persistent=False)
+        self.constant_context = False
+        self.controls: list[Control] = []
         self.suites: list[RISMetrics] = []
         self.loss_terms: dict[str, Tensor] = {}  # of the last training step, each (N,)
 
@@ -152,6 +157,10 @@ class RISModule(LightningModule, ABC):
         nearest, grid = maps[self.level_at(stride)], self.grid_at(stride)
         return nearest if nearest.shape[-2:] == grid else F.interpolate(nearest, grid, mode="bilinear")
 
+    def context(self, states: Tensor) -> Tensor:
+        """The keys and values of the decoder; all zero in an evaluation under the control `constant`."""
+        return torch.zeros_like(states) if self.constant_context else states
+
     def normalise(self, images: Tensor, valid: Tensor) -> Tensor:
         """Normalise pixels by mean and std, and overwrite everything outside `valid` with the fill."""
         x = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
@@ -191,7 +200,11 @@ class RISModule(LightningModule, ABC):
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:  # type: ignore[override]
-        output: Output = self(batch)
+        self.constant_context = self.controls[dataloader_idx] == "constant"
+        try:
+            output: Output = self(batch)
+        finally:
+            self.constant_context = False
         output.check_finite(batch)
         self.suites[dataloader_idx].update(output, batch)
         return output
@@ -218,7 +231,13 @@ class RISModule(LightningModule, ABC):
             data.ground_truths = list(dict.fromkeys(protocol.ground_truth for protocol in self.protocols))
 
     def on_validation_epoch_start(self) -> None:
-        self.create_metrics(len(self.trainer.datamodule.suites))  # type: ignore[attr-defined]
+        self.controls = [control for _, control in self.trainer.datamodule.suites]  # type: ignore[attr-defined]
+        if "constant" in self.controls and not self.has_context:
+            raise UserError(
+                f"--control constant: the decoder of {type(self).__name__} has no keys and values that could be "
+                "replaced; leave it out"
+            )
+        self.create_metrics(len(self.controls))
 
     def on_test_epoch_start(self) -> None:
         self.on_validation_epoch_start()

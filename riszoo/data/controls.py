@@ -1,4 +1,9 @@
-"""What an evaluation may ask in place of the sentences."""
+"""What an evaluation changes, to find out what a model's result depends on.
+
+shuffled    each image has another image's sentence
+blank       empty sentences
+constant    the sentences stay; the keys and values of the decoder are the same for all of them (`RISModule.context`)
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ from typing import Literal, get_args
 
 from riszoo.errors import UserError
 
-Control = Literal["none", "shuffled", "blank"]
+Control = Literal["none", "shuffled", "blank", "constant"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
 

@@ -41,7 +41,8 @@ class RISData(LightningDataModule, ABC):
         val_images: how many images validations during training use; left out, all
         test_splits: what `test` and `predict` use
         test_images: how many images of a split `validate`, `test` and `predict` use; left out, all
-        control: `none`, `shuffled` (each image with another image's sentence), `blank`, or several with commas
+        control: `none`, `shuffled` (each image with another image's sentence), `blank`, `constant` (constant keys and
+            values of the decoder, for models that have them), or several with commas
         augment: changes to training images that keep their sentences true; left out, none
         cache_features: store the features of a frozen backbone, as returned (`float32`) or rounded (`bf16`)
         cache_dir: the folder for them; left out, riszoo/features in the user's cache

@@ -152,7 +152,7 @@ class RISDataset(Dataset[Example]):
         return samples
 
     def _controlled(self, text: str, image: int, within: int) -> str:
-        if self.control == "none":
+        if self.control in ("none", "constant"):
             return text
         if self.control == "blank":
             return ""

@@ -130,7 +130,7 @@ class Recorder(Callback):
             save(image, folder / "images" / f"{index:02d}.png")
         self.images = []
         print(render(metrics))
-        print(language_gaps(metrics))
+        print(control_gaps(metrics))
         print(f"results: {folder}")
 
     def _results(self, trainer: Trainer, model: RISModule) -> dict[str, Evaluation]:
@@ -173,14 +173,21 @@ class Recorder(Callback):
         }
 
 
-def language_gaps(metrics: Mapping[str, Any]) -> str:
-    """One line for each split measured with its own and with shuffled sentences: the difference in mIoU."""
+GAPS = {
+    "shuffled": ("language gap", "shuffled sentences"),
+    "constant": ("use of keys and values", "constant keys and values in the decoder"),
+}
+"""What the difference to a control is called, and what the control changes."""
+
+
+def control_gaps(metrics: Mapping[str, Any]) -> str:
+    """One line for each split and control that it was also measured under: the difference in mIoU."""
     lines = []
     for name, split in metrics["splits"].items():
-        control = metrics["splits"].get(f"{name}-shuffled")
-        if control is not None:
-            own, shuffled = (next(iter(s["protocols"].values()))["values"]["mIoU"] for s in (split, control))
-            lines.append(f"language gap on {name}: {own - shuffled:.2f} (mIoU minus mIoU with shuffled sentences)")
+        for control, (gap, changed) in GAPS.items():
+            if other := metrics["splits"].get(f"{name}-{control}"):
+                own, controlled = (next(iter(s["protocols"].values()))["values"]["mIoU"] for s in (split, other))
+                lines.append(f"{gap} on {name}: {own - controlled:.2f} (mIoU minus mIoU with {changed})")
     return "\n".join(lines)
 
 

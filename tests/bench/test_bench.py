@@ -52,7 +52,7 @@ def test_a_budget_sets_the_steps_of_scenes_and_replaces_the_epochs_of_a_paper() 
     ("words", "message"),
     [
         (["--protocol", "original,typo"], "unknown protocol 'typo'"),
-        (["--controls", "none,blnak"], "unknown control 'blnak': choose among none, shuffled, blank"),
+        (["--controls", "none,blnak"], "unknown control 'blnak': choose among none, shuffled, blank, constant"),
         (["--controlled", "--scale", "paper"], "--controlled already sets --scale"),
         (["--ablation", "vipa", "--models", "lts"], "--ablation already sets --models"),
     ],

@@ -71,6 +71,8 @@ def test_a_checkpoint_opens_with_weights_only_and_contains_its_vocabulary(traine
 
 def test_the_newest_run_is_tested(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["test", "--model", "lts", "--run.root", str(trained), *FEW, "--protocol", "original,lavt480"]
+    assert main([*argv, "--control", "constant"]) == 2
+    assert "the decoder of LTS has no keys and values" in capsys.readouterr().err
     assert main([*argv, "--control", "none,shuffled"]) == 0
     output = capsys.readouterr().out
     assert "best.ckpt" in output

@@ -243,6 +243,25 @@ def test_keeping_the_cue_tells_rows_apart_that_retrieve_the_same_tokens() -> Non
     assert torch.pdist(rows[1]).min() > 1e-3
 
 
+@pytest.mark.parametrize("kv", KV)
+def test_under_the_control_constant_the_expression_has_no_influence(kv: str) -> None:
+    model = small(kv=kv, fusion={"kind": "none"}).double().eval()
+    batch = batch_of(model, 2, 2)
+    model.controls, model.protocols = ["none", "constant"], []
+    model.create_metrics(2)
+
+    def logits() -> list[Tensor]:
+        return [model.validation_step(batch, 0, control).logits for control in (0, 1)]
+
+    before = logits()
+    for parameter in model.expression.parameters():
+        nn.init.normal_(parameter)
+    after = logits()
+    assert torch.equal(before[1], after[1])
+    assert (before[0] - after[0]).abs().max() > 1e-6
+    assert torch.equal(model(batch).logits, after[0]), "the control ends with its step"
+
+
 @pytest.mark.parametrize("cues", ["both", "local", "global", "broadcast"])
 def test_cues_choose_the_rows_that_count(cues: str) -> None:
     expression = express(generator(cues=cues), random_words(valid=5))

@@ -63,6 +63,7 @@ class VIPA(RISModule):
     """
 
     published: ClassVar[str] = "lavt480"
+    has_context: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ class VIPA(RISModule):
         expression = self.expression(grid, words, fused_words, self._cells(visual, self.veg_stride))  # E_V (N, L, d)
         pyramid = [self.map_at(maps, stride) for stride in self.strides]
         logits = self.decoder(
-            pyramid, self._cells(visual, self.strides[-1]), expression.states, expression.mask
+            pyramid, self._cells(visual, self.strides[-1]), self.context(expression.states), expression.mask
         )  # (N, 1, h, w)
         evidence, aux = explain(expression, words, (grid.shape[-2], grid.shape[-1]))
         return Output(logits, evidence, self._no_target(expression), aux)
