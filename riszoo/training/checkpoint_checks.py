@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import pickle
 import sys
 from collections.abc import Mapping
@@ -103,6 +104,18 @@ def import_class(class_path: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"the class {class_path:.100} cannot be imported: {error!s:.200}") from None
+
+
+def check_model_class(class_path: str) -> None:
+    """Import a class that the user has named; raise UserError where it is not a model."""
+    from riszoo.model import RISModule
+
+    found = import_class(class_path)
+    if not (isinstance(found, type) and issubclass(found, RISModule)):
+        raise UserError(f"{class_path:.100} is not a subclass of riszoo.model.RISModule: name a recipe or such a class")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise UserError(f"{class_path:.100} is an abstract class: name a subclass that defines {missing:.100}")
 
 
 def _imported(class_path: str) -> bool:

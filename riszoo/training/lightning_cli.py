@@ -29,7 +29,7 @@ from riszoo.errors import UserError, find_user_error
 from riszoo.model import RISModule
 from riszoo.training import runs
 from riszoo.training.callbacks import PredictionWriter, progress
-from riszoo.training.checkpoint_checks import check_class
+from riszoo.training.checkpoint_checks import check_class, check_model_class
 from riszoo.training.checkpoints import RISCheckpointIO, model_section, read_checkpoint, run_names
 from riszoo.training.interruption import Interrupted, describe_stop, requeue_job
 from riszoo.training.nonfinite import NonFinite
@@ -332,6 +332,8 @@ def main(request: Request) -> int:
     if os.environ.get("RISZOO_DOWNLOAD") != "1":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     silence_lightning()
+    if "." in request.model:
+        check_model_class(request.model)
     if request.checkpoint is not None:
         _use_checkpoint(request, request.checkpoint)
     folder = os.environ.get(FOLDER)

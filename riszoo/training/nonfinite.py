@@ -30,12 +30,12 @@ class Flag:
         self.copied: torch.cuda.Event | None = None
         if value.is_cuda:
             self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self.copied.record(torch.cuda.current_stream(value.device))  # type: ignore[no-untyped-call]
+            self.copied.record(torch.cuda.current_stream(value.device))
 
     def __bool__(self) -> bool:
         """The value; waits for the work that was queued before it, and for none that was queued since."""
         if self.copied is not None:
-            self.copied.synchronize()  # type: ignore[no-untyped-call]
+            self.copied.synchronize()
         return bool(self.value)
 
 

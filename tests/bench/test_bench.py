@@ -215,6 +215,15 @@ def test_a_failure_does_not_stop_the_others_and_is_repeated_alone(
     assert list(second.tests) == [job.name for job in jobs]
 
 
+def test_runs_and_report_are_written_to_root_and_tables_to_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = FakeProcesses(tmp_path / "root")
+    monkeypatch.setattr(Bench, "execute", lambda _, *arguments, **options: processes(*arguments, **options))
+    assert main([*OPTIONS, "--seeds", "1", "--root", str(tmp_path / "root"), "--out", str(tmp_path / "out")]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"root", "out"}
+    assert {"report.html", "leaderboard.html"} <= {path.name for path in (tmp_path / "root").iterdir()}
+    assert {"accuracy.csv", "speed.csv", "README.md"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
 def test_an_interrupted_training_is_continued_or_else_starts_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

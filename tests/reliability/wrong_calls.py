@@ -180,6 +180,11 @@ FAST: list[tuple[str, str]] = [
 """Command lines as a shell would take them."""
 
 LOADED: list[tuple[str, str]] = [
+    ("fit --model torch.nn.Linear", "torch.nn.Linear is not a subclass of riszoo.model.RISModule"),
+    ("fit --model torch.nn.relu", "torch.nn.relu cannot be imported"),
+    ("fit --model riszoo.model.RISModule", "is an abstract class: name a subclass that defines decode, loss"),
+    ("report absent --model torch.nn.Linear", "torch.nn.Linear is not a subclass"),
+    ("report absent --model os.system", "os.system is not a subclass"),
     ("fit --model lts --modle.optim.lr 1", "--modle.optim.lr"),
     ("fit --model lts --model.lr 1", "did you mean --model.optim.lr?"),
     ("fit --model lts --data.batchsize 3", "did you mean --data.batch_size?"),

@@ -29,10 +29,10 @@ def main(argv: list[str]) -> int:
     if args.count < 1:
         raise UserError(f"--count {args.count}: show at least 1 sentence")
     from riszoo.bench.report import write_report
-    from riszoo.training.checkpoint_checks import import_class
+    from riszoo.training.checkpoint_checks import check_model_class
 
     for model in args.model:
-        import_class(model)
+        check_model_class(model)
 
     splits = args.split.split(",") if args.split else None
     write_report(args.runs, args.out, splits, args.count)
