@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -39,6 +40,11 @@ def missing_vocabulary(model: Config, data: RISData) -> tuple[str, ...] | None:
     if text.get("vocabulary") is None and takes_vocabulary(TextConfig(**text)):
         return tuple(vocabulary_of(data.words()))
     return None
+
+
+def extended_vocabulary(known: Iterable[str], data: RISData) -> tuple[str, ...]:
+    """A vocabulary with the words of the training split that it lacks at its end, so that ids stay as they are."""
+    return tuple(dict.fromkeys([*known, *vocabulary_of(data.words())]))
 
 
 def with_vocabulary(model: Config, data: RISData) -> Config:

@@ -1,4 +1,4 @@
-"""`riszoo data`: show, check and prepare data sets."""
+"""`riszoo data`: show, check, prepare and import data sets."""
 
 from __future__ import annotations
 
@@ -107,15 +107,40 @@ def prepare(argv: list[str]) -> int:
     return 0
 
 
-VERBS = {"show": show, "check": check, "prepare": prepare}
-PARSERS = {"show": show_parser, "check": check_parser, "prepare": prepare_parser}
+def import_parser() -> CommandParser:
+    parser = CommandParser(prog="riszoo data import", description=import_export.__doc__)
+    parser.add_argument("export", type=Path, metavar="EXPORT", help="a COCO file, or a folder of labelme files")
+    parser.add_argument("--images", type=Path, help="the folder of the images (default: that of the export)")
+    parser.add_argument("--val", type=float, default=0.2, help="share of the images for validation (default: 0.2)")
+    parser.add_argument("--labels", action="store_true", help="use the label of an object without a sentence")
+    return parser
+
+
+def import_export(argv: list[str]) -> int:
+    """Write train.jsonl and val.jsonl, for --data folder, from an export of COCO or labelme with sentences."""
+    args = import_parser().parse_args(argv)
+    if not 0 < args.val < 1:
+        raise UserError(f"--val {args.val:g}: give a share between 0 and 1, such as 0.2")
+    from riszoo.data.readers.exports import read_export, write_splits
+
+    export = read_export(args.export, args.images, args.labels)
+    for reason, count in export.skipped.items():
+        print(f"left out: {count} {reason}")
+    for split, lines in write_splits(export, args.val).items():
+        print(f"written: {export.root / split}.jsonl, {lines} sentences")
+    print(f"check it:  riszoo data check folder --root {export.root}")
+    return 0
+
+
+VERBS = {"show": show, "check": check, "prepare": prepare, "import": import_export}
+PARSERS = {"show": show_parser, "check": check_parser, "prepare": prepare_parser, "import": import_parser}
 
 
 def main(argv: list[str]) -> int:
     if not argv:
-        raise UserError("name a verb: riszoo data show|check|prepare SET")
+        raise UserError("name a verb: riszoo data show|check|prepare|import SET")
     if argv[0] in ("-h", "--help"):
-        print("usage: riszoo data show|check|prepare SET [options]   (each with --help)")
+        print("usage: riszoo data show|check|prepare|import SET [options]   (each with --help)")
         return 0
     if argv[0] not in VERBS:
         raise unknown_name("verb of 'riszoo data'", argv[0], VERBS)

@@ -57,6 +57,7 @@ Options of a run (fit, validate, test, predict):
   --data NAME        a data set recipe; default: scenes, which is generated and needs no download
   --scale NAME       section of the recipe: tiny, paper, ...; default: tiny on scenes, paper on real data
   --ckpt_path FILE   a checkpoint; default: the best one of the newest run; `fit --ckpt_path last` resumes that run
+  --init FILE        `fit` starts from the weights of a checkpoint: fine-tuning on other data
   --split A,B        splits to evaluate              --control none,shuffled,blank,constant   see README
   --protocol A,B     evaluation protocols            --logger csv,wandb,tensorboard  loggers, besides CSV
   --budget N         sentences that `fit` trains on, instead of the recipe's length

@@ -30,6 +30,7 @@ ALIASES = {
     "--config": "config",
     "-c": "config",
     "--ckpt_path": "ckpt_path",
+    "--init": "init",
 }
 """Options that LightningCLI does not see as they are written."""
 KINDS = {"model": "models", "data": "data"}
@@ -54,6 +55,7 @@ class Request:
     saved          the configuration of the run that is continued
     folder         that run's folder, where it is continued in place
     created        the folder that this run has created
+    init           the checkpoint whose weights a new training starts from
     """
 
     verb: str
@@ -67,6 +69,7 @@ class Request:
     saved: Config | None = None
     folder: Path | None = None
     created: Path | None = None
+    init: Path | None = None
 
     @classmethod
     def read(cls, verb: str, argv: list[str]) -> Request:
@@ -74,7 +77,8 @@ class Request:
         files = [read_config(text) for text in given.get("config", [])]
         named, files = _take_name("model", given, files)
         data, files = _take_name("data", given, files)
-        if named is None and "ckpt_path" not in given and not any("model" in file for file in files):
+        init = _initial(verb, given)
+        if named is None and init is None and "ckpt_path" not in given and not any("model" in file for file in files):
             known = ", ".join(recipes.names("models"))
             raise UserError(
                 f"name a model: riszoo {verb} --model NAME, where NAME is one of {known}, or my.module.Class"
@@ -86,16 +90,17 @@ class Request:
         run: Config = next((file["run"] for file in reversed(files) if isinstance(file.get("run"), dict)), {})
         aliases = _aliases_config(verb, given)
         data = data or str(run.get("data", "scenes"))
-        scale = _last(given, "scale") or str(run.get("scale") or recipes.default_scale(data))
+        scale = _last(given, "scale") or str(run.get("scale") or _default_scale(data, named, init))
         if named and not _is_class(named):
             recipes.checked_scale(named, data, scale)
         check_values(data, [*files, aliases], options)
         root = _run_root(options)
         checkpoint = _checkpoint(verb, _last(given, "ckpt_path"), root, named or str(run.get("model", "")), data)
-        model = named or "" if checkpoint is None else _model_of(checkpoint, named)
+        source = checkpoint or init
+        model = named or "" if source is None else _model_of(source, named)
         base = [_recipe_config(model, data, scale), *map(_without_names, files), aliases]
         base.append(_budget_config(verb, given, base, options))
-        return cls(verb, shlex.join(argv), model, data, scale, checkpoint, base, options)
+        return cls(verb, shlex.join(argv), model, data, scale, checkpoint, base, options, init=init)
 
     @property
     def argv(self) -> list[str]:
@@ -155,6 +160,8 @@ def _aliases_config(verb: str, given: Given) -> Config:
         config["model"] = {"init_args": {"protocols": _checked_protocols(str(_last(given, "protocol")))}}
     if "logger" in given:
         config["run"] = {"loggers": _checked_loggers(str(_last(given, "logger")))}
+    if "init" in given:
+        config["run"] = {**config.get("run", {}), "init": _last(given, "init")}
     return config
 
 
@@ -299,6 +306,28 @@ def _checkpoint(verb: str, path: str | None, root: Path, model: str, data: str) 
     if path is None or path == "last" or (path == "best" and verb != "fit"):
         return runs.newest(root, model, data, path or "best")
     return runs.existing(path)
+
+
+def _initial(verb: str, given: Given) -> Path | None:
+    """The file of --init."""
+    path = _last(given, "init")
+    if path is None:
+        return None
+    if verb != "fit":
+        raise UserError(f"--init is an option of 'riszoo fit': give 'riszoo {verb}' the file as --ckpt_path {path}")
+    if "ckpt_path" in given:
+        raise UserError("--init starts a training and --ckpt_path continues one: leave one of them out")
+    if not Path(path).is_file():
+        raise UserError(f"checkpoint {path} is not a file: give --init a .ckpt file, or weights of the model's authors")
+    return Path(path)
+
+
+def _default_scale(data: str, model: str | None, init: Path | None) -> str:
+    """The data set's scale; that of the initial weights where the model has it on this data set."""
+    card = (runs.card(runs.folder_of(init)) if init else None) or {}
+    model, scale = model or str(card.get("model", "")), str(card.get("scale", ""))
+    known = recipes.scales(model, data) if recipes.find("models", model) else {}
+    return scale if scale in known else recipes.default_scale(data)
 
 
 def _continued(

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
@@ -159,6 +160,22 @@ def from_checkpoint(path: Path, model: str = "") -> RISModule:
     check_weights(weights, built, path)
     built.load_state_dict(weights)
     return built.eval()
+
+
+def load_initial(model: RISModule, path: Path) -> dict[str, Any]:
+    """Load a checkpoint's weights into a model whose vocabulary may be larger; returns the checkpoint.
+
+    The vectors of words that the checkpoint lacks keep their random values.
+    """
+    checkpoint = read_checkpoint(path)
+    weights = dict(add_file_weights(completed(checkpoint, model), model)["state_dict"])
+    for name, own in model.text.state_dict(prefix="text.").items():
+        vectors = weights.get(name)
+        if vectors is not None and own.ndim == 2 and own.shape[1:] == vectors.shape[1:] and len(own) > len(vectors):
+            weights[name] = torch.cat([vectors, own[len(vectors) :].to(vectors)])
+    check_weights(weights, model, path)
+    model.load_state_dict(weights)
+    return checkpoint
 
 
 def cached_hash(path: Path) -> str:

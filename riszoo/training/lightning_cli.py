@@ -23,14 +23,14 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from riszoo.build import instantiate, missing_vocabulary
+from riszoo.build import extended_vocabulary, instantiate, missing_vocabulary
 from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError, find_user_error
 from riszoo.model import RISModule
 from riszoo.training import runs
 from riszoo.training.callbacks import PredictionWriter, progress
 from riszoo.training.checkpoint_checks import check_class, check_model_class
-from riszoo.training.checkpoints import RISCheckpointIO, model_section, read_checkpoint, run_names
+from riszoo.training.checkpoints import RISCheckpointIO, load_initial, model_section, read_checkpoint, run_names
 from riszoo.training.interruption import Interrupted, describe_stop, requeue_job
 from riszoo.training.nonfinite import NonFinite
 from riszoo.training.parser_errors import options_of, parser_error
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 FOLDER = "RISZOO_RUN_FOLDER"
 """Environment variable that gives the run folder to the processes that rank 0 launches."""
+
+FINE_TUNING = 0.1
+"""The learning rates of a training that starts from weights, as a share of the recipe's."""
 
 EXPECTED_WARNINGS = (
     "LeafSpec",
@@ -72,6 +75,7 @@ class RunOptions:
     checkpoint          `trained` leaves out of checkpoints the frozen weights that a weight file provides
     save_steps          optimiser steps between two writes of last.ckpt; 0: no limit
     save_minutes        minutes between two writes of last.ckpt; 0: no limit
+    init                a checkpoint whose weights a new training starts from
     nonfinite           `stop` at a loss or gradient that is not finite, or `skip` its optimiser step
     """
 
@@ -85,6 +89,7 @@ class RunOptions:
     save_steps: int = 500
     save_minutes: float = 5.0
     nonfinite: Literal["stop", "skip"] = "stop"
+    init: str | None = None
 
 
 class RISCLI(LightningCLI):
@@ -134,6 +139,13 @@ class RISCLI(LightningCLI):
         options: Namespace = self._get(self.config, "run")
         return options
 
+    @property
+    def initial(self) -> Path | None:
+        """The checkpoint whose weights this training starts from; None where one is continued or evaluated."""
+        if self.run.init is None or self.request.verb != "fit" or self.request.checkpoint is not None:
+            return None
+        return Path(self.run.init)
+
     # -- objects ------------------------------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
@@ -146,6 +158,9 @@ class RISCLI(LightningCLI):
             vocabulary = missing_vocabulary(model, data)
             if vocabulary is not None:
                 config.model.init_args.text.vocabulary = vocabulary
+        elif self.initial is not None:
+            data = instantiate(RISData, config.data.clone().as_dict())  # type: ignore[type-abstract]
+            config.model.init_args.text.vocabulary = extended_vocabulary(model["init_args"]["text"]["vocabulary"], data)
         self.folder = self._run_folder()
 
     def _print_changes(self, config: Namespace) -> None:
@@ -214,6 +229,8 @@ class RISCLI(LightningCLI):
             callbacks += [BestCheckpoint(self.folder / "checkpoints"), last, LearningRateMonitor("step")]
             callbacks.append(NonFinite(self.folder, self.run.nonfinite, self.seed))
         recorder = Recorder(self.folder, self.request.verb, self.request.command, self.run.as_dict(), self.seed)
+        if self.initial is not None:
+            recorder.add_trained_on(load_initial(self.model, self.initial))
         return [*callbacks, recorder]
 
     def _loggers(self) -> list[Logger]:
@@ -315,6 +332,17 @@ def _signal_of(error: BaseException) -> int | None:
     return signal.SIGINT if interrupted else None
 
 
+def _use_initial(request: Request, path: Path) -> None:
+    """Take the model and its options from the checkpoint, with a tenth of the recipe's learning rates."""
+    content = read_checkpoint(path)
+    check_class(content, path, request.model)
+    recipe, section = request.base[0], model_section(content)
+    optim = recipe.get("model", {}).get("init_args", {}).get("optim") or section["init_args"].get("optim") or {}
+    rates = {name: FINE_TUNING * optim[name] for name in ("lr", "lr_vision", "lr_text") if optim.get(name)}
+    section["init_args"]["optim"] = {**optim, **rates}
+    request.base[0] = {**recipe, "model": section, "run": {**recipe["run"], "model": run_names(content)["model"]}}
+
+
 def _use_checkpoint(request: Request, path: Path) -> None:
     """Take the model, its options and the names of its recipes from the checkpoint."""
     content = read_checkpoint(path)
@@ -336,6 +364,8 @@ def main(request: Request) -> int:
         check_model_class(request.model)
     if request.checkpoint is not None:
         _use_checkpoint(request, request.checkpoint)
+    elif request.init is not None:
+        _use_initial(request, request.init)
     folder = os.environ.get(FOLDER)
     try:
         RISCLI(request)

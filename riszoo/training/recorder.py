@@ -75,10 +75,14 @@ class Recorder(Callback):
         checkpoint.setdefault("riszoo", {}).update(state)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint.get("riszoo", {})
-        if "trained_on" in state:
-            self.trained_on = np.union1d(self.trained_on, state["trained_on"].numpy())
-        self.training = state.get("training", self.training)
+        self.add_trained_on(checkpoint)
+        self.training = checkpoint.get("riszoo", {}).get("training", self.training)
+
+    def add_trained_on(self, checkpoint: dict[str, Any]) -> None:
+        """Count the images that a checkpoint was trained on as trained on."""
+        hashes = checkpoint.get("riszoo", {}).get("trained_on")
+        if hashes is not None:
+            self.trained_on = np.union1d(self.trained_on, hashes.numpy())
 
     def _write_card(self, trainer: Trainer, **training: Any) -> None:
         if not trainer.is_global_zero:

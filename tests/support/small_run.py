@@ -27,7 +27,7 @@ def small_run(root: Path) -> Path:
     folder = root / "lts-scenes-1"
     (folder / "checkpoints").mkdir(parents=True)
     torch.save(checkpoint, runs.checkpoint(folder))
-    (folder / runs.CARD).write_text(json.dumps({"model": "lts", "data": "scenes", "started": 1}))
+    (folder / runs.CARD).write_text(json.dumps({"model": "lts", "data": "scenes", "scale": "tiny", "started": 1}))
     return folder
 
 

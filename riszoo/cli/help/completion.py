@@ -80,7 +80,7 @@ def values() -> dict[str, list[str]]:
         "--data": recipes.names("data"),
         "--scale": sorted(scales),
         "--protocol": [*PROTOCOLS, "published"],
-        "--control": ["none", "shuffled", "blank"],
+        "--control": ["none", "shuffled", "blank", "constant"],
         "--logger": ["csv", "wandb", "tensorboard"],
         "--ckpt_path": ["best", "last"],
     }

@@ -23,10 +23,12 @@ NAMES = {
 EVALUATION = {
     "--split A,B": "splits to evaluate",
     "--protocol A,B": "evaluation protocols (riszoo list); `published`: the paper's own",
-    "--control A,B": "replace the sentences: none, shuffled, blank",
+    "--control A,B": "replace the sentences: none, shuffled, blank, constant",
     "--data.test_images N": "evaluate the first N images of each split",
 }
 TRAINING = {
+    "--init FILE": "start from the weights of a checkpoint, with a tenth of the recipe's learning rates",
+    "--model.vision.frozen true": "do not train the image encoder; --model.text.frozen: the text encoder",
     "--budget N": "training sentences, in place of a number of steps",
     "--logger A,B": "loggers besides the CSV file: wandb, tensorboard",
     "--seed_everything N": "seed of weights, order and augmentation; default: 0",
