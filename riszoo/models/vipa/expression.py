@@ -128,7 +128,10 @@ class Retrieval(nn.Module):
 
     def forward(self, tokens: Tensor, words: Words, cells: Tensor) -> Pooled:
         """Visual tokens (N, T, d), the words, and the valid cells (N, T)."""
-        cues = self.project(words.states)  # E_L (N, L, d)
+        return self.retrieve(self.project(words.states), tokens, words, cells)
+
+    def retrieve(self, cues: Tensor, tokens: Tensor, words: Words, cells: Tensor) -> Pooled:
+        """As `forward`, for cues E_L (N, L, d) that are already projected."""
         scores = self.score(cues, tokens, words)  # S (N, L, T)
         noisy = self.sampling.noise(scores) if self.training else scores
         noisy = noisy.masked_fill(~cells[:, None], -torch.inf)
