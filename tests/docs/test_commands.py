@@ -49,7 +49,8 @@ class OnlyParser(RISCLI):
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of every model on every data set, as far as the command line reads one."""
     root = tmp_path_factory.mktemp("checkpoints")
-    (root / "refcoco.pth").touch()  # stands for a published file
+    for published in ("best_model.pth", "refcoco.pth"):
+        (root / published).touch()
     for model, dataset in product(recipes.names("models"), recipes.names("data")):
         folder = root / "runs" / f"{model}-{dataset}"
         (folder / "checkpoints").mkdir(parents=True)
