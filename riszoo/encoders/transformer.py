@@ -16,7 +16,7 @@ from riszoo.batch import Span, TokenRow, Tokens, Words
 from riszoo.encoders.base import TextConfig, TextEncoder
 from riszoo.encoders.options import check_options, checked_length, required_vocabulary
 from riszoo.encoders.vocabulary import PAD, UNKNOWN, Vocabulary, split, split_with_ranges
-from riszoo.encoders.weights import first_line, may_download
+from riszoo.encoders.weights import first_line, hub_source, may_download
 from riszoo.errors import UserError
 
 TAKES_FULL_MASK = frozenset(
@@ -182,7 +182,7 @@ def _from_hub(text: TextConfig, options: dict[str, Any]) -> tuple[Any, Tokenizer
     """A model from the local cache or a folder with its tokenizer, and with its weights if they are asked for."""
     from transformers import AutoConfig, AutoTokenizer
 
-    source = {"pretrained_model_name_or_path": text.name, "local_files_only": not may_download()}
+    source = {"pretrained_model_name_or_path": hub_source(text.name), "local_files_only": not may_download()}
     try:
         config = AutoConfig.from_pretrained(**source)
         tokenizer = AutoTokenizer.from_pretrained(**source)
@@ -224,7 +224,9 @@ def weight_file(name: str) -> Path | None:
     from transformers.utils import cached_file
 
     for file in ("model.safetensors", "pytorch_model.bin"):
-        path = cached_file(name, file, local_files_only=not may_download(), _raise_exceptions_for_missing_entries=False)
+        path = cached_file(
+            hub_source(name), file, local_files_only=not may_download(), _raise_exceptions_for_missing_entries=False
+        )
         if path is not None:
             return Path(path)
     return None
@@ -251,6 +253,6 @@ def _without_pooler(model_class: Any) -> dict[str, bool]:
 def _not_found(name: str) -> UserError:
     return UserError(
         f"{name} is neither a complete folder nor in the local cache: download config.json, tokenizer.json and "
-        f"model.safetensors of the Hugging Face repository {name} and give --model.text.name FOLDER, "
-        "or set RISZOO_DOWNLOAD=1"
+        f"model.safetensors of the Hugging Face repository {name} and give --model.text.name FOLDER, or set RISZOO_HUB "
+        "to the folder that contains it under this name, or RISZOO_DOWNLOAD=1"
     )

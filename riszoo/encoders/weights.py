@@ -1,6 +1,7 @@
 """Weights from a file or the local cache, checked against the encoder that they are loaded into.
 
-Nothing is downloaded unless the environment variable RISZOO_DOWNLOAD is 1.
+Nothing is downloaded unless the environment variable RISZOO_DOWNLOAD is 1. RISZOO_HUB names a folder that contains
+repositories of the Hugging Face hub, which are read from there instead of the cache.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from riszoo.errors import UserError
 log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
-DOWNLOAD = "RISZOO_DOWNLOAD"
+DOWNLOAD, HUB = "RISZOO_DOWNLOAD", "RISZOO_HUB"
 OPTION = "--model.vision.weights PATH"
 WRAPPERS = ("model", "state_dict")
 PREFIXES = ("module.", "model.", "backbone.")
@@ -31,6 +32,17 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 def may_download() -> bool:
     return os.environ.get(DOWNLOAD) == "1"
+
+
+def hub_source(name: str) -> str:
+    """Where a hub model is read from: its folder in the one that RISZOO_HUB names, otherwise the cache, by its name."""
+    folder = os.environ.get(HUB)
+    if not folder or Path(name).is_dir():
+        return name
+    if not Path(folder).is_dir():
+        raise UserError(f"{HUB} is {folder}, which is not a folder: set it to the folder that contains {name}")
+    inside = Path(folder) / name
+    return str(inside) if inside.is_dir() else name
 
 
 @dataclass

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import riszoo
 from riszoo.build import instantiate
@@ -19,25 +17,12 @@ from riszoo.model import RISModule
 from riszoo.models.lavt.published import options, recognises, translate
 from riszoo.training.checkpoints import from_checkpoint, read_checkpoint
 from tests.support import lavt_small
-from tests.support.lavt_small import Reference, save_bert
-
-SIZE = 64
+from tests.support.lavt_small import SIZE, Reference, container, save_bert
 
 
 @pytest.fixture(scope="module")
 def source() -> Reference:
     return lavt_small.reference()
-
-
-def container(weights: dict[str, Tensor], layout: str, **args: Any) -> dict[str, Any]:
-    """What the authors' training script saves."""
-    arguments = argparse.Namespace(**{"img_size": SIZE, "mha": "", "window12": False, "swin_type": "base", **args})
-    bert = {name: tensor for name, tensor in weights.items() if name.startswith("text_encoder.")}
-    rest = {name: tensor for name, tensor in weights.items() if name not in bert}
-    training = {"optimizer": {"state": {}, "param_groups": []}, "epoch": 39, "args": arguments, "lr_scheduler": {}}
-    if layout == "lavt_one":
-        return {"model": dict(weights), **training}
-    return {"model": rest, "bert_model": {n.removeprefix("text_encoder."): t for n, t in bert.items()}, **training}
 
 
 @pytest.fixture
@@ -144,6 +129,22 @@ def test_info_describes_a_published_file_and_plain_weights(
     torch.save({"model": {"patch_embed.proj.weight": torch.zeros(3, 2)}}, "swin.pth")
     assert main(["info", "swin.pth"]) == 0
     assert "weights without a model, 1 tensors with 6 values" in capsys.readouterr().out
+
+
+def test_the_tokenizer_is_read_from_a_folder_of_hub_models(
+    folder: Path, source: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(container(source.weights, "lavt"), "refcoco.pth")
+    (folder / "hub").mkdir()
+    (folder / "bert-base-uncased").rename(folder / "hub" / "bert-base-uncased")
+    with pytest.raises(UserError, match=r"bert-base-uncased is neither a .* set RISZOO_HUB") as error:
+        from_checkpoint(Path("refcoco.pth"))
+    assert len(str(error.value)) < 400
+    monkeypatch.setenv("RISZOO_HUB", "nowhere")
+    with pytest.raises(UserError, match="RISZOO_HUB is nowhere, which is not a folder"):
+        from_checkpoint(Path("refcoco.pth"))
+    monkeypatch.setenv("RISZOO_HUB", "hub")
+    assert from_checkpoint(Path("refcoco.pth")).text.tokenize(["w3"]).ids.tolist() == [[2, 7, 3]]
 
 
 # -- wrong files ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from riszoo.model import RISModule
 from riszoo.models.lavt.published import translate
 
 FIXTURES = Path(__file__).parents[1] / "models" / "fixtures"
+SIZE = 64
+"""Side of the frame that the small official files state."""
 
 
 @dataclass
@@ -125,3 +128,14 @@ def full_size(keys: str) -> dict[str, Any]:
             tensor = torch.empty(shape, dtype=getattr(torch, row["dtype"]), device="meta")
             content.setdefault(row["container"], {})[row["key"]] = tensor
     return content
+
+
+def container(weights: dict[str, Tensor], layout: str, **args: Any) -> dict[str, Any]:
+    """What the authors' training script saves."""
+    arguments = argparse.Namespace(**{"img_size": SIZE, "mha": "", "window12": False, "swin_type": "base", **args})
+    bert = {name: tensor for name, tensor in weights.items() if name.startswith("text_encoder.")}
+    rest = {name: tensor for name, tensor in weights.items() if name not in bert}
+    training = {"optimizer": {"state": {}, "param_groups": []}, "epoch": 39, "args": arguments, "lr_scheduler": {}}
+    if layout == "lavt_one":
+        return {"model": dict(weights), **training}
+    return {"model": rest, "bert_model": {n.removeprefix("text_encoder."): t for n, t in bert.items()}, **training}
