@@ -96,7 +96,7 @@ def _published_targets(config: Config) -> int | None:
 
 def make_jobs(options: Any) -> list[Job]:
     """The jobs of `riszoo bench`'s options, after checking every name; all models of one seed before the next seed."""
-    _check_options(options)
+    check_options(options)
     data = recipes.get("data", options.data).name
     scale = "controlled" if options.controlled else options.scale or recipes.default_scale(data)
     common: dict[str, Any] = {
@@ -104,7 +104,7 @@ def make_jobs(options: Any) -> list[Job]:
         "scale": scale,
         "splits": tuple(options.splits.split(",")) if options.splits else (),
         "protocol": options.protocol or ("original,published" if scale == "paper" else "original"),
-        "controls": options.controls,
+        "controls": options.controls or "none,shuffled,blank",
         "devices": options.devices,
         "nodes": options.nodes,
     }
@@ -119,14 +119,15 @@ def make_jobs(options: Any) -> list[Job]:
     return [replace(job, seed=seed) for seed in range(options.seeds) for job in jobs]
 
 
-def _check_options(options: Any) -> None:
+def check_options(options: Any) -> None:
     """Rejects contradictory options, and names that otherwise only a test after the training would reject."""
     for one, other in (("controlled", "scale"), ("ablation", "models")):
         if getattr(options, one) and getattr(options, other):
             raise UserError(f"--{one} already sets --{other}: leave one of them out")
     if options.protocol:
         get_protocols(options.protocol, published="original")
-    parse_controls(options.controls)
+    if options.controls:
+        parse_controls(options.controls)
     if options.splits:
         recipes.check_splits(options.data, options.splits.split(","))
 

@@ -34,6 +34,7 @@ class Bench:
     out: Path
     launch: list[str]
     repeats: int = 15
+    speeds: bool = True  # measure speeds too
 
     def __post_init__(self) -> None:
         self.started = time.monotonic()
@@ -56,7 +57,7 @@ class Bench:
         return failures
 
     def _steps(self) -> Iterator[tuple[str, Callable[[Job], None], Job]]:
-        timed = [job for job in self.jobs if job.seed == 0]  # the other seeds have the same speed
+        timed = [job for job in self.jobs if self.speeds and job.seed == 0]  # the other seeds have the same speed
         for number, job in enumerate(timed, 1):
             yield f"[speed {number}/{len(timed)}] {job.title}", self.measure_speed, job
         for number, job in enumerate(self.jobs, 1):

@@ -8,10 +8,14 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from riszoo.bench import plan
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
+
+if TYPE_CHECKING:
+    from riszoo.bench.runner import Bench
 
 
 def main(argv: list[str]) -> int:
@@ -21,6 +25,11 @@ def main(argv: list[str]) -> int:
     for name in ("budget", "devices", "nodes", "seeds", "repeats"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: give at least 1")
+    return measure_published(options) if options.published else measure_models(options)
+
+
+def measure_models(options: Any) -> int:
+    """Trains and tests the recipes."""
     jobs = plan.make_jobs(options)
     if skipped := plan.skipped_models(options, jobs):
         print(f"skipped, no scale '{jobs[0].scale}' in their recipes: {', '.join(skipped)}")
@@ -30,6 +39,24 @@ def main(argv: list[str]) -> int:
     if options.dry_run:
         print(plan.describe(jobs, bench.rates()))
         return 0
+    return finish(options, bench)
+
+
+def measure_published(options: Any) -> int:
+    """Tests the checkpoints of models' authors that a folder contains; says which are missing."""
+    from riszoo.bench.published import make_plan
+    from riszoo.bench.runner import Bench
+
+    found = make_plan(options)
+    print(found.describe())
+    if options.dry_run or not found.jobs:
+        return 0
+    launch = shlex.split(options.launch)
+    return finish(options, Bench(found.jobs, Path(options.root), Path(options.out), launch, speeds=False))
+
+
+def finish(options: Any, bench: Bench) -> int:
+    """Runs a bench and updates tables, leaderboard and report."""
     failures = bench.run()
     write_tables(Path(options.out), options.data)
     report = str(Path(options.root) / "report.html") if options.report is None else options.report
@@ -59,9 +86,13 @@ def parser() -> CommandParser:
     parser.add_argument("--seeds", type=int, default=1, help="number of trainings of each model, with seeds 0, 1, ...")
     parser.add_argument("--protocol", help="comma-separated; default: original, at the paper scale original,published")
     parser.add_argument(
-        "--controls", default="none,shuffled,blank", help="comma-separated replacements of the sentences"
+        "--controls",
+        help="comma-separated replacements of the sentences; default: none,shuffled,blank, of published files none",
     )
     parser.add_argument("--checkpoints", type=Path, help="YAML of `model: file.ckpt`: these are tested, not trained")
+    parser.add_argument(
+        "--published", help="folder of checkpoints of the models' authors: those listed in published.yaml are tested"
+    )
     parser.add_argument("--budget", type=int, help="training sentences, instead of the recipe's length")
     parser.add_argument("--devices", type=int, help="devices of each training and test, on each node")
     parser.add_argument("--nodes", type=int, help="nodes of each training and test")

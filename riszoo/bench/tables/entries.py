@@ -1,17 +1,21 @@
-"""The rows of a leaderboard: claimed and measured results of one data set in one form."""
+"""The rows of a leaderboard: claimed, measured and reproduced results in one form.
+
+A reproduced result is measured too, with the checkpoint that the model's authors have published.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from riszoo import recipes
+from riszoo.bench.published import LIST, PREFIX, Published, read_list
 from riszoo.bench.rows import ACCURACY, SPEED, Row, read
 from riszoo.bench.tables.claims import FILE, Claim, claims
 
-CLAIMED, MEASURED = "claimed", "measured"
+CLAIMED, MEASURED, REPRODUCED = "claimed", "measured", "reproduced"
 ORIGINAL = "original"
 METRICS = ("oIoU", "mIoU", "cIoU", "gIoU", "N-acc", "T-acc", "Pr@0.5", "Pr@0.7", "Pr@0.9")
 SETTING = ("model", "scale", "trained", "protocol")
@@ -46,7 +50,7 @@ class Entry:
     facts  what is known beside the numbers, by name: commit, device, trust, notes, parameters, ...
     """
 
-    kind: str  # CLAIMED or MEASURED
+    kind: str  # CLAIMED, MEASURED or REPRODUCED
     data: str
     method: str
     encoders: str
@@ -57,6 +61,7 @@ class Entry:
     link: str
     numbers: dict[tuple[str, str], Number]  # by metric and split
     facts: dict[str, str] = field(default_factory=dict)
+    claims: dict[tuple[str, str], str] = field(default_factory=dict)  # of a reproduced entry, under its protocol
 
     def number(self, metric: str, split: str) -> Number | None:
         return self.numbers.get((metric, split))
@@ -68,14 +73,18 @@ class Entry:
 
 
 def read_entries(folder: Path) -> list[Entry]:
-    """Every entry of a folder's CSV files: measured ones first."""
-    return measured_entries(read(folder / ACCURACY.file), read(folder / SPEED.file)) + [
-        claimed_entry(claim) for claim in claims(folder / FILE)
+    """Every entry of a folder's files: measured ones first, then reproduced and claimed ones."""
+    accuracy = read(folder / ACCURACY.file)
+    listed = read_list(folder / LIST) if (folder / LIST).is_file() else []
+    return [
+        *measured_entries(accuracy, read(folder / SPEED.file)),
+        *reproduced_entries(accuracy, listed),
+        *map(claimed_entry, claims(folder / FILE)),
     ]
 
 
 def claimed_entry(claim: Claim) -> Entry:
-    others = [f"{other.source}: {_values(other)}" for other in claim.others]
+    others = [f"{other.source}: {_listed(other.values)}" for other in claim.others]
     return Entry(
         kind=CLAIMED,
         data=claim.data,
@@ -92,8 +101,8 @@ def claimed_entry(claim: Claim) -> Entry:
     )  # fmt: skip
 
 
-def _values(claim: Claim) -> str:
-    return ", ".join(f"{metric} {split} {value}" for (metric, split), value in claim.values.items())
+def _listed(values: dict[tuple[str, str], str]) -> str:
+    return ", ".join(f"{metric} {split} {value}" for (metric, split), value in values.items())
 
 
 # -- measured ---------------------------------------------------------------------------------------------------------
@@ -129,6 +138,27 @@ def _measured_entry(rows: Sequence[Row], speed: Sequence[Row]) -> Entry:
         numbers={key: value for key, value in found.items() if value},
         facts=_facts(rows, plain) | _cost(first, speed),
     )
+
+
+def reproduced_entries(accuracy: Sequence[Row], listed: Sequence[Published]) -> list[Entry]:
+    """One entry for each published checkpoint and protocol; under the paper's own with its claims."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in accuracy:
+        if row["variant"].startswith(PREFIX) and row["control"] == "none":
+            key = (row["data"], row["variant"].removeprefix(PREFIX), row["protocol"])
+            groups.setdefault(key, []).append(row)
+    about = {(each.data, each.variant, each.protocol): each for each in listed}
+    return [_reproduced_entry(rows, key[1], about.get((key[0], key[1], key[2]))) for key, rows in groups.items()]
+
+
+def _reproduced_entry(rows: Sequence[Row], variant: str, published: Published | None) -> Entry:
+    entry = replace(_measured_entry(rows, []), kind=REPRODUCED, method=variant)
+    if published is None:  # another protocol than the paper's
+        return entry
+    claimed = {column: value for column, value in published.claims.items() if column in entry.numbers}
+    difference = {column: f"{entry.numbers[column].value - float(value):+.2f}" for column, value in claimed.items()}
+    facts = {"claimed": _listed(claimed), "difference": _listed(difference), "claimed by": published.source}
+    return replace(entry, claims=claimed, facts=entry.facts | facts)
 
 
 def number(rows: Sequence[Row], metric: str) -> Number | None:

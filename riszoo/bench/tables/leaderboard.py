@@ -1,4 +1,4 @@
-"""`riszoo leaderboard`: all claimed and measured results in one HTML file that needs no network."""
+"""`riszoo leaderboard`: all claimed, measured and reproduced results in one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -52,4 +52,4 @@ def as_json(entry: Entry) -> dict[str, Any]:
     for (metric, split), number in entry.numbers.items():
         cell = {"text": number.text, "value": number.value, "interval": number.interval, "leaked": number.leaked}
         numbers.setdefault(metric, {})[split] = cell
-    return vars(entry) | {"numbers": numbers}
+    return {name: value for name, value in vars(entry).items() if name != "claims"} | {"numbers": numbers}

@@ -14,7 +14,7 @@ from pathlib import Path
 from riszoo import recipes
 from riszoo.bench.plan import ablations
 from riszoo.bench.rows import ACCURACY, SPEED, Row, read
-from riszoo.bench.tables.entries import MEASURED, ORIGINAL, Entry, Number, mean, number, read_entries
+from riszoo.bench.tables.entries import MEASURED, ORIGINAL, REPRODUCED, Entry, Number, mean, number, read_entries
 from riszoo.bench.tables.formats import Grid, markdown, render
 from riszoo.files import write_atomically
 
@@ -84,7 +84,7 @@ class Results:
         heading = ["kind", "protocol", *ABOUT, *(f"{metric} {split}" for metric, split in table.columns), "source"]
         lines = [
             [e.kind, e.protocol, *_about(e), *(_text(e.number(*column)) for column in table.columns), e.source]
-            for e in table.entries
+            for e in [*table.entries, *table.reproduced]
         ]
         return render([heading, *lines], form, 2 + len(ABOUT))
 
@@ -99,7 +99,9 @@ class DataTable:
         self.results, self.data = results, data
         splits: list[str] = data.content["common"]["data"]["test_splits"]
         columns = [(metric, split) for metric in METRICS.get(data.name, DEFAULT_METRICS) for split in splits]
-        own = [entry for entry in results.entries if entry.data == data.name]
+        everything = [entry for entry in results.entries if entry.data == data.name]
+        own = [entry for entry in everything if entry.kind != REPRODUCED]
+        self.reproduced = [entry for entry in everything if entry.kind == REPRODUCED]
         self.columns = [column for column in columns if any(entry.number(*column) for entry in own)]
         shown = [entry for entry in own if any(entry.number(*column) for column in self.columns)]
         self.entries = sorted(shown, key=lambda entry: entry.rank(self.columns))
@@ -113,7 +115,7 @@ class DataTable:
         for protocol in sorted({entry.protocol for entry in self.entries} - {"", ORIGINAL}):
             own = [entry for entry in self.entries if entry.protocol == protocol]
             parts += [f"Measured under the protocol `{protocol}`:", self._table(own)]
-        parts += [" ".join(self._legend()), self._unmeasured()]
+        parts += [" ".join(self._legend()), self._unmeasured(), reproduced_table(self.reproduced)]
         parts.append("<br>\n".join(f"<sup>{number}</sup> {note}" for note, number in self.notes.items()))
         return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
@@ -153,6 +155,21 @@ class DataTable:
             return ""
         names = ", ".join(f"`{name}`" for name in missing)
         return f"Not measured here: {names}; `riszoo bench --data {self.data.name} --models {','.join(missing)}`."
+
+
+def reproduced_table(entries: Sequence[Entry]) -> str:
+    """The authors' checkpoints: each claim, what was measured under the same protocol, and under `original`."""
+    lines = [["checkpoint", "protocol", "split", "metric", "claimed", "measured", "difference", ORIGINAL]]
+    for entry in entries:
+        original = next((e for e in entries if (e.method, e.protocol) == (entry.method, ORIGINAL)), None)
+        for (metric, split), claimed in entry.claims.items():
+            found = entry.numbers[metric, split]
+            other = original.number(metric, split) if original else None
+            difference = f"{found.value - float(claimed):+.2f}"
+            lines.append([entry.method, entry.protocol, split, metric, claimed, _text(found), difference, _text(other)])
+    if len(lines) == 1:
+        return ""
+    return f"Reproduced, with the checkpoints that the authors have published:\n\n{markdown(lines, 4)}"
 
 
 def without_empty_columns(grid: Grid) -> list[list[str]]:

@@ -31,7 +31,7 @@ function choices() {
   const years = distinct(entries.map(entry => entry.year).filter(Boolean)).reverse();
   return {
     data: data.sets.map(one => one.name), metric: set().metrics, split: set().splits,
-    protocol: protocols.length ? protocols : ["original"], kind: [ALL, "measured", "claimed"],
+    protocol: protocols.length ? protocols : ["original"], kind: [ALL, "measured", "reproduced", "claimed"],
     encoders: [ALL, ...distinct(entries.map(entry => stated(entry.encoders)))],
     training: [ALL, ...distinct(entries.map(entry => stated(entry.training)))], since: [ALL, ...years],
   };
@@ -99,7 +99,7 @@ function line(entry, columns) {
   const toggle = () => { expanded ? open.delete(id) : open.add(id); show(); element(`open${id}`).focus(); };
   const button = make("button", { type: "button", id: `open${id}`, className: "open", textContent: entry.method,
     onclick: toggle, aria: { "aria-expanded": expanded } });
-  const about = name => name === "kind" && entry.kind === "measured" ? "◆ measured" : name === "year" ? entry.year : stated(entry[name]);
+  const about = name => name === "kind" && entry.kind !== "claimed" ? `◆ ${entry.kind}` : name === "year" ? entry.year : stated(entry[name]);
   const cells = [make("td", {}, button), ...set().splits.map(split => numberCell(entry, split)),
     ...ABOUT.filter(given).map(name => make("td", { textContent: about(name) }))];
   const row = make("tr", { className: entry.kind }, ...cells);
