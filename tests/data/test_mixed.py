@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 
 from riszoo.data.mixed import ConcatSplit, leaks
 from riszoo.data.readers.catalogue import get_reader
-from riszoo.data.readers.opening import Options, held_out, open_split
+from riszoo.data.readers.opening import Options, held_out
 from tests.support import data_trees as trees
+from tests.support.splits import opened
 
 
 @pytest.fixture
@@ -27,16 +26,10 @@ def root(tmp_path):
     return tmp_path
 
 
-def opened(root, name, split="train"):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return open_split(get_reader(name), split, Options(root=str(root)))
-
-
 def test_every_evaluation_image_of_every_set_in_play_is_barred(root):
     used = held_out([get_reader("refcoco"), get_reader("refcoco+"), get_reader("refcocog")], Options(root=str(root)))
     assert used == {"coco:3": ["refcoco/val"], "coco:4": ["refcoco/testA"], "coco:2": ["refcoco+/testB"]}
-    parts = [opened(root, name) for name in ("refcoco", "refcoco+", "refcocog")]
+    parts = [opened(name, "train", root) for name in ("refcoco", "refcoco+", "refcocog")]
     found = leaks(parts, used)
     assert {(leak.dataset, leak.image, leak.used_by) for leak in found} == {
         ("refcoco", "coco:2", "refcoco+/testB"),
@@ -49,14 +42,16 @@ def test_every_evaluation_image_of_every_set_in_play_is_barred(root):
 
 
 def test_a_part_of_a_random_choice_stays_the_same_choice(root):
-    whole = open_split(get_reader("refcocog"), "train", Options(root=str(root), expressions="random(3)"))
+    whole = opened("refcocog", "train", root, expressions="random(3)")
     part = whole.without(["coco:3"])
     assert list(part.texts()) == list(whole.texts())[1:]
     assert part.fingerprint() != whole.fingerprint()
 
 
 def test_splits_in_a_row_keep_order_and_unlike_ids(root):
-    both = ConcatSplit("a+b", "train", [opened(root, "refcoco+"), opened(root, "refcocog")], named=True)
+    both = ConcatSplit(
+        "a+b", "train", [opened("refcoco+", "train", root), opened("refcocog", "train", root)], named=True
+    )
     assert both.image_ids() == [both[n].image_id for n in range(4)]
     assert both.image_ids() == ["refcoco+/5", "refcocog/3", "refcocog/4", "refcocog/5"]
     assert both.target_image.tolist() == both.sentence_target.tolist() == [0, 1, 2, 3]
@@ -70,6 +65,6 @@ def test_splits_in_a_row_keep_order_and_unlike_ids(root):
 
 
 def test_nothing_left_is_an_empty_split(root):
-    none = opened(root, "refcoco+").without(["coco:5"])
+    none = opened("refcoco+", "train", root).without(["coco:5"])
     assert len(none) == len(ConcatSplit("x", "train", [none])) == 0
     assert list(none.texts()) == []
