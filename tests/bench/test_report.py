@@ -93,6 +93,19 @@ def tables_of(page: Path) -> dict[str, str]:
     return {protocol: re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", table)) for protocol, table in found}
 
 
+def test_a_class_of_your_own_is_imported_only_where_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mymodels.py").write_text("from tests.support.toys import Early\n\n\nclass Mine(Early): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    test = make_run(tmp_path / "runs", "mine", class_path="mymodels.Mine")
+    argv = [str(test), "--out", str(tmp_path / "report.html"), "--count", "2"]
+    with pytest.raises(UserError, match=r"checkpoint of mymodels\.Mine, .*: name the class with --model"):
+        report_verb(argv)
+    assert report_verb([*argv, "--model", "mymodels.Mine"]) == 0
+    assert (tmp_path / "report.html").is_file()
+
+
 def test_the_protocol_asked_for_first_is_the_main_one(tmp_path: Path) -> None:
     test = make_run(tmp_path, protocols="original,lavt480")
     report.write_report([test], tmp_path / "report.html", count=4)

@@ -32,12 +32,14 @@ def make_run(
     steps: int = 10,
     splits: tuple[str, ...] = ("val",),
     protocols: str = "original",
+    class_path: str = "tests.support.toys.Early",
 ) -> Path:
     """The test's folder. Its predictions are the ground truths, shifted to the right by `shift` cells."""
     run = root / f"{model}-scenes-20260101-000000"
     network = Entry("toy", {"class_path": "tests.support.toys.Early", "init_args": TOY}).build()
     checkpoint: dict[str, Any] = {"state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
     network.on_save_checkpoint(checkpoint)
+    checkpoint["riszoo"]["class_path"] = class_path
     file = runs.checkpoint(run)
     file.parent.mkdir(parents=True)
     torch.save(checkpoint, file)
