@@ -171,6 +171,12 @@ class Words(Movable):
         states = states.masked_fill(~tokens.mask[..., None], 0)
         return cls(states, tokens.mask, global_index, tokens.spans, sentence)
 
+    def state(self) -> Tensor:
+        """(N, C): the state of the global token, or the mean of the words where there is none."""
+        if self.global_index is None:
+            return (self.states * self.mask[..., None]).sum(1) / self.mask.sum(1, keepdim=True)
+        return self.states.gather(1, self.global_index[:, None, None].expand(-1, 1, self.states.shape[-1]))[:, 0]
+
     def with_states(self, states: Tensor) -> Words:
         """The same words with other states, zero at pad tokens."""
         states = states.masked_fill(~self.mask[..., None], 0)

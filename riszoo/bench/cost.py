@@ -25,8 +25,12 @@ from riszoo.training.optim import make_optimizer
 
 RANDOM_WEIGHTS = {"model": {"init_args": {"vision": {"weights": "none"}, "text": {"weights": "none"}}}}
 PLACEHOLDER_VOCABULARY = tuple(f"word{i}" for i in range(9999))
-PUBLISHED_TEXT = {"bert-base-uncased": ("bert", 30_522), "openai/clip-vit-base-patch32": ("clip_text_model", 49_408)}
-"""Text encoders of the hub whose size transformers' defaults describe: their type and the size of their vocabulary."""
+PUBLISHED_TEXT: dict[str, tuple[str, int, recipes.Config]] = {
+    "bert-base-uncased": ("bert", 30_522, {}),
+    "openai/clip-vit-base-patch32": ("clip_text_model", 49_408, {}),
+    "clip": ("clip", 49_408, {"tokens": "words"}),
+}
+"""Published text encoders whose size is known without a file: the type, the size of the vocabulary, and options."""
 RESERVED_WORDS = 4
 
 
@@ -53,11 +57,11 @@ def skeleton(name: str, data: str, scale: str) -> RISModule:
 def _published_text(name: str, data: str, scale: str) -> recipes.Config:
     """Overrides that build a published text encoder from its known size, without the files of its vocabulary."""
     text = recipes.resolve(name, data, scale)["model"]["init_args"].get("text", {})
-    if text.get("name") not in PUBLISHED_TEXT:
+    if text.get("name") not in PUBLISHED_TEXT or text.get("options", {}).get("tokens") == "words":
         return {}
-    kind, size = PUBLISHED_TEXT[text["name"]]
+    kind, size, options = PUBLISHED_TEXT[text["name"]]
     words = tuple(f"word{i}" for i in range(size - RESERVED_WORDS))
-    return {"model": {"init_args": {"text": {"name": kind, "vocabulary": words}}}}
+    return {"model": {"init_args": {"text": {"name": kind, "vocabulary": words, "options": options}}}}
 
 
 def parameters(model: torch.nn.Module) -> tuple[int, int]:

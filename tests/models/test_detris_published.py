@@ -1,0 +1,178 @@
+"""Checkpoints in the form that DETRIS's authors publish: every key used, the same model, wrong files reported."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import riszoo
+from riszoo.build import instantiate
+from riszoo.cli.main import main
+from riszoo.errors import UserError
+from riszoo.model import RISModule
+from riszoo.models.detris.published import options, recognises, translate, variant
+from riszoo.training.checkpoints import from_checkpoint
+from tests.support import clip_small, detris_small
+from tests.support.detris_small import FIXTURES
+
+PIECES = 49_408
+EMBEDDING = "txt_backbone.token_embedding.weight"
+
+
+def container(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """What the authors' training script saves."""
+    return {
+        "epoch": 50,
+        "cur_iou": 0.7,
+        "best_iou": 0.71,
+        "prec": {"Pr@50": 0.8},
+        "state_dict": {f"module.{name}": tensor for name, tensor in weights.items()},
+        "optimizer": {"state": {}, "param_groups": []},
+        "scheduler": {"last_epoch": 50},
+    }
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    """The fixture's, with an embedding for each of OpenAI's word pieces."""
+    state = detris_small.reference().weights
+    return {**state, EMBEDDING: torch.randn(PIECES, state[EMBEDDING].shape[1])}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder, and OpenAI's merges in torch's cache."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    clip_small.write_merges(tmp_path / "cache", clip_small.goldens().merges)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def file(folder: Path, weights: dict[str, Tensor]) -> Path:
+    torch.save(container(weights), folder / "refcoco.pth")
+    return folder / "refcoco.pth"
+
+
+# -- every name -------------------------------------------------------------------------------------------------------
+
+SIZES = {
+    "detris": ("detris-base", 992, 175_529_778 - 2 * 768 - 1, 25_518_129),
+    "detris_large": ("detris-large", 1160, 394_106_930 - 2 * 1024 - 1, 26_306_097),
+}
+"""Variant, tensors used, parameters, and trained ones. The published count has three more: DINOv2's mask token, CLIP's
+scale, and the class token's position, which timm adds to the token."""
+
+
+@pytest.mark.parametrize("file", SIZES)
+def test_every_tensor_of_the_full_size_is_accounted_for(file: str) -> None:
+    state: dict[str, Tensor] = {}
+    with (FIXTURES / f"{file}_keys.csv").open() as listed:
+        for row in csv.DictReader(listed):
+            shape = [int(side) for side in row["shape"].split("x") if side != "scalar"]
+            state[row["key"]] = torch.empty(shape, dtype=getattr(torch, row["dtype"]), device="meta")
+    content = container(state)
+    assert recognises(content)
+    name, used, total, trained = SIZES[file]
+    assert variant(content) == name
+    section = {"class_path": "riszoo.models.detris.model.DETRIS", "init_args": options(content)}
+    section["init_args"]["text"]["options"]["tokens"] = "words"
+    section["init_args"]["text"]["vocabulary"] = [str(index) for index in range(PIECES - 4)]
+    with torch.device("meta"):
+        model = instantiate(RISModule, section)  # type: ignore[type-abstract]
+    translation = translate(content)
+    expected = {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
+    assert {name: (value.shape, value.dtype) for name, value in translation.state.items()} == expected
+    assert translation.ignored == ["dinov2.mask_token", "txt_backbone.logit_scale"]
+    assert translation.unknown == []
+    assert len(state) - len(translation.ignored) == used
+    assert sum(parameter.numel() for parameter in model.parameters()) == total
+    assert sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) == trained
+
+
+def test_wide_aligners_are_those_of_the_mixed_data(weights: dict[str, Tensor]) -> None:
+    large = {
+        "dinov2.cls_token": torch.empty(1, 1, 1024),
+        "dinov2.blocks.1.adapter.D_fc1.weight": torch.empty(384, 1024),
+    }
+    assert variant(container({**weights, **large})) == "detris-large-mixed"
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_published_file_gives_its_tensors_to_the_model(file: Path, weights: dict[str, Tensor]) -> None:
+    found = from_checkpoint(file).state_dict()
+    assert torch.equal(found["text.model.embeddings.token_embedding.weight"], weights[EMBEDDING])
+    assert torch.equal(found["neck.projections.2.0.weight"], weights["neck.f5_proj.0.weight"].transpose(0, 1))
+    assert torch.equal(found["vision.vit.blocks.3.mlp.fc1.weight"], weights["dinov2.blocks.3.mlp.fc1.weight"])
+    expected = translate(container(weights)).state
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_a_converted_file_is_the_same_model(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(file), "--out", "detris.safetensors"]) == 0
+    image = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
+    files = (file, Path("detris.safetensors"))
+    one, other = (riszoo.load("detris", path).segment(image, ["the cat", "a dog"]) for path in files)
+    for mine, theirs in zip(one, other, strict=True):
+        assert np.array_equal(mine.mask, theirs.mask)
+        assert mine.score == theirs.score
+    capsys.readouterr()
+    for path in files:
+        assert main(["info", str(path)]) == 0
+        text = capsys.readouterr().out
+        assert "a published 'detris-base' checkpoint of riszoo.models.detris.model.DETRIS" in text
+        assert "2 tensors without weights ignored" in text
+
+
+# -- wrong files ------------------------------------------------------------------------------------------------------
+
+
+class Payload:
+    """An object that runs code when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("executed"),))
+
+
+def damaged(weights: dict[str, Tensor], kind: str) -> dict[str, Any]:
+    state = dict(weights)
+    if kind == "partial":
+        del state["dinov2.blocks.1.adapter.D_fc2.bias"]
+    if kind == "larger":
+        state["neck.more.weight"] = torch.zeros(2)
+    if kind == "no neck":
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("neck.")}
+    content = container(state)
+    return {**content, "scheduler": Payload()} if kind == "pickle" else content
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("partial", "refcoco.pth does not fit its model: it lacks 1 weights, such as aligners.1.up.bias"),
+        ("larger", "is a published 'detris-base' checkpoint with 1 tensors that the model does not have, such as neck"),
+        ("no neck", "has the form of a published 'detris-base' checkpoint but is not a complete one"),
+        ("pickle", "refcoco.pth contains objects other than tensors and plain values"),
+    ],
+)
+def test_a_wrong_file_is_reported(kind: str, message: str, folder: Path, weights: dict[str, Tensor]) -> None:
+    torch.save(damaged(weights, kind), "refcoco.pth")
+    with pytest.raises(UserError, match=message) as error:
+        from_checkpoint(Path("refcoco.pth"))
+    assert len(str(error.value)) < 400
+    assert not Path("executed").exists()
+
+
+def test_a_truncated_file_is_reported(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-5000])
+    with pytest.raises(UserError, match="is truncated or damaged"):
+        from_checkpoint(file)
