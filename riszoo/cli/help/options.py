@@ -26,8 +26,9 @@ def options_of_class(cls: type, prefix: str, given: dict[str, Any]) -> Iterator[
     for base in cls.__mro__:
         if "__init__" not in vars(base) or not base.__module__.startswith(cls.__module__.partition(".")[0]):
             continue
-        hints, texts = get_type_hints(base.__init__), documented(inspect.getdoc(base) or "")
-        for name, parameter in inspect.signature(base.__init__).parameters.items():
+        constructor = vars(base)["__init__"]
+        hints, texts = get_type_hints(constructor), documented(inspect.getdoc(base) or "")
+        for name, parameter in inspect.signature(constructor).parameters.items():
             if name in hints and name not in known and parameter.kind is not parameter.VAR_KEYWORD:
                 known.add(name)
                 yield from _options(f"{prefix}.{name}", hints[name], parameter.default, given.get(name), texts, name)

@@ -78,7 +78,7 @@ def _reasons(skipped: Counter[str]) -> str:
 
 def _texts(values: dict[str, Any]) -> list[str]:
     """The sentences of an object."""
-    filed = next((values[name] for name in FIELDS if values.get(name)), [])
+    filed: Any = next((values[name] for name in FIELDS if values.get(name)), [])
     lines = filed.splitlines() if isinstance(filed, str) else filed if isinstance(filed, list) else []
     return [line.strip() for line in lines if isinstance(line, str) and line.strip()]
 
