@@ -13,11 +13,13 @@ from torch import Tensor
 
 from riszoo import recipes
 from riszoo.batch import Words
+from riszoo.bench import plan
 from riszoo.build import instantiate
 from riszoo.errors import UserError
 from riszoo.model import RISModule
 from riszoo.models.lavt.decoder import TopDownDecoder
 from riszoo.models.lavt.fusion import PixelWordAttention
+from riszoo.models.lavt.model import LAVT
 from riszoo.models.lavt.published import NAMES
 from riszoo.training.optim import Optim, parameter_groups
 from tests.support import lavt_small
@@ -273,6 +275,12 @@ def test_every_ablation_trains_all_that_it_declares(options: dict[str, Any]) -> 
     without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
     assert not without
     assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+
+
+@pytest.mark.parametrize("row", dict(plan.ablation_rows("lavt")).values(), ids=dict(plan.ablation_rows("lavt")))
+def test_every_row_of_the_ablations_is_a_configuration(row: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        assert isinstance(tiny(**row.get("model", {}).get("init_args", {})), LAVT)
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,8 @@ class TokenAttention(nn.Module):
         return self.update(self.dropout(read) + tokens), hits
 
     def hits(self, query: Tensor, key: Tensor, noise: nn.Module) -> Tensor:
-        return (query @ key.mT * query.shape[-1] ** -0.5).softmax(-1)
+        weights: Tensor = (query @ key.mT * query.shape[-1] ** -0.5).softmax(-1)
+        return weights
 
     def normalised(self, hits: Tensor) -> Tensor:
         """The weights of the pixels in the sum that a token reads."""
@@ -156,7 +157,7 @@ class HardGrouping(SoftGrouping):
 
     def hits(self, query: Tensor, key: Tensor, noise: nn.Module) -> Tensor:
         scores = cosine(query, key)
-        shares = ((scores + noise(scores)) / self.tau.clamp(max=0).exp()).softmax(1)
+        shares: Tensor = ((scores + noise(scores)) / self.tau.clamp(max=0).exp()).softmax(1)
         chosen = torch.zeros_like(shares).scatter(1, shares.argmax(1, keepdim=True), 1.0)
         return chosen - shares.detach() + shares
 
