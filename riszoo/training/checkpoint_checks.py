@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pickle
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def load_file(path: Path, *, mmap: bool) -> Any:
     """The content of a torch file: tensors and plain values only. Raises UserError with the reason."""
     check_file(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # plain values: arguments in published files
+        with torch.serialization.safe_globals([argparse.Namespace, Counter]):  # plain values in published files
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError:  # its message advises to load the file without protection
         raise UserError(

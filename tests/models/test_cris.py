@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from riszoo.batch import Tokens
+from riszoo import recipes
+from riszoo.batch import Output, Tokens
+from riszoo.build import instantiate
+from riszoo.encoders.clip.archive import read_archive
+from riszoo.errors import UserError
 from riszoo.model import RISModule
 from riszoo.models.cris.decoder import pixel_positions, sentence_convolution, word_positions
+from riszoo.training.optim import make_optimizer
 from tests.support import cris_small
+from tests.support.clip_small import FIXTURES
 from tests.support.cris_small import Reference
+from tests.support.zoo import Entry, batch_of
+
+RESNET = FIXTURES / "clip_small_rn.pt"
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +137,108 @@ def test_sentences_about_one_image_are_as_sentences_about_copies_of_it(source: R
     copies.images = grouped.images.expand(2, -1, -1, -1)
     with torch.no_grad():
         torch.testing.assert_close(model(grouped).logits, model(copies).logits, rtol=1e-9, atol=1e-9)
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_learning_rates_of_each_epoch_are_those_of_the_published_code(source: Reference) -> None:
+    """By a fault of its schedule, CLIP trains at the full rate in the first epoch; position tables always do."""
+    options = recipes.resolve("cris", "refcoco", "paper")["model"]["init_args"]["optim"]
+    model = cris_small.build(source, optim=options)
+    optimizer, schedule = make_optimizer(model, model.optim, 50)
+    rates = []
+    for _ in range(50):
+        rates.append({group["name"].removesuffix("-plain"): group["lr"] for group in optimizer.param_groups})
+        optimizer.step()
+        schedule.step()
+    expected = [(1e-4, 1e-4), *[(1e-5, 1e-4)] * 34, *[(1e-6, 1e-5)] * 15]
+    for rate, (clip, new) in zip(rates, expected, strict=True):
+        assert (rate["vision"], rate["text"], rate["new"]) == pytest.approx((clip, clip, new))
+    new = {id(p) for group in optimizer.param_groups if group["name"].startswith("new") for p in group["params"]}
+    found = {name for name, parameter in model.named_parameters() if id(parameter) in new}
+    assert {"pool.pos_embed", "text.model.embeddings.position_embedding.weight", "head.kernel.weight"} <= found
+    assert not [
+        name for name in found if name.startswith(("vision.", "pool.shortcut", "pool.query", "text.projection"))
+    ]
+
+
+def test_embeddings_and_position_tables_train(source: Reference) -> None:
+    model = cris_small.build(source)
+    names = (
+        "pool.pos_embed",
+        "text.model.embeddings.token_embedding.weight",
+        "text.model.embeddings.position_embedding.weight",
+    )
+    before = {name: model.get_parameter(name).detach().clone() for name in names}
+    optimizer, _ = make_optimizer(model, model.optim, 10)
+    batch = cris_small.batch(source)
+    model.loss(model(batch), batch)["mask"].sum().backward()
+    optimizer.step()
+    assert all((model.get_parameter(name) - value).abs().max() > 0 for name, value in before.items())
+
+
+def test_the_target_of_a_cell_is_its_first_pixel_or_its_share(source: Reference) -> None:
+    batch = cris_small.batch(source)
+    assert batch.masks is not None
+    batch.masks[:, :, 1::4] = True  # a quarter of each cell, and never its first pixel
+    output = Output(torch.zeros(2, 1, 24, 32))
+    output.logits += 2.0
+    pixel, share = (
+        cris_small.build(source, segment={"target": target}).loss(output, batch)["mask"]
+        for target in ("pixel", "share")
+    )
+    expected = [F.binary_cross_entropy_with_logits(torch.tensor(2.0), torch.tensor(value)) for value in (0.0, 0.25)]
+    torch.testing.assert_close(pixel, expected[0].expand(2))
+    torch.testing.assert_close(share, expected[1].expand(2))
+
+
+def tiny(**over: Any) -> RISModule:
+    return Entry("cris", recipes.resolve("cris", "scenes", "tiny")["model"]).build(size=64, **over)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"head": "plain"},
+        {"decoder": {"layers": 0}},
+        {"decoder": {"words": False}},
+        {"text": {"frozen": True}},
+        {"vision": {"frozen": True}},
+    ],
+    ids=str,
+)
+def test_every_option_trains_all_that_it_declares(options: dict[str, Any]) -> None:
+    model = tiny(**options).train()
+    batch = batch_of(model, 2, 2)
+    torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neck": {"strides": [4, 8, 32]}}, r"neck.strides \[4, 8, 32\] are invalid"),
+        ({"neck": {"heads": 3}}, "neck.heads 3 does not divide the 128 channels"),
+        ({"decoder": {"heads": 5}}, "decoder.heads 5 are invalid"),
+        ({"sentence_width": 32}, "leave it out"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_work_are_reported(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny(**options)
+
+
+def test_the_attention_pooling_starts_from_the_archive() -> None:
+    vision = {"name": "resnet50_clip_gap", "weights": str(RESNET), "options": {"layers": [1, 1, 2, 1], "width": 8}}
+    section = copy.deepcopy(cris_small.SECTION)
+    section["init_args"] |= {"vision": vision, "neck": {"widths": [16, 32, 64], "grid": 2}}
+    model = instantiate(RISModule, section)  # type: ignore[type-abstract]
+    state = read_archive(RESNET)
+    assert torch.equal(model.pool.pos_embed, state["visual.attnpool.positional_embedding"])
+    assert torch.equal(model.pool.query.weight, state["visual.attnpool.q_proj.weight"])
+    section["init_args"]["neck"]["grid"] = 7
+    with pytest.raises(UserError, match=r"pos_embed is \(5, 256\) in the file and \(50, 256\)"):
+        instantiate(RISModule, section)  # type: ignore[type-abstract]

@@ -41,8 +41,9 @@ class Decoder:
 
 
 def word_positions(length: int, width: int, like: Tensor) -> Tensor:
-    """(L, C): sine and cosine of each rate side by side."""
-    return sine(length, width, like).unflatten(-1, (2, -1)).mT.flatten(-2)
+    """(L, C): sine and cosine of each rate side by side, in float32 where `like` is of half precision."""
+    like = like.new_empty(0, dtype=torch.promote_types(like.dtype, torch.float32))
+    return sine(length, width, like).view(length, 2, -1).mT.flatten(1)
 
 
 def pixel_positions(size: tuple[int, int], width: int, like: Tensor) -> Tensor:

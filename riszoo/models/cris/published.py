@@ -13,6 +13,8 @@ from riszoo.models.cris.clip_weights import pooling_name
 from riszoo.recipes import Config
 from riszoo.translation import Names, State, Translation, without_prefix
 
+RESNETS = {(3, 4, 6, 3): "resnet50_clip_gap", (3, 4, 23, 3): "resnet101_clip_gap"}
+"""timm's names by the number of blocks in each stage."""
 CONVOLUTIONS = {"conv1": "conv1_1x1", "conv2": "conv2_kxk", "conv3": "conv3_1x1"}
 STAGES = {"1": "vision.stages.0", "2": "vision.stages.1", "3": "vision.stages.2", "4": "vision.stages.3.0"}
 """The last stage of timm's network is followed by an empty module."""
@@ -149,11 +151,9 @@ def options(content: dict[str, Any]) -> Config:
 
 def resnet(depths: list[int], width: int) -> Config:
     """The image encoder: one that timm names, or one of the same kind in another size."""
-    if (depths, width) == ([3, 4, 23, 3], 64):
-        return {"name": "resnet101_clip_gap"}
-    return {"name": "resnet50_clip_gap"} | (
-        {} if (depths, width) == ([3, 4, 6, 3], 64) else {"options": {"layers": depths, "width": width}}
-    )
+    if width == 64 and tuple(depths) in RESNETS:
+        return {"name": RESNETS[tuple(depths)]}
+    return {"name": "resnet50_clip_gap", "options": {"layers": depths, "width": width}}
 
 
 def numbered(state: State, prefix: str) -> int:
