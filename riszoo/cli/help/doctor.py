@@ -81,7 +81,10 @@ def packages() -> Iterator[Finding]:
 
     from riszoo.training.provenance import versions
 
-    yield Finding("packages", ", ".join(f"{name} {found}" for name, found in versions().items() if name != "riszoo"))
+    yield Finding(
+        "packages",
+        ", ".join(f"{name} {found}" for name, found in versions().items() if name not in ("riszoo", "python")),
+    )
     try:
         needed = [Requirement(line) for line in requires("riszoo") or []]
     except PackageNotFoundError:
