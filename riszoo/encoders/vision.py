@@ -215,11 +215,11 @@ class OffsetViTEncoder(ViTEncoder):
         table, side = self.vit.pos_embed, self.vit.patch_embed.grid_size
         if grid == tuple(side):
             return table  # type: ignore[no-any-return]
-        if self.offset:
-            factors = {"scale_factor": [(n + self.offset) / s for n, s in zip(grid, side, strict=True)]}
-        else:
-            factors = {"size": list(grid)}
-        return to_tokens(F.interpolate(to_grid(table, side), mode="bicubic", align_corners=False, **factors))
+        cells = to_grid(table, side)
+        if not self.offset:
+            return to_tokens(F.interpolate(cells, grid, mode="bicubic"))
+        factors = [(n + self.offset) / s for n, s in zip(grid, side, strict=True)]
+        return to_tokens(F.interpolate(cells, scale_factor=factors, mode="bicubic"))
 
 
 class SingleStageEncoder(VisionEncoder):

@@ -64,8 +64,13 @@ class ConvNormReLU(nn.Sequential):
     """A convolution with bias that keeps the size, BatchNorm with eps 1e-3, ReLU; in one or two dimensions."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, dims: int) -> None:
-        convolution, norm = (nn.Conv1d, nn.BatchNorm1d) if dims == 1 else (nn.Conv2d, nn.BatchNorm2d)
-        super().__init__(convolution(inputs, outputs, kernel, padding=kernel // 2), norm(outputs, eps=1e-3), nn.ReLU())
+        if dims == 1:
+            convolution: nn.Module = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2)
+            norm: nn.Module = nn.BatchNorm1d(outputs, eps=1e-3)
+        else:
+            convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+            norm = nn.BatchNorm2d(outputs, eps=1e-3)
+        super().__init__(convolution, norm, nn.ReLU())
 
 
 class MixedConvolutions(nn.Module):
@@ -91,6 +96,7 @@ class MixedConvolutions(nn.Module):
         """`valid` (N, 1, L) sets the positions of pads to zero before each convolution and after the last."""
         results = [zeroed(x, valid)]
         for branch in self.branches:
+            assert isinstance(branch, nn.ModuleList)
             y = torch.cat(results, 1) if self.dense else results[0]
             for layer in branch:
                 y = zeroed(layer(y), valid)
@@ -185,7 +191,7 @@ class DenseAligner(nn.Module):
             mixed = mixed + to_tokens(self.convolutions(to_grid(patches, grid)))
         if self.words is not None:
             mixed, weights = self.words(mixed, words, valid, explain=evidence is not None)
-            if evidence is not None:
+            if evidence is not None and weights is not None:
                 evidence["alignment"] = to_grid(weights.detach(), grid)  # (N, L, h, w)
         update: Tensor = self.scale * self.up(torch.cat([2 * special, patches + mixed], 1))
         return update
@@ -197,6 +203,5 @@ def initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight)
     elif isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-    else:
-        return
-    nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

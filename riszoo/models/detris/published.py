@@ -12,9 +12,9 @@ from typing import Any
 from riszoo.encoders.clip.text import translate_text
 from riszoo.models.cris.published import HEAD_NAMES, numbered
 from riszoo.recipes import Config
-from riszoo.translation import Names, State, Translation, without_prefix
+from riszoo.translation import Names, Replacement, State, Translation, without_prefix
 
-ADAPTER = (
+ADAPTER: tuple[tuple[str, Replacement], ...] = (
     (r"D_fc1\.", "down."),
     (r"D_fc2\.", "up."),
     (r"dense_branch1\.", "convolutions.branches.0.0."),
