@@ -47,9 +47,9 @@ class PositionCode(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, h, w)"""
-        channels, *size = grid.shape[1:]
-        code: Tensor = self.project(sine_2d(*size, channels, grid))  # (hw, C)
-        return grid + to_grid(code[None], tuple(size))
+        channels, h, w = grid.shape[1:]
+        code: Tensor = self.project(sine_2d(h, w, channels, grid))  # (hw, C)
+        return grid + to_grid(code[None], (h, w))
 
 
 def position_code(options: Fusion, channels: int) -> nn.Module:
