@@ -9,6 +9,7 @@ Letters used in every shape comment of the package:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -73,14 +74,15 @@ class Geometry:
 
     @classmethod
     def fit(cls, kind: GeometryKind, original: tuple[int, int], frame: tuple[int, int]) -> Geometry:
-        """squeeze: scales each side. letterbox: keeps the aspect ratio, centred. pad: keeps it, top left (as SAM)."""
+        """squeeze: scales each side. letterbox: keeps the aspect ratio, centred. pad: keeps it, top left, as SAM."""
         (h0, w0), (h, w) = original, frame
         if min(h0, w0, h, w) < 1:
             raise ValueError(f"an image of {w0} x {h0} pixels does not fit a frame of {w} x {h}")
         inside = frame
         if kind != "squeeze":
             ratio = min(h / h0, w / w0)
-            inside = (min(h, max(1, round(h0 * ratio))), min(w, max(1, round(w0 * ratio))))
+            whole = _half_up if kind == "pad" else round
+            inside = (min(h, max(1, whole(h0 * ratio))), min(w, max(1, whole(w0 * ratio))))
         offset = ((h - inside[0]) // 2, (w - inside[1]) // 2) if kind == "letterbox" else (0, 0)
         return cls(kind, original, frame, (inside[0] / h0, inside[1] / w0), offset)
 
@@ -94,6 +96,10 @@ class Geometry:
         """The image's box in the frame: top, left, bottom, right (half-open)."""
         (top, left), (height, width) = self.offset, self.inside
         return top, left, top + height, left + width
+
+
+def _half_up(length: float) -> int:
+    return math.floor(length + 0.5)
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,11 @@ def mean_within(values: Tensor, where: Tensor) -> Tensor:
     return (values * where).sum((-2, -1)) / where.sum((-2, -1))
 
 
-def dice(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - Dice of the probabilities, (N,); smoothed by one pixel, so that two empty masks have loss 0."""
+def dice(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+    """1 - Dice of the probabilities, (N,); smoothed by some pixels, so that two empty masks have loss 0."""
     inside, target = logits.sigmoid(), target.to(logits.dtype)
     overlap = (inside * target).sum((-2, -1))
-    return 1 - (2 * overlap + 1) / (inside.sum((-2, -1)) + target.sum((-2, -1)) + 1)
+    return 1 - (2 * overlap + smooth) / (inside.sum((-2, -1)) + target.sum((-2, -1)) + smooth)
 
 
 def spatial_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ PUBLISHED_TEXT: dict[str, tuple[str, int, recipes.Config]] = {
     "bert-base-uncased": ("bert", 30_522, {}),
     "openai/clip-vit-base-patch32": ("clip_text_model", 49_408, {}),
     "clip": ("clip", 49_408, {"tokens": "words"}),
+    "beit3.spm": ("beit3", 64_010, {}),
 }
 """Published text encoders whose size is known without a file: the type, the size of the vocabulary, and options."""
 RESERVED_WORDS = 4

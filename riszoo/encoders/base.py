@@ -39,10 +39,10 @@ class VisionConfig:
 class TextConfig:
     """Options of the text encoder.
 
-    name        `bigru`, `clip`, or a transformers encoder: a model type (`bert`, built from `options`), a hub name or
-                a folder
+    name        `bigru`, `clip`, BEiT-3's token table (`beit3`, or the file of a sentencepiece model), or a transformers
+                encoder: a model type (`bert`, built from `options`), a hub name or a folder
     weights     `none` (random), `pretrained` (by name, from the local cache, or from the folder `name`), or a file of
-                OpenAI's (`clip`)
+                OpenAI's (`clip`) or of BEiT-3
     length      tokens a sentence is truncated to, special tokens included
     vocabulary  words of a word-level encoder; default those of the training split
     frozen      no gradients, no dropout

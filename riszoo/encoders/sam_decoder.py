@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from segment_anything.modeling import TwoWayTransformer
+from segment_anything.modeling import MaskDecoder, TwoWayTransformer
 from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from riszoo.encoders.sam_weights import read_official
 from riszoo.errors import UserError
-from riszoo.layers import attention
+from riszoo.layers import attention, to_grid, to_tokens
 
 DECODER, PROMPTS, POSITIONS = "mask_decoder.", "prompt_encoder.", "prompt_encoder.pe_layer."
 
@@ -70,6 +70,45 @@ def upscaling(width: int) -> nn.Sequential:
         nn.ConvTranspose2d(width // 4, width // 8, 2, stride=2),
         nn.GELU(),
     )
+
+
+class PromptMaskDecoder(MaskDecoder):  # type: ignore[misc]
+    """SAM's mask decoder for sentences of several images at once, with sparse prompts that are given as vectors.
+
+    The tokens are the IoU token, four mask tokens and the prompts; the first mask token makes the mask.
+    """
+
+    def __init__(self, width: int, depth: int, heads: int, hidden: int, iou_hidden: int) -> None:
+        super().__init__(
+            transformer_dim=width,
+            transformer=MaskedTwoWayTransformer(depth, width, heads, hidden),
+            iou_head_hidden_dim=iou_hidden,
+        )
+        self.output_upscaling = upscaling(width)
+        self.no_mask_embed = nn.Embedding(1, width)
+
+    def forward(self, cells: Tensor, cell_code: Tensor, prompts: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, 1, 4 h, 4 w) and the estimate of their IoU (N, 1).
+
+        `cells` (N, d, h, w) with their position code (n, d); `prompts` (N, T, d), of which `valid` (N, T) are read.
+        """
+        grid = cells.shape[-2:]
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).to(prompts.dtype)  # (5, d)
+        tokens = torch.cat([own.expand(len(prompts), -1, -1), prompts], 1)
+        token_mask = torch.cat([valid.new_ones(len(valid), len(own)), valid], 1)
+        visual = to_tokens(cells) + self.no_mask_embed.weight.to(cells.dtype)  # (N, n, d)
+        cell_mask = valid.new_ones(visual.shape[:2])
+        tokens, visual = self.transformer(tokens, visual, tokens, cell_code, token_mask, cell_mask)
+        weights = self.output_hypernetworks_mlps[0](tokens[:, 1])  # (N, d / 8)
+        upscaled = self.output_upscaling(to_grid(visual, grid))  # (N, d / 8, 4 h, 4 w)
+        logits = torch.einsum("nc,nchw->nhw", weights, upscaled)[:, None]
+        return logits, self.iou_prediction_head(tokens[:, 0])[:, :1]
+
+    def freeze_unused(self) -> None:
+        """Exclude from training what no mask depends on: the IoU estimate, and the weights of the other masks."""
+        self.iou_prediction_head.requires_grad_(False)
+        for network in self.output_hypernetworks_mlps[1:]:
+            network.requires_grad_(False)
 
 
 class CellPositions(PositionEmbeddingRandom):  # type: ignore[misc]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from riszoo.encoders.base import TextConfig, TextEncoder
+from riszoo.encoders.beit3.text import build_table, names_beit3
 from riszoo.encoders.bigru import build_bigru
 from riszoo.encoders.transformer import build_transformer
 from riszoo.errors import UserError
@@ -21,6 +22,9 @@ def build_text(text: TextConfig) -> TextEncoder:
 
         clip = build_clip_text(text)
         return clip.freeze() if text.frozen else clip
+    if names_beit3(text):
+        table = build_table(text)
+        return table.freeze() if text.frozen else table
     if text.weights not in ("none", "pretrained"):
         raise UserError(f"text.weights is `none` or `pretrained`, not {text.weights!r}; give a folder as text.name")
     encoder: TextEncoder = build_bigru(text) if text.name == "bigru" else build_transformer(text)
@@ -29,7 +33,7 @@ def build_text(text: TextConfig) -> TextEncoder:
 
 def takes_vocabulary(text: TextConfig) -> bool:
     """Whether the encoder is word-level, so that its vocabulary must come from the training split."""
-    if text.name == "bigru":
+    if text.name in ("bigru", "beit3"):
         return True
     if text.name == "clip":
         return text.options.get("tokens") == "words"

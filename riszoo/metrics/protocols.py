@@ -149,6 +149,7 @@ _RELA = Protocol(
 _LISA = Protocol(
     name="lisa",
     mirrors="LISA",
+    ground_truth=_ONCE,
     to_frame=_BILINEAR,
     resampling=_CROPPED,
     iou="I/(U+1e-5)",
@@ -211,6 +212,7 @@ PROTOCOLS = _table(
         no_target="gsva",
     ),
     _LISA,
+    replace(_LISA, name="evfsam", mirrors="EVF-SAM", iou="I/U"),
     Protocol(
         name="phrasecut",
         mirrors="the PhraseCut evaluator",

@@ -122,7 +122,7 @@ def recorded_files(checkpoint: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 def load_content(path: Path, *, mmap: bool = True) -> Any:
     """The content of a file, read with weights_only; a published checkpoint is translated to riszoo's form."""
-    return read_safetensors(path) if path.suffix == ".safetensors" else own_form(load_file(path, mmap=mmap), path)
+    return own_form(read_safetensors(path) if path.suffix == ".safetensors" else load_file(path, mmap=mmap), path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

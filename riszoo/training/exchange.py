@@ -38,6 +38,12 @@ class Format(Protocol):
     def options(self, content: Content) -> Config: ...
 
 
+def beside(format: Format, path: Path) -> Config:
+    """The options in files beside a checkpoint, such as a tokenizer, where the format's module has `beside(folder)`."""
+    found: Config = getattr(format, "beside", lambda _folder: {})(path.parent)
+    return found
+
+
 def formats() -> Iterator[tuple[recipes.Recipe, Format]]:
     """The recipes whose model has published checkpoints, each with its module."""
     for name in recipes.names("models"):
@@ -59,7 +65,10 @@ def own_form(content: Any, path: Path) -> Any:
 def _translated(recipe: recipes.Recipe, format: Format, content: Content, path: Path) -> Content:
     variant = format.variant(content)
     try:
-        translation, options = format.translate(content), format.options(content)
+        translation = format.translate(content)
+        options = recipes.merge(format.options(content), beside(format, path))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} has the form of a published '{variant}' checkpoint but is not a complete one "

@@ -137,8 +137,15 @@ def _is_run(folder: Path, model: str, data: str) -> bool:
     return content.get("model") == model_name(model) and content.get("data") == data
 
 
+PUBLISHED_FILES = ("model.safetensors", "pytorch_model.bin")
+"""The weights in a folder of the Hugging Face Hub."""
+
+
 def existing(path: str) -> Path:
-    """The path of a checkpoint that exists."""
+    """The path of a checkpoint that exists; of a folder of the Hugging Face Hub, that of its weights."""
+    for name in PUBLISHED_FILES:
+        if (Path(path) / name).is_file():
+            return Path(path) / name
     if not Path(path).is_file():
         raise UserError(f"checkpoint {path} is not a file: give --ckpt_path a .ckpt file, `best` or `last`")
     return Path(path)

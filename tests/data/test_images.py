@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from riszoo.batch import View
+from riszoo.batch import Geometry, View
 from riszoo.data.images import ImageError, decode, load, resize, size_of, view_of
 from tests.support import data_trees as trees
 
@@ -72,3 +72,9 @@ def test_a_view_is_made_from_the_original_image_by_its_own_rule():
     assert (sharp.max() > 255) or (sharp.min() < 0), "bicubic values are not clamped"
     smooth = view_of(pixels, View((16, 24)))
     assert (smooth - sharp).abs().max() > 10, "without antialiasing a view is another image"
+
+
+def test_half_a_pixel_is_rounded_up_in_a_padded_frame():
+    """As SAM prepares its images: 1537 rows become 768.5, and then 769."""
+    assert Geometry.fit("pad", (1537, 2048), (1024, 1024)).inside == (769, 1024)
+    assert Geometry.fit("pad", (1535, 2048), (1024, 1024)).inside == (768, 1024)
