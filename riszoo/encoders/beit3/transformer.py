@@ -29,6 +29,7 @@ class Beit3Options:
     text_positions  rows of the position table of the text
     fused_layers    the first layers, in which image and text attend to each other; default all
     stem            `patch` as published, or `conv`, for training from scratch
+    spread          initial linear weights and positions are within it, normal around 0
     """
 
     width: int = 1024
@@ -39,6 +40,7 @@ class Beit3Options:
     text_positions: int = 1024
     fused_layers: int | None = None
     stem: Literal["patch", "conv"] = "patch"
+    spread: float = 0.02
 
     def __post_init__(self) -> None:
         """Report sizes that no network can have."""
@@ -128,16 +130,16 @@ class Beit3(nn.Module):
         self.text_position_embeddings = nn.Parameter(torch.empty(options.text_positions, width))
         self.layers = nn.ModuleList(Layer(width) for _ in range(options.layers))
         self.image_norm, self.text_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.initialise()
+        self.initialise(options.spread)
 
-    def initialise(self) -> None:
-        """Linear maps and positions within 0.02; the patches' convolution keeps PyTorch's values."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02, a=-0.02, b=0.02)
-                nn.init.zeros_(module.bias)
-        for table in (self.image_position_embeddings, self.text_position_embeddings):
-            nn.init.trunc_normal_(table, std=0.02)
+    def initialise(self, spread: float) -> None:
+        """Linear maps and positions, cut at one standard deviation; the patches' convolution keeps PyTorch's values."""
+        linear = [module for module in self.modules() if isinstance(module, nn.Linear)]
+        tables = [self.image_position_embeddings, self.text_position_embeddings]
+        for weight in [*(module.weight for module in linear), *tables]:
+            nn.init.trunc_normal_(weight, std=spread, a=-spread, b=spread)
+        for module in linear:
+            nn.init.zeros_(module.bias)
 
     def embed_image(self, square: Tensor) -> Tensor:
         """A square image (I, 3, s, s) as patches (I, C, h, w), without positions."""
