@@ -28,7 +28,7 @@ def of(model: str, data: str) -> dict[str, Any]:
 
 
 def test_one_model_of_each_paper() -> None:
-    assert MODELS == ["cgformer", "cris", "detris", "lavt", "lts", "risam", "vipa"]
+    assert MODELS == ["cgformer", "cris", "detris", "evfsam", "lavt", "lts", "risam", "vipa"]
     classes = {recipes.get("models", name).content["class_path"] for name in recipes.names("models")}
     assert classes == {of(name, "scenes")["model"]["class_path"] for name in MODELS}
 

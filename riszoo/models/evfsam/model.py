@@ -61,7 +61,7 @@ class EVFSAM(RISModule):
 
     Args:
         width: d, the channels of the image's features, of the prompt and of the decoder
-        stride: of the image's features; SAM's encoder has one stride only
+        stride: of the grid on which the maps of an encoder other than SAM's are summed
         beit: section 4, BEiT-3's sizes and the layers that fuse
         prompt: section 5: the image's [CLS], the sentence's end token, the mean of its words, or each token of it
         decoder, objective: sections 5 and 6
@@ -84,8 +84,8 @@ class EVFSAM(RISModule):
         check(width, beit, decoder, self.text.length)
         self.stride, self.prompt, self.start, self.objective = stride, prompt, decoder.start, objective
         self.views = (View((beit.side, beit.side), "bicubic", antialias=False),)
-        channels = self.channels_at(stride)
-        self.visual = nn.Identity() if channels == width else nn.Conv2d(channels, width, 1)
+        channels = self.vision.channels
+        self.visual = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels if channels != [width])
         self.words = nn.Identity() if self.text.width == beit.width else nn.Linear(self.text.width, beit.width)
         self.beit3 = Beit3(beit)
         self.unfused = prompt == "cls" and beit.fused == 0
@@ -118,7 +118,15 @@ class EVFSAM(RISModule):
         """The image's features (I, d, h, w), and the patches of the square (I, C, s / patch, s / patch)."""
         (square,) = raw.views
         patches = self.beit3.embed_image(square.to(self.pixel_mean.dtype) / 127.5 - 1)
-        return Features([self.visual(self.map_at(raw.maps, self.stride)), patches], raw.valid, raw.size)
+        return Features([self.merged(raw.maps), patches], raw.valid, raw.size)
+
+    def merged(self, maps: list[Tensor]) -> Tensor:
+        """SAM's one map as it is; of another encoder the sum of all maps (I, C_i, h_i, w_i), projected and resized."""
+        if not self.visual:
+            return maps[0]
+        grid = self.grid_at(self.stride)
+        projected = [project(each) for project, each in zip(self.visual, maps, strict=True)]
+        return torch.stack([F.interpolate(each, grid, mode="bilinear") for each in projected]).sum(0)
 
     def decode(self, images: Features, image_index: Tensor, words: Words) -> Output:
         visual = images.per_sentence(image_index)
