@@ -126,7 +126,7 @@ def test_a_file_starts_a_model_with_a_larger_square(weights: Path) -> None:
 def test_a_wrong_file_of_beit3_is_reported(kind: str, weights: Path, pieces: Path) -> None:
     text = {"name": str(pieces), "options": {"width": 48, "rows": 120}}
     if kind == "another size":
-        with pytest.raises(UserError, match="does not fit this BEiT-3: .* tensors are missing or of another shape"):
+        with pytest.raises(UserError, match=r"does not fit this BEiT-3: .* tensors are missing or of another shape"):
             load_beit3(Beit3(Beit3Options(**SIZES | {"layers": 2})), weights)
         return
     content = torch.load(weights, weights_only=True)
