@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from riszoo.training.exchange import published
 
 def described(path: Path) -> list[str]:
     """What a file is, in lines of text."""
-    content = read_archive(path) if is_archive(path) else load_content(path)
+    content: Any = read_archive(path) if is_archive(path) else load_content(path)
     if not isinstance(content, dict) or "riszoo" not in content:
         state = unwrapped(content)
         if not state:

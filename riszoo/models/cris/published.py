@@ -13,7 +13,7 @@ from riszoo.models.cris.clip_weights import pooling_name
 from riszoo.recipes import Config
 from riszoo.translation import Names, State, Translation, without_prefix
 
-RESNETS = {(3, 4, 6, 3): "resnet50_clip_gap", (3, 4, 23, 3): "resnet101_clip_gap"}
+RESNETS: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "resnet50_clip_gap", (3, 4, 23, 3): "resnet101_clip_gap"}
 """timm's names by the number of blocks in each stage."""
 CONVOLUTIONS = {"conv1": "conv1_1x1", "conv2": "conv2_kxk", "conv3": "conv3_1x1"}
 STAGES = {"1": "vision.stages.0", "2": "vision.stages.1", "3": "vision.stages.2", "4": "vision.stages.3.0"}
