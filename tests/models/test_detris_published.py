@@ -17,7 +17,7 @@ from riszoo.cli.main import main
 from riszoo.errors import UserError
 from riszoo.model import RISModule
 from riszoo.models.detris.published import options, recognises, translate, variant
-from riszoo.training.checkpoints import from_checkpoint
+from riszoo.training.checkpoints import RISCheckpointIO, from_checkpoint
 from tests.support import clip_small, detris_small
 from tests.support.detris_small import FIXTURES
 
@@ -131,6 +131,33 @@ def test_a_converted_file_is_the_same_model(file: Path, capsys: pytest.CaptureFi
         text = capsys.readouterr().out
         assert "a published 'detris-base' checkpoint of riszoo.models.detris.model.DETRIS" in text
         assert "2 tensors without weights ignored" in text
+
+
+# -- initial weights --------------------------------------------------------------------------------------------------
+
+
+def test_initial_weights_are_those_of_meta_and_openai_and_stay_in_their_files(tmp_path: Path) -> None:
+    """A checkpoint of trained weights contains adapters, neck, decoder and head; the rest comes from the two files."""
+    source = detris_small.reference()
+    meta = {n.removeprefix("dinov2."): t for n, t in source.weights.items() if n.startswith("dinov2.")}
+    torch.save({name: tensor for name, tensor in meta.items() if ".adapter." not in name}, tmp_path / "dinov2.pth")
+    section = detris_small.section(source.config)
+    vision, text = section["init_args"]["vision"], section["init_args"]["text"]
+    vision["weights"], text["weights"] = str(tmp_path / "dinov2.pth"), str(FIXTURES / "clip_small_vit.pt")
+    text["options"] |= {"width": 64, "heads": 1, "layers": 2, "projection": 48}
+    section["init_args"]["text_adapters"]["layers"] = [1]
+    model = instantiate(RISModule, section)  # type: ignore[type-abstract]
+    expected = translate({"state_dict": source.weights}).state
+    state = model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in state.items() if name.startswith("vision."))
+    checkpoint = {"state_dict": state, "hyper_parameters": dict(model.hparams)}
+    model.on_save_checkpoint(checkpoint)
+    RISCheckpointIO(model, trained_only=True).save_checkpoint(checkpoint, tmp_path / "delta.ckpt")
+    stored = torch.load(tmp_path / "delta.ckpt", weights_only=True)["state_dict"]
+    assert {name.split(".")[0] for name in stored} == {"aligners", "decoder", "head", "neck", "text", "project_words"}
+    assert all(".adapter." in name for name in stored if name.startswith("text."))
+    again = from_checkpoint(tmp_path / "delta.ckpt").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in state.items())
 
 
 # -- wrong files ------------------------------------------------------------------------------------------------------
