@@ -7,7 +7,6 @@ pickle may name only what describes tensors; an object of any other class become
 from __future__ import annotations
 
 import io
-import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -144,7 +143,8 @@ def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[i
     if not isinstance(storage, Tensor) or len(size) != len(stride) or min((offset, *size, *stride)) < 0:
         raise ValueError("an invalid tensor")
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    if math.prod(size) > len(storage) or (math.prod(size) and last >= len(storage)):
+    count = torch.Size(size).numel()
+    if count > len(storage) or (count and last >= len(storage)):
         raise ValueError("a tensor beyond its storage")
     return storage.as_strided(size, stride, offset)
 
