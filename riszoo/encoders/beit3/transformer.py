@@ -103,7 +103,7 @@ class Layer(nn.Module):
         return [torch.cat(pair, 1) for pair in parts]
 
     def update(self, image: Tensor, text: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = attended.split([image.shape[1], text.shape[1]], 1)
+        first, second = attended[:, : image.shape[1]], attended[:, image.shape[1] :]
         return self.image.update(image, first), self.text.update(text, second)
 
 
@@ -154,6 +154,7 @@ class Beit3(nn.Module):
         text = (words + positions).masked_fill(~mask[..., None], 0)  # (N, L, C)
         valid = torch.cat([mask.new_ones(image.shape[:2]), mask], 1)[:, None]  # (N, 1, K)
         for index, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
             allowed = valid if index < self.fused else valid & self.same_modality(image, text)
             query, key, value = layer.project(image, text)
             image, text = layer.update(image, text, attention(query, key, value, self.heads, allowed))
@@ -167,7 +168,7 @@ class Beit3(nn.Module):
 
     def attention_of_first(self, query: Tensor, key: Tensor, allowed: Tensor) -> Tensor:
         """Attention probabilities (N, K) of one query (N, 1, C) over the keys (N, K, C), mean over the heads."""
-        scores = split_heads(query, self.heads) @ split_heads(key, self.heads).mT  # (N, n, 1, K)
+        scores: Tensor = split_heads(query, self.heads) @ split_heads(key, self.heads).mT  # (N, n, 1, K)
         scores = scores.float() * (query.shape[-1] // self.heads) ** -0.5
         return scores.masked_fill(~allowed[:, None], -torch.inf).softmax(-1).mean((1, 2))
 
