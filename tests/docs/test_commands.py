@@ -49,7 +49,8 @@ class OnlyParser(RISCLI):
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of every model on every data set, as far as the command line reads one."""
     root = tmp_path_factory.mktemp("checkpoints")
-    for published in ("best_model.pth", "refcoco.pth"):
+    (root / "evf-sam").mkdir()
+    for published in ("best_model.pth", "refcoco.pth", "evf-sam/pytorch_model.bin"):
         (root / published).touch()
     for model, dataset in product(recipes.names("models"), recipes.names("data")):
         folder = root / "runs" / f"{model}-{dataset}"
