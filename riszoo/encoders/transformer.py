@@ -254,5 +254,5 @@ def _not_found(name: str) -> UserError:
     return UserError(
         f"{name} is neither a complete folder nor in the local cache: download config.json, tokenizer.json and "
         f"model.safetensors of the Hugging Face repository {name} and give --model.text.name FOLDER, or set RISZOO_HUB "
-        "to the folder that contains it under this name, or RISZOO_DOWNLOAD=1"
+        "to the folder that contains it under this name, or set RISZOO_DOWNLOAD=1"
     )

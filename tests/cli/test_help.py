@@ -69,7 +69,7 @@ def test_descriptions_are_read_from_both_forms_of_docstrings() -> None:
     ("line", "expected"),
     [
         ("riszoo seg", ["segment"]),
-        ("riszoo fit --model l", ["lavt", "lts", "lts-swin"]),
+        ("riszoo fit --model lt", ["lts", "lts-swin"]),
         ("riszoo fit --trainer.max", ["--trainer.max_steps"]),
         ("riszoo segment --exa", ["--example"]),
         ("riszoo data che", ["check"]),

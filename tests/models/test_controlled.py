@@ -113,7 +113,7 @@ def test_a_class_of_ones_own_gets_the_same_setting() -> None:
 def test_a_controlled_bench_says_who_is_in_it(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--controlled", "--data", data, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "skipped, no scale 'controlled' in their recipes: lavt-one, lts-swin, maris\n" in said
+    assert "skipped, no scale 'controlled' in their recipes: detris-large, lavt-one, lts-swin, maris\n" in said
     assert [
         line.split()[0] for line in said.splitlines() if "scale controlled" in line and "on" in line.split()
     ] == MODELS

@@ -165,8 +165,7 @@ def test_only_adapters_neck_decoder_and_head_train(source: Reference, batch: Bat
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     outside = {name for name in moved if name.startswith(("vision.", "text.")) and ".adapter." not in name}
     assert not outside
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert trained <= moved
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
     assert any(".adapter." in name and "running_mean" in name for name in moved), "adapters train in a frozen encoder"
 
 

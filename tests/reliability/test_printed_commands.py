@@ -24,8 +24,9 @@ def printed() -> list[str]:
 
 
 @pytest.mark.parametrize("command", printed())
-def test_a_printed_bench_command_is_planned(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*shlex.split(command)[1:], "--dry-run"]) == 0
+def test_a_printed_bench_command_is_planned(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(tmp_path) if word == "checkpoints" else word for word in shlex.split(command)[1:]]
+    assert main([*words, "--dry-run"]) == 0
     assert "job(s)" in capsys.readouterr().out
 
 
