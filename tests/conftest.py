@@ -33,3 +33,5 @@ def pytest_configure(config: Any) -> None:
     import torch
 
     torch.set_num_threads(int(os.environ.get("RISZOO_TEST_THREADS", "1")))
+    # the thread pool of OpenMP does not survive a fork: a child that entered it would wait for ever
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
