@@ -61,11 +61,11 @@ def finish(options: Any, bench: Bench) -> int:
     write_tables(Path(options.out), options.data)
     report = str(Path(options.root) / "report.html") if options.report is None else options.report
     if report:
-        from riszoo.bench.tables.leaderboard import write_leaderboard
+        from riszoo.bench.html.leaderboard import write_leaderboard
 
         write_leaderboard(Path(options.out), Path(report).with_name("leaderboard.html"))
     if report and bench.tests:
-        from riszoo.bench.report import write_report
+        from riszoo.bench.html.report import write_report
 
         write_report(list(bench.tests.values()), Path(report))
     for failure in failures:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from riszoo.bench.html.leaderboard import as_json
 from riszoo.bench.tables.entries import Entry, read_entries
-from riszoo.bench.tables.leaderboard import as_json
 from riszoo.cli.results.leaderboard import main
 from riszoo.errors import UserError
 from tests.support.browser import browser, run_script

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from riszoo.bench import gallery, report
-from riszoo.bench.evaluated import common_protocols, find_runs
+from riszoo.bench.html import gallery, report
+from riszoo.bench.html.evaluated import common_protocols, find_runs
 from riszoo.cli.results.report import main as report_verb
 from riszoo.errors import UserError
 from riszoo.files import write_atomically

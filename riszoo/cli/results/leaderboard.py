@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if not args.benchmarks.is_dir():
         raise UserError(f"{args.benchmarks} is not a folder: give --benchmarks the folder that contains accuracy.csv")
-    from riszoo.bench.tables.leaderboard import write_leaderboard
+    from riszoo.bench.html.leaderboard import write_leaderboard
 
     write_leaderboard(args.benchmarks, args.out)
     return 0

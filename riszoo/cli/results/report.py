@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count {args.count}: show at least 1 sentence")
-    from riszoo.bench.report import write_report
+    from riszoo.bench.html.report import write_report
     from riszoo.training.checkpoint_checks import check_model_class
 
     for model in args.model:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from riszoo.batch import Sample
-from riszoo.bench.evaluated import EvaluatedRun, common_protocols, sentence_ious
+from riszoo.bench.html.evaluated import EvaluatedRun, common_protocols, sentence_ious
 from riszoo.data.dataset import RISDataset, collate
 from riszoo.data.masks import GroundTruth, shrink
 from riszoo.data.samplers import SampleKey

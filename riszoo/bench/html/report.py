@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from riszoo.bench.environment import environment
-from riszoo.bench.evaluated import EvaluatedRun, common_protocols, find_runs, sentence_ious
-from riszoo.bench.gallery import gallery
+from riszoo.bench.html.environment import environment
+from riszoo.bench.html.evaluated import EvaluatedRun, common_protocols, find_runs, sentence_ious
+from riszoo.bench.html.gallery import gallery
 from riszoo.bench.plots import Bars, Curves, Plot, histogram
 from riszoo.bench.rows import circumstances
 from riszoo.errors import UserError

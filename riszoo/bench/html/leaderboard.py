@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from riszoo import recipes
-from riszoo.bench.environment import environment
+from riszoo.bench.html.environment import environment
 from riszoo.bench.tables.entries import METRICS, Entry, read_entries
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
