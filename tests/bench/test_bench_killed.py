@@ -92,7 +92,7 @@ def noted(file: str) -> list[str]:
 def _toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "toy.yaml").write_text(yaml.safe_dump(RECIPE))
-    monkeypatch.setitem(scenes.PLANS, "train", scenes.Plan(2 * STEPS + 2, 4))
+    monkeypatch.setitem(scenes.PLANS, "train", scenes.ScenePlan(2 * STEPS + 2, 4))
     folders = recipes.folders()
     monkeypatch.setattr(recipes, "folders", lambda: (*folders, tmp_path))
     stand_in = SimpleNamespace(**vars(subprocess) | {"Popen": Forks})

@@ -12,7 +12,7 @@ from riszoo.data.sets import Scenes
 
 @pytest.fixture(autouse=True)
 def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(scenes.PLANS, "train", scenes.Plan(8, 2))
+    monkeypatch.setitem(scenes.PLANS, "train", scenes.ScenePlan(8, 2))
 
 
 def order(seed: int | None = None) -> list[list[SampleKey]]:

@@ -14,12 +14,12 @@ from functools import cache
 import numpy as np
 import pytest
 
+from riszoo.data.generated.logic import Facts, Kind, Placed, Ranked, Related, Without, bits, kind, names
+from riszoo.data.generated.rng import RandomStream, WeightedChoices
 from riszoo.data.masks import GroundTruth
 from riszoo.data.scenes import PLANS, ScenesSplit, vocabulary
 from riszoo.data.scenes.layout import COLOURS, HELD_OUT, SEEN, SIZES, TEXTURES, Ground, Scene, Thing
-from riszoo.data.scenes.logic import Facts, Kind, Placed, Ranked, Related, Without, bits, kind, names
-from riszoo.data.scenes.render import Rendering
-from riszoo.data.scenes.rng import RandomStream, WeightedChoices
+from riszoo.data.scenes.render import ShapeRendering
 from riszoo.data.scenes.sentences import SINGLE, SPATIAL
 from riszoo.data.scenes.shapes import AREA, FAMILIES, SHAPES
 from riszoo.errors import UserError
@@ -215,7 +215,7 @@ def test_masks_are_the_visible_parts_and_targets_can_be_seen() -> None:
     touched, areas = [], []
     for name in ("train", "testA", "unseen", "general"):
         for scene, sentences in scenes(name):
-            rendering = Rendering(scene, (96, 96))
+            rendering = ShapeRendering(scene, (96, 96))
             seen = np.bincount(rendering.owner.ravel(), minlength=len(scene.things) + 1)[1:] / 96**2
             full = np.array([thing.area for thing in scene.things])
             assert seen.min() >= 0.012
@@ -229,7 +229,7 @@ def test_masks_are_the_visible_parts_and_targets_can_be_seen() -> None:
 def test_pixels_have_the_colour_of_their_mask() -> None:
     """Inside a plain thing's mask is its colour, and the foremost thing hides what is behind it."""
     back, front = thing("square", "white", 0.45, 0.5, "large"), thing("circle", "red", 0.6, 0.5)
-    rendering = Rendering(Scene((1.0, 1.0), (back, front), 3, GROUND), (200, 200))
+    rendering = ShapeRendering(Scene((1.0, 1.0), (back, front), 3, GROUND), (200, 200))
     pixels, masks = rendering.pixels().astype(int), [rendering.mask(1), rendering.mask(2)]
     assert not (masks[0] & masks[1]).any()
     assert masks[1][100, 120]
@@ -245,7 +245,7 @@ def test_pixels_have_the_colour_of_their_mask() -> None:
 
 def test_a_ring_shows_what_is_behind_its_hole() -> None:
     things = (thing("square", "white", 0.5, 0.5, "small"), thing("ring", "red", 0.5, 0.5, "large"))
-    rendering = Rendering(Scene((1.0, 1.0), things, 3, GROUND), (200, 200))
+    rendering = ShapeRendering(Scene((1.0, 1.0), things, 3, GROUND), (200, 200))
     assert rendering.owner[100, 100] == 1
 
 
@@ -253,7 +253,7 @@ def test_textures_differ() -> None:
     looks = []
     for texture in TEXTURES:
         scene = Scene((1.0, 1.0), (thing("square", "red", 0.5, 0.5, "large", texture),), 1, GROUND)
-        rendering = Rendering(scene, (96, 96))
+        rendering = ShapeRendering(scene, (96, 96))
         looks.append((rendering.pixels()[rendering.mask(1)][:, 0] < 150).mean())
     plain, striped, dotted = looks
     assert plain == 0

@@ -159,7 +159,7 @@ class Chaos:
 
     def _child(self, root: str, kind: str, step: int, delay: float) -> None:
         write_output_to(self.folder / f"{root}.log")
-        scenes.PLANS["train"] = scenes.Plan(16, 2)
+        scenes.PLANS["train"] = scenes.ScenePlan(16, 2)
         at_step(step, self._act(kind, delay))
         can_continue = any((self.folder / root).glob("*/checkpoints/last.ckpt"))
         if not can_continue:

@@ -14,12 +14,12 @@ from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco
 
 from riszoo.batch import Geometry
+from riszoo.data.generated.logic import bits
+from riszoo.data.generated.rng import RandomStream, WeightedChoices
 from riszoo.data.masks import GroundTruth, decode_rle, shrink
 from riszoo.data.readers.validation import RecordError, outline, read_rle
 from riszoo.data.scenes import PLANS, ScenesSplit
-from riszoo.data.scenes.logic import bits
-from riszoo.data.scenes.render import Rendering
-from riszoo.data.scenes.rng import RandomStream, WeightedChoices
+from riszoo.data.scenes.render import ShapeRendering
 from riszoo.data.scenes.sentences import GENERAL, SentenceSampler
 from riszoo.metrics.counts import count
 from riszoo.metrics.protocols import PROTOCOLS
@@ -152,7 +152,7 @@ def test_a_sentence_of_a_scene_names_exactly_its_targets(image: tuple[int, str, 
     seed, name, index = image
     split = ScenesSplit(name, size=64, seed=seed)
     scene, sentences = split.scene(index)
-    owner = Rendering(scene, (64, 64)).owner
+    owner = ShapeRendering(scene, (64, 64)).owner
     record = split[index]
     assert len(record.targets) == len(sentences) == PLANS[name].sentences
     for target in record.targets:

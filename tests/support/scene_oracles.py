@@ -17,10 +17,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from riszoo.data.generated.rng import RandomStream
 from riszoo.data.scenes import PLANS, ScenesSplit
 from riszoo.data.scenes.layout import Scene
-from riszoo.data.scenes.render import Rendering
-from riszoo.data.scenes.rng import RandomStream
+from riszoo.data.scenes.render import ShapeRendering
 from riszoo.data.scenes.sentences import SentenceSampler
 from tests.support.scene_reader import head_words
 
@@ -31,7 +31,7 @@ Table = np.ndarray  # (unions, unions): IoU of one set of things, as bits, with 
 def overlaps(scene: Scene, size: tuple[int, int] = (96, 96)) -> Table:
     """Visible parts never overlap, so areas tell the IoU of any two unions; two empty ones agree."""
     count = len(scene.things)
-    areas = np.bincount(Rendering(scene, size).owner.ravel(), minlength=count + 1)[1:].astype(float)
+    areas = np.bincount(ShapeRendering(scene, size).owner.ravel(), minlength=count + 1)[1:].astype(float)
     sets = np.arange(1 << count)
     total = ((sets[:, None] >> np.arange(count) & 1) * areas).sum(1)  # (unions,)
     both = total[sets[:, None] & sets[None, :]]

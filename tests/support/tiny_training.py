@@ -33,7 +33,7 @@ CONFIG: dict[str, Any] = {
 
 def few_images(monkeypatch: pytest.MonkeyPatch, images: int = 8) -> None:
     """Generate a few training images instead of 60,000."""
-    monkeypatch.setitem(scenes.PLANS, "train", scenes.Plan(images, 2))
+    monkeypatch.setitem(scenes.PLANS, "train", scenes.ScenePlan(images, 2))
 
 
 def fit(*options: str, **changes: dict[str, Any]) -> int:

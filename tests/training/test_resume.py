@@ -47,8 +47,8 @@ class Saver(Callback):
 
 @pytest.fixture(autouse=True)
 def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(scenes.PLANS, "train", scenes.Plan(4 * BATCHES, 2))
-    monkeypatch.setitem(scenes.PLANS, "val", scenes.Plan(2, 2))
+    monkeypatch.setitem(scenes.PLANS, "train", scenes.ScenePlan(4 * BATCHES, 2))
+    monkeypatch.setitem(scenes.PLANS, "val", scenes.ScenePlan(2, 2))
 
 
 def fit(*callbacks: Callback, checkpoint: Path | None = None, workers: int = 0, **options: Any) -> list[list[str]]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from riszoo.data.scenes.rng import RandomStream
+from riszoo.data.generated.rng import RandomStream
 from riszoo.data.scenes.shapes import AREA, FAMILIES, SHAPES
 
 COLOURS = {

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from functools import cached_property, lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
-from riszoo.data.masks import GroundTruth, Mask, Segmentation, shrink
+from riszoo.data.generated.split import Rendering
 from riszoo.data.record import Pixels
 from riszoo.data.scenes.layout import NOISE_OFFSETS, Ground, Scene, Thing
 from riszoo.data.scenes.shapes import GRAIN, RING_HOLE, Outline, outline
@@ -26,15 +25,8 @@ PERIOD = 0.062
 """Width of a stripe and its gap, in world units."""
 
 
-class Rendering:
-    """A scene at a size in pixels, drawn when first used. Only the scene is pickled."""
-
-    def __init__(self, scene: Scene, size: tuple[int, int]) -> None:
-        self.scene = scene
-        self.size = size
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"scene": self.scene, "size": self.size}
+class ShapeRendering(Rendering[Scene]):
+    """A scene of shapes at a size in pixels."""
 
     def pixels(self) -> Pixels:
         """(H0, W0, 3)"""
@@ -47,12 +39,6 @@ class Rendering:
         owner: NDArray[np.uint8] = (centres + 1) // 2
         return owner
 
-    def mask(self, things: int) -> Mask:
-        """(H0, W0): the visible part of the given things, one bit each."""
-        chosen = np.array([False] + [bool(things >> k & 1) for k in range(len(self.scene.things))])
-        mask: Mask = chosen[self.owner]
-        return mask
-
     @cached_property
     def _map(self) -> Image.Image:
         """The fine map: thing k has the numbers 2k + 1 and, on its texture, 2k + 2."""
@@ -62,19 +48,6 @@ class Rendering:
         for k, thing in enumerate(self.scene.things):
             _lay(canvas, thing, 2 * k + 1, unit)
         return canvas
-
-
-class Silhouette(Segmentation):
-    """The visible part of some things of a rendering."""
-
-    def __init__(self, rendering: Rendering, things: int) -> None:
-        self.rendering = rendering
-        self.things = things
-        self.size = rendering.size
-
-    def draw(self, ground_truth: GroundTruth) -> Mask:
-        mask = self.rendering.mask(self.things)
-        return mask if ground_truth.frame is None else shrink(mask, ground_truth.frame)
 
 
 def _lay(canvas: Image.Image, thing: Thing, number: int, unit: float) -> None:

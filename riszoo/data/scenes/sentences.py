@@ -1,35 +1,12 @@
-"""Random sentences about a scene that name exactly their targets.
-
-A sentence of a type is found by rejection sampling: a random form that is true of its target is evaluated on the scene,
-and kept if it names the target and nothing else without any unclear case. In a sentence with a place, relation, order
-or negation, the head ("the red star ...") alone must name at least two things, so that the rest is needed.
-"""
+"""How the things of a scene are described, and which types of sentence its splits have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-from riszoo.data.scenes.layout import HELD_OUT, Scene
-from riszoo.data.scenes.logic import (
-    ASPECT,
-    MEASURES,
-    PLACES,
-    RELATIONS,
-    Both,
-    Facts,
-    Form,
-    Kind,
-    Placed,
-    Ranked,
-    Related,
-    Without,
-    bits,
-    kind,
-    names,
-)
-from riszoo.data.scenes.rng import RandomStream, WeightedChoices
-from riszoo.data.scenes.wording import sentence_for
+from riszoo.data.generated.logic import Form, Kind, kind
+from riszoo.data.generated.rng import WeightedChoices
+from riszoo.data.generated.sampling import FormSampler
+from riszoo.data.scenes.layout import COLOURS, HELD_OUT, SIZES, TEXTURES
+from riszoo.data.scenes.wording import SceneWording
 
 SINGLE = {
     "attribute": 0.45,
@@ -54,184 +31,39 @@ FULL = WeightedChoices(
     {(C, S): 6, (S,): 1, (C,): 1, (T, S): 3, (Z, S): 3, (T, C): 1, (Z, C): 1, (T, C, S): 2, (Z, C, S): 2}
 )
 """The same for a description by attributes only."""
-ANCHORED = WeightedChoices({"relation": 5, "superlative": 3, "place": 2})
-"""Types of the description of the second thing in a two-hop sentence."""
-PLURAL = WeightedChoices({"attribute": 7, "place": 4, "relation": 3, "negation": 3, "both": 3})
-NO_TARGET = WeightedChoices({"attribute": 5, "place": 3, "relation": 3})
 
-MAX_TRIES = 10
-"""Forms drawn for one target before the next one is tried."""
-MAX_DRAWS = 50
-"""Types drawn for the sentences of a scene before the scene is discarded."""
-
-
-@dataclass(frozen=True, slots=True)
-class SceneSentence:
-    """A sentence with its logical form, the things it names (one bit each), and its type."""
-
-    text: str
-    form: Form
-    things: int
-    sentence_type: str
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """The type, then the attributes that the words describe, sorted."""
-        values = [value for part in self.form.parts() if isinstance(part, Kind) for value in part.values]
-        return self.sentence_type, *sorted({ASPECT.get(value, "shape") for value in values})
-
-
-class SentenceSampler:
-    """Draws sentences about a scene."""
-
-    def __init__(self, scene: Scene, rng: RandomStream) -> None:
-        self.facts = Facts(scene)
-        self.rng = rng
-        self.chosen = list(bits(scene.chosen))
-        self.all = range(len(scene.things))
-
-    def sample(self, count: int, mix: WeightedChoices[str]) -> list[SceneSentence] | None:
-        """`count` sentences, about different targets as far as possible; None if the scene does not allow as many."""
-        sentences: dict[str, SceneSentence] = {}
-        fresh: list[int] = []
-        for _ in range(MAX_DRAWS):
-            fresh = fresh or self.rng.sample(self.chosen, len(self.chosen))
-            found = self._about_one_of(fresh, self.rng.draw(mix))
-            if found:
-                sentences.setdefault(found.text, found)
-            if len(sentences) == count:
-                return list(sentences.values())
-        return None
-
-    def _about_one_of(self, targets: list[int], sentence_type: str) -> SceneSentence | None:
-        """A sentence of a type about the first target for which one is found; removes the target from the list."""
-        for target in targets:
-            form = self.find(sentence_type, target)
-            if form is not None:
-                targets.remove(target)
-                things = form.answer(self.facts)[0]
-                return SceneSentence(self._text(form, sentence_type, things.bit_count()), form, things, sentence_type)
-        return None
-
-    def _text(self, form: Form, sentence_type: str, count: int) -> str:
-        plural = sentence_type == "plural" or (sentence_type == "none" and self.rng.chance(0.3))
-        return sentence_for(form, self.rng, plural, count)
-
-    def find(self, sentence_type: str, target: int) -> Form | None:
-        """A form of a type that names exactly what it should."""
-        for _ in range(MAX_TRIES):
-            form = _FORMS[sentence_type](self, target)
-            named = names(form, self.facts) if form else None
-            if named is not None and self._fits(sentence_type, named, target):
-                return form
-        return None
-
-    def _fits(self, sentence_type: str, named: int, target: int) -> bool:
-        if sentence_type == "plural":
-            return 2 <= named.bit_count() <= 4 and named != self.facts.everything
-        return named == (0 if sentence_type == "none" else 1 << target)
-
-    def values(self, target: int, choices: WeightedChoices[tuple[int, ...]]) -> tuple[str, ...]:
-        """Random attributes of a thing."""
-        values = self.facts.attributes[target]
-        return tuple([values[aspect] for aspect in self.rng.draw(choices)])
-
-    def head(self, target: int) -> Kind:
-        """A description that names the target and at least one other thing."""
-        for _ in range(4):
-            head = kind(*self.values(target, HEADS))
-            if head.answer(self.facts)[0].bit_count() >= 2:
-                return head
-        return kind()
-
-    def other(self, target: int) -> int:
-        """Any other thing."""
-        return (target + 1 + self.rng.below(len(self.all) - 1)) % len(self.all)
-
-    def relate(self, head: Form, target: int, anchor: Form | None, there: int) -> Form | None:
-        """The head in a random relation that the target has to the anchor."""
-        relations = [name for name in RELATIONS if self.facts.related(name, there)[0] >> target & 1]
-        return Related(head, self.rng.pick(relations), anchor) if anchor and relations else None
-
-
-def _attribute(sampler: SentenceSampler, target: int) -> Form:
-    return kind(*sampler.values(target, FULL))
-
-
-def _place(sampler: SentenceSampler, target: int) -> Form | None:
-    places = [name for name in PLACES if sampler.facts.placed(name)[0] >> target & 1]
-    return Placed(sampler.head(target), sampler.rng.pick(places)) if places else None
-
-
-def _relation(sampler: SentenceSampler, target: int) -> Form | None:
-    there = sampler.other(target)
-    anchor = sampler.find("attribute", there)
-    return sampler.relate(sampler.head(target), target, anchor, there)
-
-
-def _two_hop(sampler: SentenceSampler, target: int) -> Form | None:
-    there = sampler.other(target)
-    anchor = sampler.find(sampler.rng.draw(ANCHORED), there)
-    return sampler.relate(sampler.head(target), target, anchor, there)
-
-
-def _superlative(sampler: SentenceSampler, target: int) -> Form:
-    return Ranked(sampler.head(target), sampler.rng.pick(tuple(MEASURES)))
-
-
-def _ordinal(sampler: SentenceSampler, target: int) -> Form | None:
-    head, name = sampler.head(target), sampler.rng.pick(tuple(MEASURES))
-    things, measure = sampler.facts.things, MEASURES[name][0]
-    mine = measure(things[target])
-    rank = 1 + sum(measure(things[other]) < mine for other in bits(head.answer(sampler.facts)[0]))
-    return Ranked(head, name, rank) if 2 <= rank <= 4 else None
-
-
-def _negation(sampler: SentenceSampler, target: int) -> Form | None:
-    """The head without an attribute or the place of another thing that the head names."""
-    head = sampler.head(target)
-    other = sampler.rng.pick(list(bits(head.answer(sampler.facts)[0])))
-    if sampler.rng.chance(0.8):
-        return Without(head, sampler.facts.attributes[other][sampler.rng.pick((T, C, C, S))])
-    places = [name for name in PLACES if sampler.facts.placed(name)[0] >> other & 1]
-    return Without(head, sampler.rng.pick(places)) if places else None
-
-
-def _both(sampler: SentenceSampler, target: int) -> Form | None:
-    first, second = sampler.find("attribute", target), sampler.find("attribute", sampler.other(target))
-    return Both(first, second) if first and second else None
-
-
-def _plural(sampler: SentenceSampler, target: int) -> Form | None:
-    sentence_type = sampler.rng.draw(PLURAL)
-    if sentence_type == "attribute":
-        return kind(*sampler.values(target, HEADS))
-    return _FORMS[sentence_type](sampler, target)
-
-
-def _none(sampler: SentenceSampler, target: int) -> Form | None:
-    """Something like what there is: attributes of two things mixed, or one sought where it is not."""
-    sentence_type, other = sampler.rng.draw(NO_TARGET), sampler.other(target)
-    if sentence_type == "attribute":
-        here, there = sampler.facts.things[target], sampler.facts.things[other]
-        mixed = here.texture, here.colour, there.shape
-        return None if mixed[1:][::-1] in HELD_OUT else kind(*mixed[sampler.rng.below(2) :])
-    head = kind(*sampler.values(target, FULL))
-    if sentence_type == "place":
-        return Placed(head, sampler.rng.pick(tuple(PLACES)))
-    anchor = sampler.find("attribute", other)
-    return Related(head, sampler.rng.pick(tuple(RELATIONS)), anchor) if anchor else None
-
-
-_FORMS: Mapping[str, Callable[[SentenceSampler, int], Form | None]] = {
-    "attribute": _attribute,
-    "place": _place,
-    "relation": _relation,
-    "superlative": _superlative,
-    "ordinal": _ordinal,
-    "negation": _negation,
-    "two-hop": _two_hop,
-    "both": _both,
-    "plural": _plural,
-    "none": _none,
+ASPECT = {
+    **dict.fromkeys(COLOURS, "colour"),
+    **dict.fromkeys(TEXTURES, "texture"),
+    **dict.fromkeys(SIZES, "size"),
 }
+"""The attribute that a word describes; any other word is a shape."""
+
+
+class SentenceSampler(FormSampler):
+    """Draws sentences about things with size, texture, colour and shape."""
+
+    wording = SceneWording()
+
+    def description(self, target: int) -> Kind:
+        return self._attributes(target, FULL)
+
+    def group(self, target: int) -> Kind:
+        return self._attributes(target, HEADS)
+
+    def distinction(self, head: Kind, other: int) -> str:
+        return self.facts.attributes[other][self.rng.pick((T, C, C, S))]
+
+    def missing(self, target: int, other: int) -> Kind | None:
+        """Texture and colour of one thing, the shape of another; no combination that training never shows."""
+        _, texture, colour, _ = self.facts.attributes[target]
+        mixed = texture, colour, self.facts.attributes[other][S]
+        return None if mixed[1:][::-1] in HELD_OUT else kind(*mixed[self.rng.below(2) :])
+
+    def aspects(self, form: Form) -> set[str]:
+        values = [value for part in form.parts() if isinstance(part, Kind) for value in part.values]
+        return {ASPECT.get(value, "shape") for value in values}
+
+    def _attributes(self, target: int, choices: WeightedChoices[tuple[int, ...]]) -> Kind:
+        values = self.facts.attributes[target]
+        return kind(*[values[aspect] for aspect in self.rng.draw(choices)])

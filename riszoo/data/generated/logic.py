@@ -1,4 +1,4 @@
-"""The meaning of a sentence as a logical form that is evaluated on a scene.
+"""The meaning of a sentence as a logical form that is evaluated on an image's things.
 
 A set of things is an integer with one bit for each thing. Words such as "left of", "near" or "larger" have unclear
 cases, so a form evaluates to two sets: the things that it certainly names and those that it possibly names. A sentence
@@ -10,22 +10,51 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import pairwise
-
-from riszoo.data.scenes.layout import COLOURS, SIZES, TEXTURES, Scene, Thing
+from typing import Protocol
 
 Answer = tuple[int, int]
 """The sets of things that are certainly and possibly named."""
 
-ASPECT = {
-    **dict.fromkeys(COLOURS, "colour"),
-    **dict.fromkeys(TEXTURES, "texture"),
-    **dict.fromkeys(SIZES, "size"),
-}
-"""The attribute that a word describes; any other word is a shape."""
+
+class Thing(Protocol):
+    """One object of an image, in world units: an image has area 1."""
+
+    @property
+    def x(self) -> float: ...
+
+    @property
+    def y(self) -> float: ...
+
+    @property
+    def area(self) -> float:
+        """What it fills where nothing hides it."""
+
+    @property
+    def disc(self) -> float:
+        """The radius of a disc of the same area."""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Every word that is true of it alone: its attributes, its names."""
+
+
+class Scene(Protocol):
+    """The things of an image. `chosen` is a bit mask of those that may be targets."""
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Width and height in world units."""
+
+    @property
+    def things(self) -> Sequence[Thing]: ...
+
+    @property
+    def chosen(self) -> int: ...
+
 
 PLACES = {
     "left": ("left",),
@@ -150,7 +179,7 @@ class Form(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Kind(Form):
-    """Things with all of the given attributes, which are in the order of an English noun phrase."""
+    """Things of which all of the given words are true, in the order of an English noun phrase."""
 
     values: tuple[str, ...] = ()
 
@@ -163,7 +192,7 @@ class Kind(Form):
 
 @dataclass(frozen=True, slots=True)
 class Without(Form):
-    """Things without one attribute, or not at a place."""
+    """Things of which one word is not true, or that are not at a place."""
 
     of: Form
     value: str

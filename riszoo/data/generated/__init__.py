@@ -1,0 +1,1 @@
+"""What the generated data sets share: random numbers, logical forms and their wording, splits made on access."""
