@@ -110,8 +110,9 @@ def parser() -> CommandParser:
 def write_tables(folder: Path, data: str) -> None:
     """Updates the tables and plots from the CSV files, and prints the data set's table."""
     from riszoo.bench.plots import write_plots
-    from riszoo.bench.tables.pages import Results, render_pages
+    from riszoo.bench.tables.pages import render_pages, table
+    from riszoo.bench.tables.results import Results
 
     for path in render_pages(folder) + write_plots(folder):
         print(f"written: {path}")
-    print(Results.read(folder).table(data))
+    print(table(Results.read(folder), data))

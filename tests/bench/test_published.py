@@ -15,7 +15,8 @@ from riszoo.bench import rows
 from riszoo.bench.published import PREFIX, make_plan, read_list
 from riszoo.bench.runner import Bench
 from riszoo.bench.tables.entries import REPRODUCED, read_entries
-from riszoo.bench.tables.pages import Results
+from riszoo.bench.tables.pages import table
+from riszoo.bench.tables.results import Results
 from riszoo.cli.bench import main, parser
 from riszoo.cli.main import main as riszoo
 from riszoo.errors import UserError
@@ -148,6 +149,6 @@ def test_a_published_file_is_measured_and_compared_with_its_claims(
     assert own.claims == {("oIoU", "val"): "20.00", ("mIoU", "val"): "30.00"}
     found = own.numbers["oIoU", "val"]
     assert f"oIoU val {found.value - 20:+.2f}" in own.facts["difference"]
-    table = Results.read(work / "out").table("refcoco")
+    text = table(Results.read(work / "out"), "refcoco")
     original = entries["original"].numbers["oIoU", "val"].text
-    assert f"| lavt | lavt480 | val | oIoU | 20.00 | {found.text} | {found.value - 20:+.2f} | {original} |" in table
+    assert f"| lavt | lavt480 | val | oIoU | 20.00 | {found.text} | {found.value - 20:+.2f} | {original} |" in text

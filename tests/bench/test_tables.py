@@ -12,9 +12,11 @@ import pytest
 from riszoo import recipes
 from riszoo.bench import rows
 from riszoo.bench.plan import Job, make_jobs
-from riszoo.bench.tables import pages as tables
+from riszoo.bench.tables import measurements, pages
 from riszoo.bench.tables.claims import IDENTITY, OMIT, UNSTATED, Claim, claims
+from riszoo.bench.tables.data_table import LEAKED, MARK
 from riszoo.bench.tables.formats import latex
+from riszoo.bench.tables.results import Results
 from riszoo.cli.bench import parser
 from riszoo.cli.results.tables import main as tables_verb
 from riszoo.errors import UserError
@@ -24,7 +26,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def test_the_committed_tables_show_the_committed_rows() -> None:
-    assert tables.render_pages(BENCHMARKS, write=False) == [], "run `riszoo tables`"
+    assert pages.render_pages(BENCHMARKS, write=False) == [], "run `riszoo tables`"
 
 
 def test_every_measured_row_has_its_provenance() -> None:
@@ -132,6 +134,10 @@ def measure(folder: Path, data: str = "scenes", scale: str = "tiny", seeds: int 
     return values
 
 
+def table_of(folder: Path, name: str) -> str:
+    return pages.table(Results.read(folder), name)
+
+
 def lines(text: str) -> list[dict[str, str]]:
     """The lines of the first table as dictionaries."""
     table = [row.strip("|").split("|") for row in text.splitlines() if row.startswith("|")]
@@ -141,9 +147,9 @@ def lines(text: str) -> list[dict[str, str]]:
 
 def test_a_measured_line_is_marked_and_has_its_interval_in_the_legend(folder: Path) -> None:
     (value,) = measure(folder)
-    text = tables.Results.read(folder).table("scenes")
+    text = table_of(folder, "scenes")
     (own,) = lines(text)
-    assert own["method"] == f"{tables.MARK} **lts**"
+    assert own["method"] == f"{MARK} **lts**"
     assert own["mIoU val"] == f"{value:.2f}"
     assert "mIoU testA" not in own, "a column without a number is left out"
     assert re.search(r"95 % intervals over images: ± [\d.]+ to [\d.]+", text)
@@ -152,20 +158,20 @@ def test_a_measured_line_is_marked_and_has_its_interval_in_the_legend(folder: Pa
 
 def test_seeds_give_mean_and_spread(folder: Path) -> None:
     one, two = measure(folder, seeds=2)
-    (own,) = lines(tables.Results.read(folder).table("scenes"))
+    (own,) = lines(table_of(folder, "scenes"))
     assert own["mIoU val"] == f"{(one + two) / 2:.2f} ± {abs(one - two) / 2**0.5:.2f}"
 
 
 def test_splits_with_training_images_are_marked(folder: Path) -> None:
     measure(folder, leaked=2)
-    text = tables.Results.read(folder).table("scenes")
-    assert lines(text)[0]["mIoU val"].endswith(tables.LEAKED)
+    text = table_of(folder, "scenes")
+    assert lines(text)[0]["mIoU val"].endswith(LEAKED)
     assert "trained on images of this split" in text
 
 
 def test_claims_and_measurements_are_different_lines(folder: Path) -> None:
     (value,) = measure(folder, "refcoco", "paper")
-    found = lines(tables.Results.read(folder).table("refcoco"))
+    found = lines(table_of(folder, "refcoco"))
     own = [line for line in found if "**lts**" in line["method"]]
     claimed = [line for line in found if line["method"].startswith("LTS") and line["encoders"].startswith("Darknet")]
     assert [(line["mIoU val"], line["mIoU testA"], line["source"]) for line in own] == [(f"{value:.2f}", "", "riszoo")]
@@ -174,7 +180,7 @@ def test_claims_and_measurements_are_different_lines(folder: Path) -> None:
 
 @pytest.mark.parametrize("data", ["refcoco", "refcoco+", "refcocog", "referit"])
 def test_lines_are_sorted_and_no_method_stands_twice(data: str) -> None:
-    found = lines(tables.Results.read(BENCHMARKS).table(data))
+    found = lines(table_of(BENCHMARKS, data))
     first = next(column for column in found[0] if column.startswith("oIoU"))
     scores = [float(line[first].split()[0]) for line in found if line[first]]
     assert scores == sorted(scores, reverse=True)
@@ -185,16 +191,35 @@ def test_lines_are_sorted_and_no_method_stands_twice(data: str) -> None:
     assert all(any(value for name, value in line.items() if "IoU" in name) for line in found)
 
 
+def test_the_overview_answers_which_is_best_who_claims_it_and_whether_it_was_measured(folder: Path) -> None:
+    measure(folder)
+    found = lines(table_of(folder, "overview"))
+    plus = next(line for line in found if "RefCOCO+" in line["data set"] and line["split"] == "testB")
+    best = max(float(line["oIoU testB"]) for line in lines(table_of(folder, "refcoco+"))
+               if line["training"] == "single" and line["oIoU testB"])  # fmt: skip
+    assert re.fullmatch(rf"\*\*{best:.2f}\*\* .+ \(\[source\]\(https://.+\)\)", plus["best claim, trained on this set"])
+    assert plus["measured"] == ""
+    own = found[0]
+    assert own["data set"] == "[scenes](scenes.md)"
+    assert own["measured"].startswith(MARK)
+    assert own["best claim, any training"] == ""
+
+
 def test_tables_have_few_notes() -> None:
     for data in ("scenes", "refcoco", "refcoco+", "refcocog", "refcocog-google", "referit", "grefcoco"):
-        text = tables.Results.read(BENCHMARKS).table(data)
+        text = table_of(BENCHMARKS, data)
         assert len(re.findall(r"^<sup>", text, re.MULTILINE)) <= 8
+
+
+def test_claims_whose_split_is_not_stated_are_shown_so() -> None:
+    found = lines(table_of(BENCHMARKS, "grefcoco"))
+    assert found[0]["cIoU, split not stated"] == "62.42"
 
 
 def test_unmeasured_models_have_a_command_that_works(folder: Path) -> None:
     measure(folder)
     for data in ("scenes", "refcoco"):
-        text = tables.Results.read(folder).table(data)
+        text = table_of(folder, data)
         (command,) = re.findall(r"`riszoo (bench [^`]+)`", text)
         options = parser().parse_args(command.split()[1:])
         planned = [job.model for job in make_jobs(options)]
@@ -206,7 +231,7 @@ def test_results_under_another_protocol_have_a_table_of_their_own(folder: Path) 
     measure(folder, "refcoco", "paper")
     accuracy = rows.read(folder / "accuracy.csv")
     rows.upsert(folder, rows.ACCURACY, [row | {"protocol": "mcn", "mIoU": "12.5"} for row in accuracy])
-    main, other = tables.Results.read(folder).table("refcoco").split("Measured under the protocol `mcn`:")
+    main, other = table_of(folder, "refcoco").split("Measured under the protocol `mcn`:")
     assert "12.50" not in main
     assert [line["mIoU val"] for line in lines(other)] == ["12.50"]
 
@@ -217,7 +242,7 @@ def test_another_scale_has_a_line_of_its_own(folder: Path) -> None:
     rows.upsert(
         folder, rows.ACCURACY, [row | {"scale": "controlled", "oIoU": "99", "mIoU": "23.5"} for row in accuracy]
     )
-    found = lines(tables.Results.read(folder).table("scenes"))
+    found = lines(table_of(folder, "scenes"))
     assert [line["encoders"] for line in found] == ["scale controlled", "scale tiny"]
     assert found[0]["mIoU val"] == "23.50"
 
@@ -226,7 +251,7 @@ def test_the_summary_shows_only_models_and_columns_with_numbers(folder: Path) ->
     (value,) = measure(folder)
     gap = rows.read(folder / "accuracy.csv")
     shuffled = next(float(row["mIoU"]) for row in gap if row["control"] == "shuffled")
-    (own,) = lines(tables.Results.read(folder).table("summary"))
+    (own,) = lines(table_of(folder, "summary"))
     assert list(own) == ["model", "paper", "val", "language gap", "minutes"]
     assert own["paper"] == "[arXiv 2103.16284](https://arxiv.org/abs/2103.16284)"
     assert re.fullmatch(rf"{value:.2f} \[[\d.]+, [\d.]+\]", own["val"])
@@ -275,16 +300,16 @@ def test_an_unknown_table_name_is_an_error(folder: Path) -> None:
 
 def test_an_ablation_shows_its_rows_or_how_to_measure_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tableset = {"prior": {"title": "The prior", "claim": ["none", "filter"], "rows": {"none": {}, "filter": {}}}}
-    monkeypatch.setattr(tables, "ablations", lambda name: tableset)
+    monkeypatch.setattr(measurements, "ablations", lambda name: tableset)
     monkeypatch.setattr(recipes, "names", lambda kind: ["lts"])
-    text = tables.Results().table("ablations")
+    text = pages.table(Results(), "ablations")
     assert text == "**lts**\n\nNot measured yet:\n\n- The prior: `riszoo bench --ablation lts/prior`\n"
     measure(folder)
     accuracy = [
         row | {"variant": "prior/filter", "training_sentences": "640"} for row in rows.read(folder / "accuracy.csv")
     ]
     rows.upsert(folder, rows.ACCURACY, accuracy)
-    text = tables.Results.read(folder).table("ablations")
+    text = table_of(folder, "ablations")
     assert "The paper's order, on its own data, best last: none, filter." in text
     (own,) = lines(text)
     assert own["The prior"] == "filter"

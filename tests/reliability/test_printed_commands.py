@@ -13,12 +13,12 @@ from riszoo.bench.cost import parameters, skeleton
 from riszoo.cli.main import main
 
 ROOT = Path(recipes.__file__).parent.parent
-PAGES = ("README.md", "benchmarks/README.md", "docs/benchmarks.md")
+PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md", *sorted((ROOT / "benchmarks").glob("*.md"))]
 
 
 def printed() -> list[str]:
     """Every `riszoo bench` command on the pages, without comments and launchers."""
-    texts = (re.sub(r"\s+#.*", "", (ROOT / page).read_text()) for page in PAGES)
+    texts = (re.sub(r"\s+#.*", "", page.read_text()) for page in PAGES)
     found = (match[0].strip() for text in texts for match in re.finditer(r"riszoo bench( +--[^`\n|;]*)", text))
     return sorted(set(found))
 

@@ -12,7 +12,7 @@ FILE = "paper.csv"
 OMIT = "omit"
 """In the column `trust`: the row is no headline number (an ablation, an outdated page, a wrong label)."""
 UNSTATED = "unstated"
-"""In the column `metric`: the source does not name the metric, so the row is not shown."""
+"""In the column `metric`: the source does not name the metric, so the row is not shown. Also the name of a split."""
 IDENTITY = ("method", "encoders", "data", "training", "trust", "source")
 
 

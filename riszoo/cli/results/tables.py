@@ -24,10 +24,12 @@ def main(argv: list[str]) -> int:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give --out the folder that contains accuracy.csv")
     from riszoo.bench.plots import write_plots
-    from riszoo.bench.tables.pages import Results, render_pages
+    from riszoo.bench.tables.data_table import formatted
+    from riszoo.bench.tables.pages import render_pages
+    from riszoo.bench.tables.results import Results
 
     if args.format:
-        print(Results.read(folder).formatted(args.data, args.format), end="")
+        print(formatted(Results.read(folder), args.data, args.format), end="")
         return 0
     changed = [*render_pages(folder, write=not args.check), *write_plots(folder, write=not args.check)]
     for page in changed:
