@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from riszoo import recipes
 from riszoo.bench.html.environment import environment
-from riszoo.bench.tables.entries import METRICS, Entry, read_entries
+from riszoo.bench.rows import TYPES, Row, read
+from riszoo.bench.tables.entries import CLAIMED, METRICS, Entry, read_entries
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 
-COSTS = {"GFLOP": "GFLOP", "ms": "latency in ms", "parameters": "parameters in millions"}
-"""Facts of an entry that the plot can have as its horizontal axis, with the axis's label."""
+AXES = {
+    "year": "year",
+    "GFLOP": "GFLOP, one image and one sentence",
+    "ms": "latency in ms, one image and one sentence",
+    "parameters": "parameters in millions",
+}
+"""What the plot can have as its horizontal axis: the year, or a fact of an entry."""
+Types = dict[str, dict[str, dict[str, float]]]
+"""split -> type of sentence -> mIoU, oIoU, number of sentences."""
 
 
 def write_leaderboard(folder: Path, out: Path) -> None:
@@ -22,17 +31,21 @@ def write_leaderboard(folder: Path, out: Path) -> None:
     sets = data_sets(entries)
     if not sets:
         raise UserError(f"{folder} has no results: give --benchmarks a folder with accuracy.csv or paper.csv")
-    names = {each["name"] for each in sets}
-    content = {"sets": sets, "costs": COSTS, "entries": [as_json(entry) for entry in entries if entry.data in names]}
+    names, rows = {each["name"] for each in sets}, read(folder / TYPES.file)
+    shown = [as_json(entry, rows) for entry in entries if entry.data in names]
+    content = {"sets": sets, "axes": AXES, "entries": shown}
     page = environment().get_template("leaderboard.html.j2").render(content=content)
     write_atomically(out, page)
     print(f"leaderboard: {out}, {len(page) / 1e6:.1f} MB, open it in a browser")
 
 
 def data_sets(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """The data sets that have a number on one of their splits: name, title, and the splits and metrics with numbers."""
+    """The data sets that have a number on one of their splits, those with the most entries first.
+
+    Each has its name, its title, and the splits and metrics with numbers.
+    """
     found = []
-    for name in recipes.names("data"):
+    for name in sorted(recipes.names("data"), key=lambda name: -sum(entry.data == name for entry in entries)):
         recipe = recipes.get("data", name)
         columns = {column for entry in entries if entry.data == name for column in entry.numbers}
         splits = [
@@ -46,10 +59,26 @@ def data_sets(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     return found
 
 
-def as_json(entry: Entry) -> dict[str, Any]:
-    """An entry as the page's script reads it, with its numbers by metric and split."""
+def as_json(entry: Entry, types: Sequence[Row]) -> dict[str, Any]:
+    """An entry as the page's script reads it, with its numbers by metric and split, and by type of sentence."""
     numbers: dict[str, dict[str, Any]] = {}
     for (metric, split), number in entry.numbers.items():
         cell = {"text": number.text, "value": number.value, "interval": number.interval, "leaked": number.leaked}
         numbers.setdefault(metric, {})[split] = cell
-    return {name: value for name, value in vars(entry).items() if name != "claims"} | {"numbers": numbers}
+    shown = {name: value for name, value in vars(entry).items() if name != "claims"}
+    return shown | {"numbers": numbers, "types": {} if entry.kind == CLAIMED else by_type(entry, types)}
+
+
+def by_type(entry: Entry, rows: Sequence[Row]) -> Types:
+    """The results of a measured entry for each type of sentence, means over its seeds."""
+    weights = entry.facts.get("weights", "").split(", ")
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        same = (row["data"], row["protocol"]) == (entry.data, entry.protocol) and row["weights"] in weights
+        if same and row["mIoU"]:
+            groups.setdefault((row["split"], row["type"]), []).append(row)
+    found: Types = {}
+    for (split, name), group in groups.items():
+        means = {metric: round(statistics.fmean(float(row[metric]) for row in group), 2) for metric in ("mIoU", "oIoU")}
+        found.setdefault(split, {})[name] = means | {"sentences": int(group[0]["sentences"])}
+    return found
