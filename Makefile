@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help env lint types unit test test-cpus bench chaos soak fuzz test-floors clean
+.PHONY: help env lint types unit test test-cpus docs bench chaos soak fuzz test-floors clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test-cpus: $(STAMP) ## run the tests with the instruction sets of four kinds of 
 	DNNL_MAX_CPU_ISA=SSE41 $(MAKE) unit
 	ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 RISZOO_TEST_THREADS=2 $(MAKE) unit
 
+docs: $(STAMP) ## build the documentation site in site/ (OPTIONS=serve to read it while writing)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(OPTIONS),build) --strict
+
 bench: $(STAMP) ## train and test lts, risam and vipa on the embedded data set; tables, plots, report (OPTIONS='--budget 6400')
 	$(BIN)/riszoo bench --models lts,risam,vipa $(OPTIONS)
 
@@ -56,4 +59,4 @@ soak: $(STAMP) ## train, test and segment for 30 minutes; fails where memory or 
 	$(BIN)/python -m tests.reliability.soak --minutes $(or $(MINUTES),30)
 
 clean: ## remove the environment and caches; keep runs
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from riszoo import recipes
@@ -29,6 +30,7 @@ from tests.support.pages import Command
 RUN_VERBS = [name for name, verb in VERBS.items() if verb.module == LIGHTNING]
 SHOWN = [command for page in pages.PAGES for command in pages.commands(page)]
 INVENTED = {"NAME": "lts", "MODEL": "lts", "SEED": "0", "N": "1", "mine": "lts", "shy": "lts"}
+INVENTED["my.module.Mine"] = "tests.support.toys.Early"
 """Words that stand for a reader's own, each with one that riszoo accepts."""
 OTHER_PROGRAMS = {"--eval_ori_size", "--signal"}
 """Options of other projects that a page names."""
@@ -50,6 +52,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of every model on every data set, as far as the command line reads one."""
     root = tmp_path_factory.mktemp("checkpoints")
     (root / "evf-sam").mkdir()
+    (root / "mine.yaml").write_text("{}")
     for published in ("best_model.pth", "refcoco.pth", "evf-sam/pytorch_model.bin"):
         (root / published).touch()
     for model, dataset in product(recipes.names("models"), recipes.names("data")):
@@ -87,6 +90,7 @@ def parser_of(words: list[str]) -> CommandParser:
 def accept(verb: str, words: list[str], *, whole: bool) -> None:
     """Parse a command with the parser that its verb uses, and go no further."""
     if verb in RUN_VERBS:
+        words = [word for word in words if word not in ("--help", "--print_config")]  # which print and exit
         request = Request.read(verb, words if "--model" in words else ["--model", "lts", *words])
         run_parser().parse_args(request.argv)
         return
@@ -160,8 +164,8 @@ def test_python_examples_import_what_exists(page: Path) -> None:
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
-def test_the_model_of_the_architecture_page_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (pages.ROOT / "docs" / "architecture.md").read_text()
+def test_the_model_of_the_page_about_models_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (pages.ROOT / "docs" / "your-model.md").read_text()
     (example,) = [block for block in pages.blocks(page) if block.language == "python"]
     (tmp_path / "example.py").write_text(textwrap.dedent(example.text))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -173,6 +177,19 @@ def test_the_model_of_the_architecture_page_trains(tmp_path: Path, monkeypatch: 
     assert main(["fit", "--model", "example.Mine", "--config", "example.yaml", *short]) == 0
     (run,) = Path("runs").glob("*/run.json")
     assert json.loads(run.read_text())["training"]["steps"] == 2
+
+
+def test_a_strategy_is_named_by_class_path() -> None:
+    """The file for Ray, which is not installed here, with Lightning's own classes in place of Ray's."""
+    page = (pages.ROOT / "docs" / "cluster.md").read_text()
+    (example,) = [block.text for block in pages.blocks(page) if block.language == "yaml"]
+    own = {"ray.train.lightning.RayDDPStrategy": "lightning.pytorch.strategies.DDPStrategy"}
+    own["ray.train.lightning.RayLightningEnvironment"] = "lightning.fabric.plugins.environments.LightningEnvironment"
+    for ray, lightning in own.items():
+        example = example.replace(ray, lightning)
+    request = Request.read("fit", ["--model", "lts", "--config", json.dumps(yaml.safe_load(example))])
+    trainer = run_parser().parse_args(request.argv).fit.trainer
+    assert [trainer.strategy.class_path, trainer.plugins[0].class_path] == list(own.values())
 
 
 @pytest.mark.parametrize(

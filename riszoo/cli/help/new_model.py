@@ -119,7 +119,7 @@ def main(argv: list[str]) -> int:
         if not (args.root / folder).is_dir():
             raise UserError(
                 f"{args.root / folder} is not a folder: run this in a checkout of riszoo or give --root; a model "
-                "outside of it is a plug-in (docs/plugins.md)"
+                "outside of it is a plug-in (docs/your-model.md)"
             )
     files = {
         f"riszoo/models/{module}.py": MODEL,
