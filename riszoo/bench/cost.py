@@ -182,20 +182,42 @@ def latency(model: RISModule, sentences: int, device: torch.device, repeats: int
     return {name: 1000 * statistics.median(seconds), f"{name}_spread": 1000 * spread(seconds)}
 
 
-def training_rate(model: RISModule, plan: StepPlan, device: torch.device, repeats: int) -> dict[str, float]:
-    """Images and sentences per second in whole optimiser steps, without data loading."""
-    images = plan.sentences // plan.per_image
-    batch = on_device(model, random_batch(model, plan.per_image, images), device)
+def step_plan(config: recipes.Config, batch: int | None = None) -> StepPlan:
+    """The sentences of a training step on one device, as the configuration divides them; `batch` replaces its batch."""
+    options = config["data"]["init_args"]
+    sentences = batch or options.get("batch_size", 32)
+    return StepPlan.of(sentences, sentences, options.get("sentences_per_image", 1), 1)
+
+
+def training_batch(model: RISModule, plan: StepPlan) -> Batch:
+    """A random batch of a training step."""
+    return random_batch(model, plan.per_image, plan.sentences // plan.per_image)
+
+
+def total_loss(model: RISModule, batch: Batch) -> torch.Tensor:
+    """What a training step minimises."""
+    return torch.stack([value.mean() for value in model.loss(model(batch), batch).values()]).sum()
+
+
+def training_step(model: RISModule, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    """A function that runs one whole optimiser step on a loss."""
     optimizer, _ = make_optimizer(model, model.optim, 1000)
-    model.train()
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.stack([value.mean() for value in model.loss(model(batch), batch).values()]).sum().backward()  # type: ignore[no-untyped-call]
+        loss().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
+    return step
+
+
+def training_rate(model: RISModule, plan: StepPlan, device: torch.device, repeats: int) -> dict[str, float]:
+    """Images and sentences per second in whole optimiser steps, without data loading."""
+    batch = on_device(model, training_batch(model, plan), device)
+    step = training_step(model, lambda: total_loss(model, batch))
+    model.train()
     seconds = statistics.median(times(step, device, repeats, warm_up=1))
-    return {"train_images_per_s": images / seconds, "train_sentences_per_s": plan.sentences / seconds}
+    return {"train_images_per_s": len(batch.images) / seconds, "train_sentences_per_s": len(batch) / seconds}
 
 
 def speed(model: RISModule, plan: StepPlan, device: torch.device, repeats: int = 15) -> dict[str, Any]:
