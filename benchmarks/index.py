@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from riszoo.data.masks import GroundTruth
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.opening import Options, build_index, open_split, prepare_indices
 

@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 
 from riszoo.data.dataset import RISDataset, collate
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.images import decode, resize
-from riszoo.data.masks import GroundTruth
 from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.opening import Options, open_split
 from riszoo.data.samplers import EvalBatchSampler, StepPlan, TrainBatchSampler

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riszoo.batch import Batch, Geometry, Output, Sample
-from riszoo.data.masks import Bitmap, GroundTruth, Segmentation
+from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.masks import Bitmap, Segmentation
 from riszoo.data.scenes.split import ScenesSplit
 from riszoo.metrics.protocols import Protocol, get_protocols
 from riszoo.metrics.suite import RISMetrics

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.random import Generator
 
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.images import resize
-from riszoo.data.masks import Bitmap, GroundTruth, Mask, shrink
+from riszoo.data.masks import Bitmap, Mask, shrink
 from riszoo.data.record import Pixels, Record, Target
 
 Change = tuple[Pixels, list[Mask], list[str]]

@@ -18,7 +18,7 @@ from riszoo.data.augment import Augment
 from riszoo.data.controls import Control, parse_controls
 from riszoo.data.dataset import RISDataset, collate
 from riszoo.data.features import FeatureCache, FeatureType, check_frozen, fill_cache
-from riszoo.data.masks import GroundTruth
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.record import Split
 from riszoo.data.samplers import EvalBatchSampler, StepPlan, TrainBatchSampler
 from riszoo.errors import UserError

@@ -16,8 +16,8 @@ from riszoo.batch import Batch, Features, Geometry, GeometryKind, Sample, View
 from riszoo.data.augment import Augment, augmented
 from riszoo.data.controls import Control
 from riszoo.data.features import FeatureCache, stack_maps
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.images import place_image, view_of
-from riszoo.data.masks import GroundTruth
 from riszoo.data.record import Record, Split
 from riszoo.data.samplers import SampleKey
 

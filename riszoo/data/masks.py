@@ -5,39 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.errors import UserError
 
 Mask = NDArray[np.bool_]  # (h, w)
 Points = NDArray[np.float64]  # (2k,): x0, y0, x1, y1, ...
 Runs = NDArray[np.uint32]  # lengths of runs down the columns, background first
 Size = tuple[int, int]  # h, w
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """How a ground truth is drawn: a protocol names one, the data module draws it.
-
-    overlap   where parts of one annotation overlap: `any` counts it inside, `once` (LAVT's reading) outside
-    engine    `coco` the COCO mask API, `pillow` with outline (PhraseCut), `scaled` polygons scaled to the frame first
-    frame     None: the image's own size; otherwise the mask is shrunk to this (h, w), or drawn there for `scaled`
-    resample  how a drawn mask is brought to `frame`
-    """
-
-    overlap: Literal["any", "once"] = "any"
-    engine: Literal["coco", "pillow", "scaled"] = "coco"
-    frame: tuple[int, int] | None = None
-    resample: Literal["nearest"] = "nearest"
-
-    @property
-    def key(self) -> str:
-        """The name under which a batch carries this ground truth."""
-        frame = "original" if self.frame is None else f"{self.frame[0]}x{self.frame[1]}"
-        return f"{self.overlap}-{self.engine}-{frame}-{self.resample}"
 
 
 class Segmentation(ABC):

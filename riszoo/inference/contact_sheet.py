@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from riszoo.data.masks import GroundTruth
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.record import Split
 from riszoo.errors import UserError
 from riszoo.inference.drawing import contact_sheet, panel

@@ -14,7 +14,8 @@ from PIL import Image, UnidentifiedImageError
 
 from riszoo.batch import Sample
 from riszoo.data.dataset import RISDataset
-from riszoo.data.masks import GroundTruth, Mask, Rles, Size, shrink
+from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.masks import Mask, Rles, Size, shrink
 from riszoo.data.readers import validation
 from riszoo.data.record import Record, Split
 from riszoo.errors import UserError

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from riszoo.batch import Sample
-from riszoo.data.masks import GroundTruth
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from riszoo.metrics.bootstrap import FIXED, fixed_point, ratio_interval

@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from riszoo.cli.main import main
-from riszoo.data.masks import GroundTruth
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.scenes import ScenesSplit
 from riszoo.training import runs
 from tests.support.small_run import small_run

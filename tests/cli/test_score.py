@@ -13,7 +13,7 @@ from PIL import Image
 
 from riszoo import recipes
 from riszoo.cli.main import main
-from riszoo.data.masks import GroundTruth
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.scenes import ScenesSplit
 from tests.support.zoo import TOY
 

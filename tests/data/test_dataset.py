@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from riszoo.data.dataset import RISDataset, collate
-from riszoo.data.masks import GroundTruth
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.samplers import SampleKey
 from riszoo.data.splits import IndexSplit
 from tests.support import data_trees as trees

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from riszoo.cli.data import main as data_main
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.index import Index
-from riszoo.data.masks import GroundTruth
 from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.opening import Options, open_index, open_split, prepare_indices
 from riszoo.errors import UserError

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
-from riszoo.data.masks import GroundTruth, NoTarget, Polygons, Rles, Union, Unlabelled, decode_rle, nearest, shrink
+from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.masks import NoTarget, Polygons, Rles, Union, Unlabelled, decode_rle, nearest, shrink
 from riszoo.errors import UserError
 from tests.support import data_trees as trees
 

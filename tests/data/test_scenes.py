@@ -16,7 +16,7 @@ import pytest
 
 from riszoo.data.generated.logic import Facts, Kind, Placed, Ranked, Related, Without, bits, kind, names
 from riszoo.data.generated.rng import RandomStream, WeightedChoices
-from riszoo.data.masks import GroundTruth
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.scenes import PLANS, ScenesSplit, vocabulary
 from riszoo.data.scenes.layout import COLOURS, HELD_OUT, SEEN, SIZES, TEXTURES, Ground, Scene, Thing
 from riszoo.data.scenes.render import ShapeRendering

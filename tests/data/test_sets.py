@@ -10,7 +10,7 @@ import torch
 from riszoo import recipes
 from riszoo.build import instantiate
 from riszoo.data.datamodule import RISData
-from riszoo.data.masks import GroundTruth
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.sets import Folder, Mixed, PhraseCut, RefCOCO, ReferIt
 from riszoo.errors import UserError
 from tests.support import data_trees as trees

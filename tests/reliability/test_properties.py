@@ -16,7 +16,8 @@ from pycocotools import mask as coco
 from riszoo.batch import Geometry
 from riszoo.data.generated.logic import bits
 from riszoo.data.generated.rng import RandomStream, WeightedChoices
-from riszoo.data.masks import GroundTruth, decode_rle, shrink
+from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.masks import decode_rle, shrink
 from riszoo.data.readers.validation import RecordError, outline, read_rle
 from riszoo.data.scenes import PLANS, ScenesSplit
 from riszoo.data.scenes.render import ShapeRendering

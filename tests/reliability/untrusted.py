@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from riszoo import recipes
 from riszoo.cli.request import Request
 from riszoo.cli.weights.describe import described
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.images import decode
 from riszoo.data.index import Index
-from riszoo.data.masks import GroundTruth
 from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.mask_files import read_mask
 from riszoo.data.readers.opening import Options, open_split, prepare_indices

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from riszoo.data.masks import GroundTruth
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.opening import Options, open_split
 from riszoo.data.record import Split

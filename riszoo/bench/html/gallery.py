@@ -16,7 +16,8 @@ from PIL import Image
 from riszoo.batch import Sample
 from riszoo.bench.html.evaluated import EvaluatedRun, common_protocols, sentence_ious
 from riszoo.data.dataset import RISDataset, collate
-from riszoo.data.masks import GroundTruth, shrink
+from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.masks import shrink
 from riszoo.data.samplers import SampleKey
 from riszoo.errors import UserError
 from riszoo.inference.drawing import heat, overlay

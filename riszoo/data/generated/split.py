@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from riszoo.data.generated.rng import RandomStream, WeightedChoices
 from riszoo.data.generated.sampling import SceneSentence
-from riszoo.data.masks import GroundTruth, Mask, Segmentation, shrink
+from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.masks import Mask, Segmentation, shrink
 from riszoo.data.record import Pixels, Record, Sentence, Split, Target
 from riszoo.errors import UserError
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from riszoo.data.masks import Bitmap, GroundTruth, Mask, Segmentation, Size
+from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.masks import Bitmap, Mask, Segmentation, Size
 from riszoo.data.readers.matlab import read_matrix
 from riszoo.errors import UserError
 

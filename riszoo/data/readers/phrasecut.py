@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from riszoo.data.masks import GroundTruth, Polygons, Segmentation, Size, Union, Unlabelled
+from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.masks import Polygons, Segmentation, Size, Union, Unlabelled
 from riszoo.data.readers import validation
 from riszoo.data.readers.base import Counts, Reader, Report, lower_tokens
 from riszoo.data.readers.phrasecut_subsets import Ranks, read_ranks, subsets

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from riszoo.data.masks import GroundTruth
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.readers.mask_files import MaskFile, read_mask
 from riszoo.errors import UserError
 from tests.support import data_trees as trees

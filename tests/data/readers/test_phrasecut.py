@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from riszoo.data.masks import GroundTruth
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.errors import UserError
 from tests.support import data_trees as trees
 from tests.support.splits import ANY, opened

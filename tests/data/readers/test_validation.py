@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from riszoo.data.masks import GroundTruth, Rles
+from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.masks import Rles
 from riszoo.data.readers import validation
 from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.opening import Options, open_split
