@@ -26,7 +26,7 @@ def to_tokens(grid: Tensor) -> Tensor:
 
 def to_grid(tokens: Tensor, size: tuple[int, ...]) -> Tensor:
     """(N, hw, C) -> (N, C, h, w), where `size` is (h, w)"""
-    return tokens.transpose(1, 2).reshape(len(tokens), -1, *size)
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *size)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -103,6 +103,19 @@ class TopDownBlock(nn.Module):
         upsampled = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=True)
         merged: Tensor = self.convolutions(torch.cat([upsampled, fine], 1))
         return merged
+
+
+def sentence_convolution(pixels: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+    """Each (C, h, w) of a batch convolved with its own (C, k, k) and its own bias, or one bias: (N, 1, h, w).
+
+    The product of every kernel cell with every pixel, shifted and summed: no group for each sentence is needed, whose
+    number an exported graph could not leave open.
+    """
+    (h, w), k = pixels.shape[-2:], kernels.shape[-1]
+    products = (kernels.flatten(2).mT @ pixels.flatten(2)).unflatten(-1, (h, w))  # (N, k k, h, w)
+    padded = F.pad(products, 4 * [k // 2])
+    shifted = [padded[:, i * k + j, i : i + h, j : j + w] for i in range(k) for j in range(k)]
+    return torch.stack(shifted, 1).sum(1, keepdim=True) + bias.view(-1, 1, 1, 1)
 
 
 def sine(length: int, width: int, like: Tensor) -> Tensor:

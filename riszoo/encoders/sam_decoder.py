@@ -94,8 +94,8 @@ class PromptMaskDecoder(MaskDecoder):  # type: ignore[misc]
         """
         grid = cells.shape[-2:]
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).to(prompts.dtype)  # (5, d)
-        tokens = torch.cat([own.expand(len(prompts), -1, -1), prompts], 1)
-        token_mask = torch.cat([valid.new_ones(len(valid), len(own)), valid], 1)
+        tokens = torch.cat([own.expand(prompts.shape[0], -1, -1), prompts], 1)
+        token_mask = torch.cat([valid.new_ones(valid.shape[0], own.shape[0]), valid], 1)
         visual = to_tokens(cells) + self.no_mask_embed.weight.to(cells.dtype)  # (N, n, d)
         cell_mask = valid.new_ones(visual.shape[:2])
         tokens, visual = self.transformer(tokens, visual, tokens, cell_code, token_mask, cell_mask)

@@ -170,7 +170,7 @@ class ViTEncoder(VisionEncoder):
         """Class and register tokens (I, prefix, C), which do not depend on the image before the first block."""
         patches = x.new_zeros(1, x.shape[2], x.shape[3], x.shape[1])
         patches = patches if self.vit.dynamic_img_size else patches.flatten(1, 2)
-        return self.with_positions(patches)[:, : self.vit.num_prefix_tokens].expand(len(x), -1, -1)
+        return self.with_positions(patches)[:, : self.vit.num_prefix_tokens].expand(x.shape[0], -1, -1)
 
     def attend(self, index: int, tokens: Tensor) -> Tensor:
         """The first half of a block, self-attention: (I, prefix + h w, C) -> the same."""
@@ -207,7 +207,7 @@ class OffsetViTEncoder(ViTEncoder):
     def with_positions(self, patches: Tensor) -> Tensor:
         """(I, h, w, C) -> (I, prefix + h w, C)"""
         vit, (h, w) = self.vit, patches.shape[1:3]
-        special = torch.cat([vit.cls_token, vit.reg_token], 1).expand(len(patches), -1, -1)
+        special = torch.cat([vit.cls_token, vit.reg_token], 1).expand(patches.shape[0], -1, -1)
         return torch.cat([special, patches.flatten(1, 2) + self.positions((h, w))], 1)
 
     def positions(self, grid: Size) -> Tensor:

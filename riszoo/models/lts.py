@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Words
 from riszoo.errors import UserError
-from riszoo.layers import RARE, sine, sine_2d, to_tokens, upsample
+from riszoo.layers import RARE, sentence_convolution, sine, sine_2d, to_tokens, upsample
 from riszoo.losses import bce, dice, majority, shrink_mask, spatial_cross_entropy
 from riszoo.model import RISModule
 
@@ -109,7 +109,7 @@ def max_pool(words: Words) -> Tensor:
 def last_pool(words: Words) -> Tensor:
     """The state of the last word (N, S)."""
     last = words.mask.sum(1) - 1
-    return words.states[torch.arange(len(last), device=last.device), last]
+    return words.states[torch.arange(last.shape[0], device=last.device), last]
 
 
 def build_pool(kind: str, width: int) -> Callable[[Words], Tensor]:
@@ -183,7 +183,7 @@ def coordinates(grid: Tensor) -> Tensor:
     left, right, top, bottom = x[:, :-1], x[:, 1:], y[:-1], y[1:]
     size = [torch.full_like(left, 1 / w), torch.full_like(left, 1 / h)]
     maps = [left, top, right, bottom, (left + right) / 2, (top + bottom) / 2, *size]
-    return torch.stack(maps).expand(len(grid), -1, -1, -1)
+    return torch.stack(maps).expand(grid.shape[0], -1, -1, -1)
 
 
 # -- section 5: locate ------------------------------------------------------------------------------------------------
@@ -200,13 +200,11 @@ class FilterLocator(nn.Module):
 
     def forward(self, fused: Tensor, sentence: Tensor, words: Words, cells: Tensor) -> Tensor:
         """(N, d, h, w), (N, S), the words and the valid cells (N, h, w) -> logits P (N, 1, h, w)"""
-        n, d, h, w = fused.shape
+        n, d = fused.shape[:2]
         kernel = torch.tanh(self.generate(sentence)) / math.sqrt(d * self.size**2)
         if self.size == 1:
             return torch.einsum("nd,ndhw->nhw", kernel, fused)[:, None] + self.bias
-        grouped = fused.reshape(1, n * d, h, w), kernel.view(n, d, self.size, self.size)
-        located = F.conv2d(*grouped, padding=self.size // 2, groups=n)  # each sentence with its own filter
-        return located.view(n, 1, h, w) + self.bias
+        return sentence_convolution(fused, kernel.view(n, d, self.size, self.size), self.bias)
 
 
 class TransformerLocator(nn.Module):

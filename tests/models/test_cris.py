@@ -16,8 +16,9 @@ from riszoo.batch import Output, Tokens
 from riszoo.build import instantiate
 from riszoo.encoders.clip.archive import read_archive
 from riszoo.errors import UserError
+from riszoo.layers import sentence_convolution
 from riszoo.model import RISModule
-from riszoo.models.cris.decoder import pixel_positions, sentence_convolution, word_positions
+from riszoo.models.cris.decoder import pixel_positions, word_positions
 from riszoo.training.optim import make_optimizer
 from tests.support import cris_small
 from tests.support.clip_small import FIXTURES

@@ -35,7 +35,7 @@ class TokenTable(TextEncoder):
         return Tokens.from_rows(rows, None, self.tokenizer.pad)
 
     def forward(self, tokens: Tokens) -> Words:
-        first = torch.zeros(len(tokens.ids), dtype=torch.int64, device=tokens.ids.device)
+        first = torch.zeros(tokens.ids.shape[0], dtype=torch.int64, device=tokens.ids.device)
         return Words.from_states(self.table(tokens.ids), tokens, first)
 
     def freeze_embeddings(self) -> None:

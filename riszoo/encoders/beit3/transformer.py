@@ -148,7 +148,7 @@ class Beit3(nn.Module):
 
     def forward(self, patches: Tensor, words: Tensor, mask: Tensor) -> Encoded:
         """Patches (N, C, h, w), token embeddings (N, L, C) and which tokens are valid (N, L) -> their last states."""
-        cls = self.cls_token.to(patches.dtype).expand(len(words), -1, -1)
+        cls = self.cls_token.to(patches.dtype).expand(words.shape[0], -1, -1)
         image = torch.cat([cls, to_tokens(patches)], 1) + self.image_position_embeddings[UNUSED_ROWS:]  # (N, 1 + P, C)
         positions = self.text_position_embeddings[UNUSED_ROWS : UNUSED_ROWS + words.shape[1]]
         text = (words + positions).masked_fill(~mask[..., None], 0)  # (N, L, C)

@@ -73,7 +73,7 @@ class ClipText(TextEncoder):
         attended = self.attention_mask(tokens.mask)
         states: Tensor = self.model(input_ids=tokens.ids, attention_mask=attended).last_hidden_state  # (N, L, C)
         end = tokens.mask.sum(1) - 1
-        sentence = self.projection(states[torch.arange(len(states), device=end.device), end])  # (N, E)
+        sentence = self.projection(states[torch.arange(states.shape[0], device=end.device), end])  # (N, E)
         if self.raw_pads:
             return Words(states, tokens.mask, end, tokens.spans, sentence)
         return Words.from_states(states, tokens, end, sentence)

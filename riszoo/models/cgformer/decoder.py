@@ -104,7 +104,7 @@ class GroupingDecoder(nn.Module):
         """Maps from fine to coarse -> mask logits (N, 1, h', w'), and for each level which token has which pixel
         (N, T, h, w)."""
         visual, *finer = reversed(maps)
-        tokens = self.queries.expand(len(visual), -1, -1)  # (N, T, C)
+        tokens = self.queries.expand(visual.shape[0], -1, -1)  # (N, T, C)
         hits: list[Tensor] = []
         for level, fine in enumerate(finer):
             visual = self.fuses[level](visual, fine)  # (N, C, h, w)

@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riszoo.batch import Words
 from riszoo.errors import UserError
-from riszoo.layers import ConvNormReLU, sine, to_grid, to_tokens
+from riszoo.layers import ConvNormReLU, sentence_convolution, sine, to_grid, to_tokens
 
 
 @dataclass
@@ -145,13 +144,6 @@ class DynamicHead(nn.Module):
         made = self.kernel(sentence)
         kernels, bias = made[:, :-1].unflatten(1, (-1, self.KERNEL, self.KERNEL)), made[:, -1]
         return sentence_convolution(pixels, kernels, bias)
-
-
-def sentence_convolution(pixels: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
-    """Each (C, h, w) of a batch convolved with its own (C, k, k) and its own bias: (N, 1, h, w)."""
-    count, _, h, w = pixels.shape
-    padding = kernels.shape[-1] // 2
-    return F.conv2d(pixels.reshape(1, -1, h, w), kernels, bias, padding=padding, groups=count).transpose(0, 1)
 
 
 class PlainHead(nn.Module):

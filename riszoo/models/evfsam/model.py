@@ -144,7 +144,7 @@ class EVFSAM(RISModule):
         """The vectors (N, T, C) that become prompts, and which of them are valid (N, T)."""
         if self.prompt == "words":
             return encoded.text, mask
-        index = torch.arange(len(mask), device=mask.device)
+        index = torch.arange(mask.shape[0], device=mask.device)
         if self.unfused:
             vector = torch.cat([encoded.image[:, 0], encoded.text[:, 0]], -1)
         elif self.prompt == "cls":
@@ -153,7 +153,7 @@ class EVFSAM(RISModule):
             vector = encoded.text[index, mask.sum(1) - 1]
         else:
             vector = encoded.text.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
-        return vector[:, None], mask.new_ones(len(mask), 1)
+        return vector[:, None], mask.new_ones(mask.shape[0], 1)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Section 6, at the frame's size, in full precision and without the padding."""

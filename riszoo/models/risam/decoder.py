@@ -68,7 +68,7 @@ class MutualAwareMaskDecoder(WordDecoder):
         self.query = LearnedToken(torch.randn(width))
 
     def tokens(self, words: Tensor, context: Context) -> Tokens:
-        code = self.query.to(words.dtype).expand(len(words), 1, -1)
+        code = self.query.to(words.dtype).expand(words.shape[0], 1, -1)
         query = self.query_token(code, words, context)
         always = context.word_mask.new_ones(len(words), 1)
         if not self.options.words:
@@ -105,7 +105,7 @@ class SamSparseDecoder(MaskDecoder):
     def tokens(self, words: Tensor, context: Context) -> Tokens:
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).to(words.dtype)
         sentence = mean_word(words, context.word_mask)[:, None]
-        tokens = torch.cat([own.expand(len(words), -1, -1), sentence], 1)
+        tokens = torch.cat([own.expand(words.shape[0], -1, -1), sentence], 1)
         return tokens, tokens, context.word_mask.new_ones(tokens.shape[:2])
 
     def mask_token(self, tokens: Tensor, context: Context) -> Tensor:

@@ -216,7 +216,7 @@ def evidence_maps(attention: dict[str, Tensor], grid: tuple[int, int]) -> dict[s
     region_attention  A^T: how much the token attends to each cell
     """
     by_token = {name: a if name == "region_attention" else a.mT for name, a in attention.items()}  # (N, H, L, n)
-    return {name: a.mean(1).reshape(len(a), a.shape[2], *grid).detach() for name, a in by_token.items()}
+    return {name: a.mean(1).reshape(a.shape[0], a.shape[2], *grid).detach() for name, a in by_token.items()}
 
 
 def informative_words(

@@ -163,7 +163,7 @@ class LearnedQueries(nn.Module):
 
     def forward(self, tokens: Tensor, words: Words, cells: Tensor) -> Pooled:
         position = torch.arange(words.mask.shape[1], device=tokens.device).clamp(max=len(self.queries) - 1)
-        queries = self.queries[position].expand(len(tokens), -1, -1)  # (N, L, d)
+        queries = self.queries[position].expand(tokens.shape[0], -1, -1)  # (N, L, d)
         return Pooled(queries, words.mask, cells[:, None].expand(-1, queries.shape[1], -1), None)
 
 
@@ -303,7 +303,7 @@ CUES = {"both": all_cues, "broadcast": all_cues, "global": global_cue, "local": 
 def global_scores(scores: Tensor, words: Words) -> Tensor:
     """(N, T): the relevance of the global cue; the mean of the words' where the text encoder has none."""
     if words.global_index is not None:
-        return scores[torch.arange(len(scores), device=scores.device), words.global_index]
+        return scores[torch.arange(scores.shape[0], device=scores.device), words.global_index]
     return (scores * words.mask[..., None]).sum(1) / words.mask.sum(1, keepdim=True)
 
 
