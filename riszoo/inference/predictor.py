@@ -94,7 +94,7 @@ class Predictor:
     @torch.inference_mode()
     def _segment(self, images: list[Pixels], texts: list[list[str]], names: list[str]) -> list[list[Prediction]]:
         """The predictions of a few images, whose sentences are decoded in parts where there are many."""
-        batch = self._batch(images, texts, names).to(self.device)
+        batch = batch_for(self.model, images, texts, names).to(self.device)
         try:
             if len(batch) > SENTENCES:
                 batch.raw = self.model.backbone(batch.images, batch.valid)
@@ -118,30 +118,9 @@ class Predictor:
         for i, prediction in enumerate(predictions(output, some, self.protocol)):
             yield replace(prediction, evidence=evidence_of(output, some, i))
 
-    def _batch(self, images: list[Pixels], texts: list[list[str]], names: list[str]) -> Batch:
-        """All images with all their sentences, not yet tokenized."""
-        geometry = [self.geometry(image) for image in images]
-        samples = [
-            Sample(f"{name}-{i + 1}", i, "own", "own", name, "", text)
-            for name, each in zip(names, texts, strict=True)
-            for i, text in enumerate(each)
-        ]
-        counts = torch.tensor([len(each) for each in texts])
-        return Batch(
-            images=torch.stack([place_image(image, one) for image, one in zip(images, geometry, strict=True)]),
-            valid=torch.tensor([one.valid for one in geometry]),
-            image_ids=names,
-            geometry=geometry,
-            texts=[sample.text for sample in samples],
-            image_index=torch.arange(len(images)).repeat_interleave(counts),
-            samples=samples,
-            no_target=torch.zeros(len(samples), dtype=torch.bool),
-            views=[torch.stack([view_of(image, view) for image in images]) for view in self.model.views],
-        )
-
     def geometry(self, image: Pixels) -> Geometry:
         """How an image is fitted into the model's frame."""
-        return Geometry.fit(self.model.geometry, (image.shape[0], image.shape[1]), self.model.size)
+        return _geometry(self.model, image)
 
     def unknown_words(self, texts: Sequence[str]) -> list[str]:
         """Words that are missing from the vocabulary of a word-level model; none for other models."""
@@ -161,6 +140,32 @@ class Predictor:
             for text, words in read.items()
             if len(words) < len(split(text)) and words == split(text)[: len(words)]
         }
+
+
+def _geometry(model: RISModule, image: Pixels) -> Geometry:
+    return Geometry.fit(model.geometry, (image.shape[0], image.shape[1]), model.size)
+
+
+def batch_for(model: RISModule, images: list[Pixels], texts: list[list[str]], names: list[str]) -> Batch:
+    """All images with all their sentences as a batch of the model, on the CPU and not yet tokenized."""
+    geometry = [_geometry(model, image) for image in images]
+    samples = [
+        Sample(f"{name}-{i + 1}", i, "own", "own", name, "", text)
+        for name, each in zip(names, texts, strict=True)
+        for i, text in enumerate(each)
+    ]
+    counts = torch.tensor([len(each) for each in texts])
+    return Batch(
+        images=torch.stack([place_image(image, one) for image, one in zip(images, geometry, strict=True)]),
+        valid=torch.tensor([one.valid for one in geometry]),
+        image_ids=names,
+        geometry=geometry,
+        texts=[sample.text for sample in samples],
+        image_index=torch.arange(len(images)).repeat_interleave(counts),
+        samples=samples,
+        no_target=torch.zeros(len(samples), dtype=torch.bool),
+        views=[torch.stack([view_of(image, view) for image in images]) for view in model.views],
+    )
 
 
 def _labels(images: list[ImageLike]) -> list[str]:

@@ -1,0 +1,57 @@
+"""The formats of an exported graph."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from riszoo.errors import UserError
+from riszoo.inference.export.graphs import Graph
+
+Write = Callable[[Graph, list[str], Path], None]
+OPSET = 20
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+class Format(NamedTuple):
+    """How a graph is written, the suffix of its file, and the packages that this needs."""
+
+    suffix: str
+    write: Write
+    packages: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raise UserError where a package is missing."""
+        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UserError(f"--format onnx needs {', '.join(missing)}: pip install 'riszoo[export]'")
+
+
+def write_onnx(graph: Graph, outputs: list[str], path: Path) -> None:
+    """An ONNX file; the weights are beside it where they are above 2 GB."""
+    try:
+        written = torch.onnx.export(
+            graph.program,
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=graph.input_names(),
+            output_names=outputs,
+        )
+    except Exception as error:  # the converter raises nearly anything
+        reason = " ".join(str(error).split())[-200:]
+        raise UserError(f"{path.name} cannot be converted to ONNX: {reason}; use --format torch_export") from error
+    assert written is not None
+    written.save(path)
+
+
+def write_torch(graph: Graph, _outputs: list[str], path: Path) -> None:
+    """A file of torch.export, whose outputs have no names."""
+    torch.export.save(graph.program, path)
+
+
+FORMATS = {"onnx": Format(".onnx", write_onnx, PACKAGES), "torch_export": Format(".pt2", write_torch)}
