@@ -14,6 +14,7 @@ import torch
 from riszoo.batch import Geometry, View
 from riszoo.cli.main import main
 from riszoo.data.images import place_image, view_of
+from riszoo.data.record import Pixels
 from riszoo.data.scenes import ScenesSplit
 from riszoo.errors import UserError
 from riszoo.inference.export import folder, runner
@@ -34,10 +35,14 @@ TEXTS = ["the red circle", "a square on the left", ""]
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run with the weights of a small LTS, and its export to ONNX with 8-bit weights."""
     root = tmp_path_factory.mktemp("export")
-    run = small_run(root / "runs")
+    run = small_run(root / "runs", text={"length": 6})
     words = ["export", "--model", "lts", "--run.root", str(root / "runs"), "--out", str(root / "lts"), "--int8"]
     assert main(words) == 0
     return run, root / "lts"
+
+
+def noise(height: int, width: int) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def model_of(run: Path) -> RISModule:
@@ -99,7 +104,7 @@ def test_the_runner_places_images_as_the_model_does(geometry: Any) -> None:
     model = runner.Model.__new__(runner.Model)
     model.config, model.frame = {"geometry": geometry}, (64, 96)
     for size in [(80, 80), (33, 150), (200, 90), (64, 96)]:
-        pixels = ScenesSplit("val", size)[0].load()
+        pixels = noise(*size)
         fitted = Geometry.fit(geometry, size, (64, 96))
         image, placement = model.place(pixels)
         assert (*placement.offset, *np.add(placement.offset, placement.inside)) == fitted.valid
@@ -108,7 +113,7 @@ def test_the_runner_places_images_as_the_model_does(geometry: Any) -> None:
 
 @pytest.mark.parametrize(("kernel", "antialias"), [("bicubic", False), ("bicubic", True), ("bilinear", True)])
 def test_the_runner_makes_views_as_the_model_does(kernel: Any, antialias: bool) -> None:
-    pixels = ScenesSplit("val", (50, 130))[0].load()
+    pixels = noise(50, 130)
     view = {"size": [64, 64], "kernel": kernel, "antialias": antialias}
     own = view_of(pixels, View((64, 64), kernel, antialias)).numpy()
     np.testing.assert_allclose(runner.Model.view(runner.Model.__new__(runner.Model), pixels, view), own, atol=1e-2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,12 +15,15 @@ from riszoo.training import runs
 from tests.support.zoo import TOY, Entry, batch_of
 
 
-def small_run(root: Path) -> Path:
-    """The run's folder; the model is biased so that about half of an image is inside its masks."""
+def small_run(root: Path, **over: Any) -> Path:
+    """The run's folder; the model is biased so that about half of an image is inside its masks.
+
+    `over` overrides options of the model.
+    """
     tiny = recipes.merge(
         recipes.resolve("lts", "scenes", "tiny")["model"], {"init_args": {**TOY, "fusion": {"width": 16}}}
     )
-    model = Entry("lts", tiny).build(segment={"width": 16}).eval()
+    model = Entry("lts", tiny).build(segment={"width": 16}, **over).eval()
     with torch.no_grad():
         model.segment.classify.bias -= model(batch_of(model, 1, 1)).logits.median()
     checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
