@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import gzip
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,26 +73,30 @@ def read(path: Path) -> list[Row]:
     """Every row of a file; none if it does not exist."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
         return [{name: value or "" for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def upsert(folder: Path, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replaces the row with the same key, or adds the row; the file stays sorted by key."""
+def upsert(
+    folder: Path, table: Table, rows: Iterable[Mapping[str, Any]], keep: Callable[[Row], bool] = lambda row: True
+) -> None:
+    """Replaces the row with the same key, or adds the row; the file stays sorted by key, with the old rows to keep."""
     path = folder / table.file
     with _locked(path):
-        kept = {_key(row, table): row for row in read(path)}
+        kept = {_key(row, table): row for row in read(path) if keep(row)}
         for row in rows:
-            texts = {name: _text(row.get(name)) for name in table.columns}
+            texts = {name: as_text(row.get(name)) for name in table.columns}
             kept[_key(texts, table)] = texts
-        write_atomically(path, _csv(table, [kept[key] for key in sorted(kept)]))
+        content = _csv(table, [kept[key] for key in sorted(kept)])
+        write_atomically(path, gzip.compress(content.encode(), mtime=0) if path.suffix == ".gz" else content)
 
 
 def _key(row: Mapping[str, str], table: Table) -> tuple[str, ...]:
     return tuple(row.get(name, "") for name in table.key)
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as the files have it: floats with six digits, None as an empty text."""
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)

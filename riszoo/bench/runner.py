@@ -18,6 +18,7 @@ from pathlib import Path
 from riszoo.bench import plan, rows
 from riszoo.bench.job_folder import JobFolder
 from riszoo.bench.plan import Job
+from riszoo.bench.tables import image_sums
 from riszoo.errors import UserError
 from riszoo.training import runs
 
@@ -81,6 +82,7 @@ class Bench:
         accuracy, types = rows.measured(job, test)
         rows.upsert(self.out, rows.ACCURACY, accuracy)
         rows.upsert(self.out, rows.TYPES, types)
+        image_sums.record(self.out, [test])
         self.tests[job.name] = test
 
     def train(self, job: Job) -> Path:

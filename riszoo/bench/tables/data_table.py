@@ -9,6 +9,7 @@ from riszoo import recipes
 from riszoo.bench.tables.claims import UNSTATED
 from riszoo.bench.tables.entries import MEASURED, ORIGINAL, REPRODUCED, Entry, Number
 from riszoo.bench.tables.formats import Grid, markdown, render
+from riszoo.bench.tables.matrix import matrix_section
 from riszoo.bench.tables.results import Results
 
 METRICS = {"grefcoco": ("cIoU", "gIoU", "N-acc")}
@@ -22,8 +23,9 @@ class DataTable:
 
     def __init__(self, results: Results, data: recipes.Recipe) -> None:
         self.results, self.data = results, data
-        splits = [*data.content["common"]["data"]["test_splits"], UNSTATED]
-        columns = [(metric, split) for metric in METRICS.get(data.name, DEFAULT_METRICS) for split in splits]
+        self.splits: list[str] = data.content["common"]["data"]["test_splits"]
+        metrics = METRICS.get(data.name, DEFAULT_METRICS)
+        columns = [(metric, split) for metric in metrics for split in (*self.splits, UNSTATED)]
         everything = [entry for entry in results.entries if entry.data == data.name]
         own = [entry for entry in everything if entry.kind != REPRODUCED]
         self.reproduced = [entry for entry in everything if entry.kind == REPRODUCED]
@@ -41,6 +43,7 @@ class DataTable:
             own = [entry for entry in self.entries if entry.protocol == protocol]
             parts += [f"Measured under the protocol `{protocol}`:", self._table(own)]
         parts += [" ".join(self._legend()), self._unmeasured(), reproduced_table(self.reproduced)]
+        parts.append(matrix_section(self.results, self.data.name, self.splits))
         parts.append("<br>\n".join(f"<sup>{number}</sup> {note}" for note, number in self.notes.items()))
         return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 

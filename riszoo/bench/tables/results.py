@@ -8,6 +8,7 @@ from pathlib import Path
 from riszoo import recipes
 from riszoo.bench.rows import ACCURACY, SPEED, Row, read
 from riszoo.bench.tables.entries import Entry, read_entries
+from riszoo.bench.tables.image_sums import ImageSums, read_sums
 
 
 @dataclass
@@ -17,6 +18,7 @@ class Results:
     entries: list[Entry] = field(default_factory=list)
     accuracy: list[Row] = field(default_factory=list)
     speed: list[Row] = field(default_factory=list)
+    sums: dict[tuple[str, ...], ImageSums] = field(default_factory=dict)
     method_notes: dict[str, str] = field(default_factory=dict)
     source_notes: dict[str, str] = field(default_factory=dict)
 
@@ -28,6 +30,7 @@ class Results:
             read_entries(folder),
             read(folder / ACCURACY.file),
             read(folder / SPEED.file),
+            read_sums(folder),
             notes.get("methods", {}),
             notes.get("sources", {}),
         )

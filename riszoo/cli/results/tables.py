@@ -14,23 +14,38 @@ def parser() -> CommandParser:
     parser.add_argument("--out", default="benchmarks", help="the folder of the CSV files")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a table or plot is stale")
     parser.add_argument("--format", choices=FORMATS, help="print the table of --data in this format and write nothing")
+    parser.add_argument(
+        "--matrix", action="store_true", help="with --format: the differences between measured rows instead"
+    )
+    parser.add_argument(
+        "--from", dest="source", metavar="DIR", type=Path,
+        help="also record, in images.csv.gz, the sums of each image that the tests below this folder of runs contain",
+    )  # fmt: skip
     parser.add_argument("--data", default="scenes", help="the data set of --format; default: scenes")
     return parser
 
 
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
+    if args.matrix and not args.format:
+        raise UserError("--matrix prints one matrix: give --format markdown, latex or csv with it")
     folder = Path(args.out)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give --out the folder that contains accuracy.csv")
     from riszoo.bench.plots import write_plots
+    from riszoo.bench.tables import image_sums
     from riszoo.bench.tables.data_table import formatted
+    from riszoo.bench.tables.matrix import formatted_matrix
     from riszoo.bench.tables.pages import render_pages
     from riszoo.bench.tables.results import Results
 
     if args.format:
-        print(formatted(Results.read(folder), args.data, args.format), end="")
+        printed = formatted_matrix if args.matrix else formatted
+        print(printed(Results.read(folder), args.data, args.format), end="")
         return 0
+    if args.source and not args.check:
+        tests = image_sums.folders_of_tests(args.source)
+        print(f"{folder / image_sums.IMAGES.file}: {image_sums.record(folder, tests)} rows from {len(tests)} tests")
     changed = [*render_pages(folder, write=not args.check), *write_plots(folder, write=not args.check)]
     for page in changed:
         print(f"{page}: {'stale, run riszoo tables' if args.check else 'written'}")

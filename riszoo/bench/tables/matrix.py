@@ -1,0 +1,124 @@
+"""The matrix "is A better than B?" of a data set, and what its splits can tell apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from riszoo import recipes
+from riszoo.bench.rows import Row
+from riszoo.bench.tables.differences import Comparison, compare_rows
+from riszoo.bench.tables.entries import ORIGINAL, SETTING
+from riszoo.bench.tables.formats import Grid, markdown, render
+from riszoo.bench.tables.image_sums import IMAGES, ImageSums
+from riszoo.bench.tables.results import Results
+from riszoo.errors import UserError
+
+LEGEND = (
+    "Is A better than B? The mIoU of A minus that of B, on the same images; ± is half of an interval that all pairs of "
+    "a split keep together with 95 %. *open*: the interval contains 0."
+)
+
+
+def comparisons(results: Results, data: str, splits: Sequence[str], metric: str) -> dict[str, Comparison]:
+    """By split, the rows that can be compared: plain ones under `original` whose sums are recorded."""
+    accuracy = [
+        row
+        for row in results.accuracy
+        if row["data"] == data and not row["variant"] and (row["control"], row["protocol"]) == ("none", ORIGINAL)
+    ]
+    names = _names(accuracy)
+    found = {}
+    for split in splits:
+        evaluated: dict[str, list[ImageSums | None]] = {}
+        for row in accuracy:
+            if row["split"] == split:
+                key = (*(row[name] for name in IMAGES.key), row["weights"])
+                evaluated.setdefault(names[_setting(row)], []).append(results.sums.get(key))
+        rows = _comparable({name: [each for each in own if each] for name, own in evaluated.items() if all(own)})
+        if len(rows) > 1:
+            found[split] = compare_rows(rows, metric)
+    return found
+
+
+def _setting(row: Row) -> tuple[str, ...]:
+    return tuple(row[name] for name in SETTING)
+
+
+def _names(accuracy: Sequence[Row]) -> dict[tuple[str, ...], str]:
+    """The model's name for each setting, with scale and training set where several rows are of one model."""
+    settings = list(dict.fromkeys(map(_setting, accuracy)))
+    count = Counter(model for model, *_ in settings)
+    return {s: s[0] if count[s[0]] == 1 else f"{s[0]} ({s[1]}, {s[2]})" for s in settings}
+
+
+def _comparable(rows: dict[str, list[ImageSums]]) -> dict[str, list[ImageSums]]:
+    """The rows measured on the same sentences as most others."""
+    hashes = Counter(each.sentences for own in rows.values() for each in own)
+    if not hashes:
+        return {}
+    ((usual, _),) = hashes.most_common(1)
+    return {name: own for name, own in rows.items() if all(each.sentences == usual for each in own)}
+
+
+def matrix(found: dict[str, Comparison]) -> Grid:
+    """A line for each split and row A, a column for each row B."""
+    names = list(dict.fromkeys(name for comparison in found.values() for name in comparison.names))
+    lines = [["split", "A", *(f"than {name}" for name in names)]]
+    for split, comparison in found.items():
+        lines += [[split, a, *(_cell(comparison, a, b) for b in names)] for a in comparison.names]
+    return lines
+
+
+def _cell(comparison: Comparison, a: str, b: str) -> str:
+    difference = comparison.differences.get((a, b))
+    return f"{difference.verdict} {difference.value:+.2f} ± {difference.half:.2f}" if difference else ""
+
+
+def matrix_section(results: Results, data: str, splits: Sequence[str]) -> str:
+    """The matrix with its legend; empty if fewer than two rows can be compared."""
+    found = comparisons(results, data, splits, "mIoU")
+    if not found:
+        return ""
+    overall = comparisons(results, data, splits, "oIoU")
+    smallest = ", ".join(f"{s} {each.smallest:.1f} ({overall[s].smallest:.1f})" for s, each in found.items())
+    return "\n\n".join([
+        LEGEND,
+        markdown(matrix(found), 2).rstrip("\n"),
+        f"The smallest difference in mIoU (in oIoU) that is told apart for every pair: {smallest} points.",
+        _sources_of_spread(found),
+    ])  # fmt: skip
+
+
+def formatted_matrix(results: Results, data: str, form: str) -> str:
+    """The matrix in one of `FORMATS`."""
+    splits = recipes.get("data", data).content["common"]["data"]["test_splits"]
+    found = comparisons(results, data, splits, "mIoU")
+    if not found:
+        raise UserError(
+            f"fewer than two rows of '{data}' can be compared: measure them with riszoo bench --data {data}"
+        )
+    return render(matrix(found), form, 2)
+
+
+def _sources_of_spread(found: dict[str, Comparison]) -> str:
+    """One standard deviation over images and over trainings, on the first split."""
+    split, comparison = next(iter(found.items()))
+    text = (
+        f"Two sources of spread, as standard deviations of a row's mIoU on {split}: the choice of its "
+        f"{comparison.images:,} images, {_range(comparison.over_images.values())}; "
+    )
+    if not comparison.over_trainings:
+        return text + (
+            "the seed of the training, not measured, since every row is one training: the matrix compares these "
+            "trainings (`riszoo bench --seeds 3` measures it)."
+        )
+    return text + (
+        f"the seed of the training, {_range(comparison.over_trainings.values())}. The intervals include both for rows "
+        "of several seeds."
+    )
+
+
+def _range(values: Collection[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
