@@ -59,7 +59,7 @@ def evaluate(
     Args:
         model: a recipe's name, or your own class as my.module.Class
         data: the data set's recipe
-        checkpoint: a file, or the folder of a run; default: the best checkpoint of the newest run under `root`
+        checkpoint: a file, or the folder of a run; default: the best of the newest run, then the shipped
         splits: default: those of the data set
         protocols: names of evaluation protocols
         root: the folder of the run folders

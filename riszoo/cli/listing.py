@@ -1,7 +1,8 @@
-"""`riszoo list`: all models, data sets and protocols."""
+"""`riszoo list`: all models, data sets, shipped weights and protocols."""
 
 from __future__ import annotations
 
+from riszoo import shipped
 from riszoo.cli.parser import CommandParser
 from riszoo.metrics.protocols import PROTOCOLS
 from riszoo.recipes import listing
@@ -21,5 +22,9 @@ def main(argv: list[str]) -> int:
             print(f"{headings[kind]}")
         scales = f"  [{', '.join(recipe.scales)}]" if recipe.scales else ""
         print(f"  {recipe.name:<18}{recipe.title}{scales}")
+    print("weights that are shipped (--ckpt_path shipped)")
+    for name, path in shipped.files().items():
+        about = shipped.origin(path)
+        print(f"  {name:<18}trained on {about.data}, {about}, {path.stat().st_size / 1e6:.1f} MB")
     print(f"protocols (--protocol)\n  {', '.join(PROTOCOLS)}, published")
     return 0

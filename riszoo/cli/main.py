@@ -57,7 +57,8 @@ Options of a run (fit, validate, test, predict):
   --model NAME       a recipe (riszoo list) or your own class, my.module.Class
   --data NAME        a data set recipe; default: scenes, which is generated and needs no download
   --scale NAME       section of the recipe: tiny, paper, ...; default: tiny on scenes, paper on real data
-  --ckpt_path FILE   a checkpoint; default: the best one of the newest run; `fit --ckpt_path last` resumes that run
+  --ckpt_path FILE   a checkpoint; default: the best of the newest run, then the weights that riszoo ships (`shipped`);
+                     `fit --ckpt_path last` resumes the newest run
   --init FILE        `fit` starts from the weights of a checkpoint: fine-tuning on other data
   --split A,B        splits to evaluate              --control none,shuffled,blank,constant   see README
   --protocol A,B     evaluation protocols            --logger csv,wandb,tensorboard  loggers, besides CSV

@@ -300,12 +300,10 @@ def _without_names(file: Config) -> Config:
 
 
 def _checkpoint(verb: str, path: str | None, root: Path, model: str, data: str) -> Path | None:
-    """The checkpoint to load. Evaluations default to the best one of the newest run, `fit` to none."""
-    if path is None and verb == "fit":
-        return None
-    if path is None or path == "last" or (path == "best" and verb != "fit"):
-        return runs.newest(root, model, data, path or "best")
-    return runs.existing(path)
+    """The checkpoint to load. Evaluations default to the newest run's best one or the shipped one, `fit` to none."""
+    if verb == "fit" and path != "last":
+        return None if path is None else runs.existing(path)
+    return runs.chosen(path, root, model, data)
 
 
 def _initial(verb: str, given: Given) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -182,15 +183,19 @@ def load(
     protocol: str = "original",
     device: str | None = None,
 ) -> Predictor:
-    """The predictor of a checkpoint, by default the best one of the newest run of the model on `data` under `root`."""
+    """The predictor of a checkpoint: a file, `best` or `last` of the newest run, or `shipped`.
+
+    By default it is the best one of the newest run of the model on `data` under `root`, and without a run the weights
+    that riszoo ships; a line on stderr says which.
+    """
     if "." not in model:
         recipes.get("models", model)
+    recipes.get("data", data)
+    path = runs.chosen(None if checkpoint is None else str(checkpoint), Path(root), model, data)
+    predictor = Predictor(from_checkpoint(path, model), protocol, device)
     if checkpoint is None:
-        recipes.get("data", data)
-        path = runs.newest(Path(root), model, data, "best")
-    else:
-        path = runs.existing(str(checkpoint))
-    return Predictor(from_checkpoint(path, model), protocol, device)
+        print(f"riszoo: weights of {runs.described(path)}", file=sys.stderr)
+    return predictor
 
 
 def _own_size(protocol: Protocol) -> Protocol:

@@ -6,6 +6,7 @@ beside its model that recognises and translates them.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 from collections.abc import Iterator
@@ -18,12 +19,16 @@ from torch import Tensor, nn
 from riszoo import recipes
 from riszoo.errors import UserError
 from riszoo.recipes import Config
+from riszoo.shipped import METADATA, SUFFIX, metadata
+from riszoo.training import runs
 from riszoo.translation import Translation
 
 Content = dict[str, Any]
-METADATA = "riszoo"
-"""The key of a .safetensors file's metadata that has all but the weights, as JSON."""
 KEPT = ("hyper_parameters", "riszoo", "pytorch-lightning_version", "epoch", "global_step")
+CARD = ("model", "data", "scale", "command", "started", "seed", "devices", "commit", "versions", "device", "training")
+"""What a file of weights contains of its run's description."""
+TRAINED_ON = "riszoo.trained_on"
+"""The tensor of a .safetensors file with the hashes of the training images."""
 
 
 class Format(Protocol):
@@ -109,16 +114,45 @@ def completed(checkpoint: Content, model: nn.Module) -> Content:
 # -- weights without a training --------------------------------------------------------------------------------------
 
 
+def with_origin(checkpoint: Content, path: Path) -> Content:
+    """The checkpoint of a run with the run's description and the configuration of its data and trainer."""
+    folder = runs.folder_of(path)
+    card, config = runs.card(folder), folder / "config.yaml"
+    if card is None:
+        return checkpoint
+    about = {"card": {key: card[key] for key in CARD if key in card}}
+    if config.is_file():
+        saved = recipes.read_yaml(config)
+        about["config"] = {key: saved[key] for key in ("seed_everything", "data", "trainer") if key in saved}
+    return {**checkpoint, "riszoo": {**checkpoint["riszoo"], **about}}
+
+
+def halved(checkpoint: Content) -> Content:
+    """The checkpoint with its matrices in half precision; biases, norms and statistics keep theirs."""
+    weights: dict[str, Tensor] = checkpoint["state_dict"]
+    half = {name: value.half() if _is_matrix(value) else value for name, value in weights.items()}
+    broken = [name for name, value in half.items() if not value.isfinite().all()]
+    if broken:
+        raise UserError(f"{broken[0]:.80} has values that half precision cannot represent: leave out --half")
+    return {**checkpoint, "state_dict": half}
+
+
+def _is_matrix(value: Tensor) -> bool:
+    return value.is_floating_point() and value.ndim > 1
+
+
 def write_weights(checkpoint: Content, path: Path) -> None:
     """Write the model of a checkpoint, without the state of its training; complete or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     about = {key: checkpoint[key] for key in KEPT if key in checkpoint}
     weights: dict[str, Tensor] = {name: value.contiguous() for name, value in checkpoint["state_dict"].items()}
     partial = path.with_name(f"{path.name}.partial")
     try:
-        if path.suffix == ".safetensors":
-            save_file(weights, partial, {METADATA: json.dumps(about)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == SUFFIX:
+            about, tensors = _as_json_and_tensors(about, weights)
+            partial.write_bytes(save(tensors, {METADATA: json.dumps(about)}))
         else:
             torch.save({**about, "state_dict": weights, "callbacks": {}}, partial)
         partial.replace(path)
@@ -127,14 +161,39 @@ def write_weights(checkpoint: Content, path: Path) -> None:
         raise UserError(f"cannot write {path}: {error}; choose another --out") from None
 
 
+def _as_json_and_tensors(about: Content, weights: dict[str, Tensor]) -> tuple[Content, dict[str, Tensor]]:
+    """What is written as metadata, with the hash of the tensors, and the tensors with the hashes of training images."""
+    own = dict(about["riszoo"])
+    images = own.pop("trained_on", None)
+    tensors = weights if images is None else {**weights, TRAINED_ON: images}
+    return {**about, "riszoo": {**own, "sha256": tensors_hash(tensors)}}, tensors
+
+
+def tensors_hash(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the names, types, shapes and values of tensors."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def read_safetensors(path: Path) -> Content:
     """A checkpoint that `write_weights` has written as .safetensors; the tensors alone of any other file."""
     from safetensors import SafetensorError, safe_open
 
+    about = metadata(path)
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get(METADATA, "null"))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read as safetensors: {str(error)[:100]}; copy the file again") from None
-    return {**about, "state_dict": weights, "callbacks": {}} if isinstance(about, dict) else weights
+    if not isinstance(about, dict):
+        return tensors
+    own = about.get("riszoo")
+    if isinstance(own, dict) and own.get("sha256") != tensors_hash(tensors):
+        raise UserError(f"the tensors of {path} are not those that were written (sha256): copy the file again")
+    images = tensors.pop(TRAINED_ON, None)
+    if images is not None and isinstance(own, dict):
+        about["riszoo"] = {**own, "trained_on": images}
+    return {**about, "state_dict": tensors, "callbacks": {}}

@@ -248,7 +248,7 @@ class RISCLI(LightningCLI):
             self.datamodule.seed = self.seed
         if is_rank_zero():
             devices = f"{self.trainer.num_devices} x " if self.trainer.num_devices > 1 else ""
-            checkpoint = f", checkpoint {self.request.checkpoint}" if self.request.checkpoint else ""
+            checkpoint = f", checkpoint {runs.described(self.request.checkpoint)}" if self.request.checkpoint else ""
             print(
                 f"riszoo {self.request.verb}: {self.run.model} on {self.run.data}, scale {self.run.scale}, "
                 f"{devices}{self.trainer.strategy.root_device.type}, "

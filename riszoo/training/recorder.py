@@ -128,6 +128,8 @@ class Recorder(Callback):
         results = self._results(trainer, model)
         if not trainer.is_global_zero:
             return
+        if runs.card(self.folder) is None:
+            self._write_card(trainer)  # of a checkpoint outside a run
         folder = runs.create(self.folder, f"{verb}-{self.run['data']}")
         metrics = write_results(folder, results, self._circumstances(trainer, model))
         for index, image in enumerate(self.images):

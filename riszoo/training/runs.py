@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from riszoo import shipped
 from riszoo.errors import UserError
 
 CARD = "run.json"
@@ -91,8 +92,45 @@ def model_name(model: str) -> str:
     return model.rsplit(".", 1)[-1].lower()
 
 
+def chosen(given: str | None, root: Path, model: str, data: str) -> Path:
+    """The checkpoint for an evaluation: a file, `best` or `last` of the newest run, or `shipped`.
+
+    Where none is given, it is the best of the newest run, and without a run the weights that riszoo ships.
+    """
+    if given in ("best", "last"):
+        return newest(root, model, data, given)
+    if given not in (None, "shipped"):
+        return existing(given)
+    path = (None if given else find_newest(root, model, data, "best")) or shipped.find(model, data)
+    if path is None and given:
+        raise UserError(f"riszoo ships no weights of '{model}' on '{data}': 'riszoo list' shows those that it has")
+    return path or newest(root, model, data, "best")
+
+
+def described(path: Path) -> str:
+    """A checkpoint's path, with how it was trained where that is known."""
+    if path.parent == shipped.folder():
+        return f"{path} (shipped with riszoo, {shipped.origin(path)})"
+    content = card(folder_of(path))
+    if content is None:
+        return str(path)
+    names = [str(content.get(name, "not recorded")) for name in ("model", "data", "scale")]
+    return f"{path} ({shipped.Origin(*names, float(content.get('started', 0)))})"
+
+
 def newest(root: Path, model: str, data: str, which: str) -> Path:
     """The checkpoint of the newest run of a model on a data set; where no run has a best one, its last one."""
+    path = find_newest(root, model, data, which)
+    if path is None:
+        raise UserError(
+            f"no run of '{model}' on '{data}' with a {which} checkpoint under {root}: "
+            f"train one with 'riszoo fit --model {model} --data {data}' or give --ckpt_path FILE"
+        )
+    return path
+
+
+def find_newest(root: Path, model: str, data: str, which: str) -> Path | None:
+    """The checkpoint that `newest` returns, or None."""
     folders = sorted(root.iterdir(), key=_started) if root.is_dir() else []
     of_model = [folder for folder in folders if _is_run(folder, model, data)]
     for kind in ("best", "last") if which == "best" else (which,):
@@ -101,10 +139,7 @@ def newest(root: Path, model: str, data: str, which: str) -> Path:
             print(f"riszoo: no run of '{model}' on '{data}' has a best checkpoint; using {found[-1]}", file=sys.stderr)
         if found:
             return found[-1]
-    raise UserError(
-        f"no run of '{model}' on '{data}' with a {which} checkpoint under {root}: "
-        f"train one with 'riszoo fit --model {model} --data {data}' or give --ckpt_path FILE"
-    )
+    return None
 
 
 def latest(root: Path, model: str | None, data: str | None) -> Path:
@@ -147,5 +182,5 @@ def existing(path: str) -> Path:
         if (Path(path) / name).is_file():
             return Path(path) / name
     if not Path(path).is_file():
-        raise UserError(f"checkpoint {path} is not a file: give --ckpt_path a .ckpt file, `best` or `last`")
+        raise UserError(f"checkpoint {path} is not a file: give --ckpt_path FILE, or `best`, `last` or `shipped`")
     return Path(path)

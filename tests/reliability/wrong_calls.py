@@ -173,7 +173,7 @@ FAST: list[tuple[str, str]] = [
     ("bench --checkpoints absent.yaml --dry-run", "absent.yaml"),
     ("bench --checkpoints list.yaml --dry-run", "list.yaml"),
     ("bench --checkpoints checkpoints.yaml --dry-run", "nowhere.ckpt"),
-    ("test --model lts", "riszoo fit --model lts"),
+    ("test --model lts --data refcoco", "riszoo fit --model lts"),
     ("test --model lts --ckpt_path absent.ckpt", "absent.ckpt"),
     ("test --model lts --ckpt_path .", "checkpoint . is not a file"),
     ("fit --model lts --ckpt_path last", "give --ckpt_path FILE"),
@@ -185,7 +185,7 @@ FAST: list[tuple[str, str]] = [
     ("segment --model lts --image absent.png --text star", "absent.png"),
     ("segment --model lts --image image.png --text star --ckpt_path absent.ckpt", "absent.ckpt"),
     ("segment --model lts --image image.png --text star --out text.txt", "text.txt"),
-    ("segment --model lts --image image.png --text star", "riszoo fit --model lts"),
+    ("segment --model lts --image image.png --text star --data refcoco", "riszoo fit --model lts"),
 ]
 """Command lines as a shell would take them."""
 

@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import NamedTuple
 
-from riszoo import recipes
+from riszoo import recipes, shipped
 from riszoo.cli.parser import CommandParser
+from riszoo.errors import UserError
 from riszoo.training import runs
 
 VARIABLES = (
@@ -165,6 +166,7 @@ def weights(root: Path) -> Iterator[Finding]:
             found[str(card.get("model")), str(card.get("data"))] = path.parent
     names = [f"{model} on {data}" for model, data in found]
     yield Finding("runs", f"{root}: {', '.join(names) or 'no run with a checkpoint'}")
+    yield from shipped_weights()
     import torch
     from huggingface_hub import constants
 
@@ -172,6 +174,17 @@ def weights(root: Path) -> Iterator[Finding]:
     repositories, count = len(list(hub.glob("models--*"))), len(list(files.glob("*.*")))
     download = "allowed" if os.environ.get("RISZOO_DOWNLOAD") == "1" else "off (RISZOO_DOWNLOAD=1 allows it)"
     yield Finding("cache", f"{hub}: {repositories} models; {files}: {count} files; download {download}")
+
+
+def shipped_weights() -> Iterator[Finding]:
+    """The weights that riszoo ships, and those of them that are damaged."""
+    names = []
+    for path in shipped.files().values():
+        try:
+            names.append(f"{path.stem} on {shipped.origin(path).data}")
+        except UserError as error:
+            yield Finding("weights", str(error), True)
+    yield Finding("weights", f"{shipped.folder()}: {', '.join(names) or 'none'} (shipped)")
 
 
 def disks(root: Path) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ NAMES = {
     "--model NAME": "a recipe (riszoo list), or your own class, my.module.Class",
     "--data NAME": "a data set's recipe; default: scenes, which is generated and needs no download",
     "--scale NAME": "section of the recipe: tiny, paper, ...; default: tiny on scenes, paper on real data",
-    "--ckpt_path FILE": "a checkpoint; default: the best one of the newest run; `last` continues a training",
+    "--ckpt_path FILE": "a checkpoint; default: the best of the newest run, then `shipped`; `last` continues training",
     "--config FILE": "any LightningCLI configuration; it may contain `model: lts`",
     "--print_config": "print the whole configuration",
 }

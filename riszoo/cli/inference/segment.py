@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from riszoo.inference.predictions import Prediction
     from riszoo.inference.predictor import Predictor
 
+WEIGHTS = "a checkpoint, or `best`, `last`, `shipped`; default: the best of the newest run, then the shipped weights"
 MOST_REDUCED = 8
 """How many times an image's sides may exceed the model's frame before a warning."""
 Failures = dict[str, str]
@@ -38,7 +39,7 @@ def parser() -> CommandParser:
     parser.add_argument("--text", nargs="+", action="extend", default=[], help="sentences, each for every image")
     parser.add_argument("--text_file", type=Path, metavar="FILE", help="more sentences, one a line")
     parser.add_argument("--example", action="store_true", help="segment images of the embedded data set")
-    parser.add_argument("--ckpt_path", metavar="FILE", help="a checkpoint; default: the best one of the newest run")
+    parser.add_argument("--ckpt_path", metavar="FILE", help=WEIGHTS)
     parser.add_argument("--data", default="scenes", help="the data set of that run")
     parser.add_argument("--run.root", dest="root", default="runs", help="the folder of that run")
     parser.add_argument("--protocol", default="original", help="how logits become a mask; `published`: as in the paper")
@@ -96,10 +97,7 @@ def _checked_tasks(args: Namespace) -> list[Task]:
     if args.out is not None:
         _create_folder(args.out)
         _check_overwriting(tasks, args.out)
-    if args.ckpt_path is None:
-        runs.newest(Path(args.root), args.model, args.data, "best")
-    else:
-        runs.existing(args.ckpt_path)
+    runs.chosen(args.ckpt_path, Path(args.root), args.model, args.data)
     return tasks or example_tasks()
 
 

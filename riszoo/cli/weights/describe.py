@@ -29,6 +29,9 @@ def described(path: Path) -> list[str]:
     kind = f"a published '{about['format']}' checkpoint" if about else "a checkpoint of riszoo"
     lines = [f"{path}: {kind} of {content['riszoo']['class_path']}, {_size(state)}"]
     lines += [f"  {part} {options[part]['name']}" for part in ("vision", "text") if part in options]
+    if isinstance(card := content["riszoo"].get("card"), dict):
+        facts = [f"{name} {card[name]}" for name in ("data", "scale", "seed", "commit") if name in card]
+        lines.append(f"  trained with '{card.get('command')}': {', '.join(facts)}")
     if about:
         lines.append(f"  {len(about['ignored'])} tensors without weights ignored" + _examples(about["ignored"]))
     for name, file in recorded_files(content).items():

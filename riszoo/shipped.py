@@ -1,0 +1,74 @@
+"""The trained weights that riszoo ships: one .safetensors file for each model that has them.
+
+Only the metadata of a file is read here, so that a model is found by name before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from riszoo.errors import UserError
+
+METADATA = "riszoo"
+"""The key of a .safetensors file's metadata that has all but the weights, as JSON."""
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How weights were trained: the names of the recipes, and the time when the training started (0: unknown)."""
+
+    model: str
+    data: str
+    scale: str
+    started: float
+
+    def __str__(self) -> str:
+        day = time.strftime(", %Y-%m-%d", time.gmtime(self.started)) if self.started else ""
+        return f"scale {self.scale}{day}"
+
+
+def folder() -> Path:
+    """The folder of the shipped weights: inside the package when installed, in `benchmarks` in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "weights"
+    return installed if installed.is_dir() else package.parent / "benchmarks" / "weights"
+
+
+def files() -> dict[str, Path]:
+    """The shipped files by the name of their model."""
+    return {path.stem: path for path in sorted(folder().glob(f"*{SUFFIX}"))}
+
+
+def find(model: str, data: str) -> Path | None:
+    """The shipped weights of a recipe, if they were trained on this data set."""
+    path = files().get(model)
+    return path if path is not None and origin(path).data == data else None
+
+
+def origin(path: Path) -> Origin:
+    """How the weights of a .safetensors file were trained; raises UserError where the file does not say it."""
+    about = metadata(path)
+    run = about.get("riszoo") if isinstance(about, dict) else None
+    card = run.get("card") if isinstance(run, dict) else None
+    card = card if isinstance(card, dict) else {}
+    names = [card.get(name) for name in ("model", "data", "scale")]
+    started = card.get("started", 0)
+    if not all(isinstance(name, str) for name in names) or not isinstance(started, int | float):
+        raise UserError(f"{path} does not say how it was trained: pack the run again with 'riszoo convert RUN'")
+    return Origin(*map(str, names), float(started))
+
+
+def metadata(path: Path) -> Any:
+    """The JSON value in the metadata of a .safetensors file; None where riszoo has not written the file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            return json.loads((file.metadata() or {}).get(METADATA, "null"))
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as safetensors: {str(error)[:100]}; copy the file again") from None
