@@ -28,7 +28,9 @@ from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError, find_user_error
 from riszoo.model import RISModule
 from riszoo.training import runs
-from riszoo.training.callbacks import PredictionWriter, progress
+from riszoo.training.callbacks.dashboard import Dashboard, build_loggers, finish
+from riszoo.training.callbacks.prediction_files import PredictionWriter
+from riszoo.training.callbacks.progress import progress
 from riszoo.training.checkpoint_checks import check_class, check_model_class
 from riszoo.training.checkpoints import RISCheckpointIO, load_initial, model_section, read_checkpoint, run_names
 from riszoo.training.interruption import Interrupted, describe_stop, requeue_job
@@ -71,7 +73,8 @@ class RunOptions:
     model, data, scale  names of the recipes, saved in the run's configuration
     root                folder of the run folders
     loggers             loggers besides the CSV file: wandb, tensorboard
-    images              number of images with predictions drawn at the end of an evaluation
+    log_checkpoint      upload the best checkpoint to wandb as an artifact, at the end of the training
+    images              sentences whose predictions are drawn, at the end of an evaluation and by the loggers
     checkpoint          `trained` leaves out of checkpoints the frozen weights that a weight file provides
     save_steps          optimiser steps between two writes of last.ckpt; 0: no limit
     save_minutes        minutes between two writes of last.ckpt; 0: no limit
@@ -84,6 +87,7 @@ class RunOptions:
     scale: str = "own"
     root: str = "runs"
     loggers: list[str] = field(default_factory=list)
+    log_checkpoint: bool = False
     images: int = 8
     checkpoint: Literal["full", "trained"] = "full"
     save_steps: int = 500
@@ -228,6 +232,7 @@ class RISCLI(LightningCLI):
             last = LastCheckpoint(path, self.run.save_steps, self.run.save_minutes, self.seed)
             callbacks += [BestCheckpoint(self.folder / "checkpoints"), last, LearningRateMonitor("step")]
             callbacks.append(NonFinite(self.folder, self.run.nonfinite, self.seed))
+            callbacks.append(Dashboard(self._logged(), self.run.images))
         recorder = Recorder(self.folder, self.request.verb, self.request.command, self.run.as_dict(), self.seed)
         if self.initial is not None:
             recorder.add_trained_on(load_initial(self.model, self.initial))
@@ -238,7 +243,12 @@ class RISCLI(LightningCLI):
         if self.request.folder is not None and self.request.checkpoint is not None and is_rank_zero():
             step = int(read_checkpoint(self.request.checkpoint)["global_step"])
             keep_curves(csv, self.folder / "metrics.csv", step)
-        return [csv, *(_logger(name, self.folder) for name in self.run.loggers if name != "csv")]
+        return [csv, *build_loggers(self.run.loggers, self.folder, self.run.log_checkpoint)]
+
+    def _logged(self) -> dict[str, Any]:
+        """The configuration without the model, whose hyperparameters Lightning logs."""
+        config = self.config[self.request.verb].as_dict()
+        return {name: config[name] for name in ("seed_everything", "data", "trainer", "run")}
 
     # -- the run ------------------------------------------------------------------------------------------------------
 
@@ -284,16 +294,6 @@ class RISCLI(LightningCLI):
 def is_rank_zero() -> bool:
     """Whether this is the first process of a run, by the environment: the trainer may not exist yet."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
-
-
-def _logger(name: str, folder: Path) -> Logger:
-    if name == "wandb":
-        from lightning.pytorch.loggers import WandbLogger
-
-        return WandbLogger(project="riszoo", name=folder.name, save_dir=str(folder))
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    return TensorBoardLogger(str(folder), name="", version="tensorboard")
 
 
 def silence_lightning() -> None:
@@ -368,7 +368,7 @@ def main(request: Request) -> int:
         _use_initial(request, request.init)
     folder = os.environ.get(FOLDER)
     try:
-        RISCLI(request)
+        finish(RISCLI(request).trainer)
     except (Interrupted, SystemExit, KeyboardInterrupt) as error:
         return _stopped(error, request.verb)
     except ValueError as error:

@@ -6,14 +6,14 @@ import re
 
 import pytest
 
-from riszoo.training import callbacks
+from riszoo.training.callbacks import progress
 from tests.support.tiny_training import few_images, fit
 
 
 def lines(capsys: pytest.CaptureFixture[str], seconds: float, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a training of three steps prints on stderr, with a line due after so many seconds."""
     few_images(monkeypatch)
-    monkeypatch.setattr(callbacks, "LINE_SECONDS", seconds)
+    monkeypatch.setattr(progress, "LINE_SECONDS", seconds)
     assert fit(trainer={"enable_progress_bar": True, "max_steps": 3, "val_check_interval": 2}) == 0
     return capsys.readouterr().err.splitlines()
 

@@ -1,0 +1,1 @@
+"""Lightning callbacks: progress, the files of `predict`, and the dashboards of other programs."""
