@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help env lint types unit test test-cpus docs bench chaos soak fuzz test-floors clean
+.PHONY: help env lint types unit test test-cpus docs bench photos chaos soak fuzz test-floors clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,13 @@ docs: $(STAMP) ## build the documentation site in site/ (OPTIONS=serve to read i
 
 bench: $(STAMP) ## train and test lts, risam and vipa on the embedded data set; tables, plots, report (OPTIONS='--budget 6400')
 	$(BIN)/riszoo bench --models lts,risam,vipa $(OPTIONS)
+
+photos: $(STAMP) ## train and test lts, risam and vipa on photographic collages, from pretrained and from random weights
+	mkdir -p runs
+	$(BIN)/riszoo data show collage --split val --out runs/collage-val.png
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/photos.txt
+	$(BIN)/riszoo bench --data collage --scale photo --models lts,risam,vipa $(OPTIONS)
+	$(BIN)/riszoo bench --data collage --scale photo-random --models lts,risam,vipa $(OPTIONS)
 
 test-floors: $(STAMP) ## run the quick tests with the lowest allowed version of each dependency
 	$(PYTHON) -m venv .venv-floors

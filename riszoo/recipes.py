@@ -186,7 +186,7 @@ def scales(model: str, data: str) -> dict[str, str]:
     """
     recipe, source = get("models", model), get("data", data)
     own = {scale: scale for scale in recipe.scales}
-    like = {scale: str((source.content[scale] or {}).get("like", scale)) for scale in source.scales}
+    like = {scale: section_like(source.content, scale) for scale in source.scales}
     return own | {scale: section for scale, section in like.items() if section in own}
 
 
@@ -216,7 +216,7 @@ def resolve(model: str, data: str, scale: str | None = None) -> Config:
     recipe = get("models", model)
     scale = checked_scale(model, data, scale or default_scale(data))
     section = scales(model, data)[scale]
-    base, overrides = shared_options(data, section)
+    base, overrides = shared_options(data, scale)
     layers = [*_data_layers(data, base, section, scale), *_model_layers(recipe.content, section, base)]
     if scale == "paper":
         layers.append(recipe.content.get("sets", {}).get(data, {}))
@@ -230,17 +230,24 @@ def resolve(model: str, data: str, scale: str | None = None) -> Config:
 
 def resolve_data(data: str, scale: str) -> Config:
     """The sections `data` and `trainer` for a model without a recipe."""
-    section = str((get("data", data).content.get(scale) or {}).get("like", scale))
-    base, overrides = shared_options(data, section)
+    section = section_like(get("data", data).content, scale)
+    base, overrides = shared_options(data, scale)
     return _data_and_trainer(data, _combined(_data_layers(data, base, section, scale), overrides))
+
+
+def section_like(content: Config, scale: str) -> str:
+    """The scale whose section of a model's recipe the scale of a data recipe uses: another one (`like`), or itself."""
+    return str((content.get(scale) or {}).get("like", scale))
 
 
 def shared_options(data: str, scale: str) -> tuple[str, Config]:
     """The options that a scale of configs/scales gives to every model, and the section of the recipes they override.
 
-    That section is the data set's default scale. Both are empty for a scale without such a file.
+    That section is the data set's default scale. A scale without such a file has that of the scale it is like; where
+    neither has one, both values are empty.
     """
-    recipe, base = find("scales", scale), default_scale(data)
+    base, section = default_scale(data), section_like(get("data", data).content, scale)
+    recipe = find("scales", scale) or find("scales", section)
     if recipe is None:
         return "", {}
     if not recipe.content.get(base):

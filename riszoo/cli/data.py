@@ -1,4 +1,4 @@
-"""`riszoo data`: show, check, prepare and import data sets."""
+"""`riszoo data`: show, check, prepare, import and export data sets."""
 
 from __future__ import annotations
 
@@ -104,6 +104,8 @@ def prepare(argv: list[str]) -> int:
     for reader in map(get_reader, args.sets):
         for path in prepare_indices(reader, options):
             print(f"{reader.name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+        if images := reader.extract(options.folder()):
+            print(f"{reader.name}: {images} ({sum(1 for _ in images.iterdir())} images)")
     return 0
 
 
@@ -132,15 +134,50 @@ def import_export(argv: list[str]) -> int:
     return 0
 
 
-VERBS = {"show": show, "check": check, "prepare": prepare, "import": import_export}
-PARSERS = {"show": show_parser, "check": check_parser, "prepare": prepare_parser, "import": import_parser}
+def export_parser() -> CommandParser:
+    parser = CommandParser(prog="riszoo data export", description=export.__doc__)
+    parser.add_argument("data", help="a data set's recipe, such as scenes")
+    parser.add_argument("--format", choices=["refer"], default="refer", help="the layout of RefCOCO (default)")
+    parser.add_argument("--out", type=Path, required=True, help="the new folder")
+    parser.add_argument("--splits", default="train,val,testA,testB", help="names with commas (default: RefCOCO's)")
+    parser.add_argument("--images", type=int, help="images of each split (default: all)")
+    parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
+    return parser
+
+
+def export(argv: list[str]) -> int:
+    """Write splits of a data set in REFER's layout, for repositories that read RefCOCO."""
+    args = export_parser().parse_args(argv)
+    names = args.splits.split(",")
+    recipes.check_splits(args.data, names)
+    if args.images is not None and args.images < 1:
+        raise UserError(f"--images {args.images}: give at least 1")
+    from riszoo.data.writers.refer import write_refer
+
+    known: list[str] = recipes.get("data", args.data).content.get("splits") or names
+    data = load_data(args.data, args.root)
+    written = write_refer({known.index(name) + 1: data.split(name) for name in names}, args.out, args.images)
+    for split, sentences in written.items():
+        print(f"{split}: {sentences} sentences")
+    print(f"read it:  riszoo fit --model lts --data refcoco --data.root {args.out}")
+    return 0
+
+
+VERBS = {"show": show, "check": check, "prepare": prepare, "import": import_export, "export": export}
+PARSERS = {
+    "show": show_parser,
+    "check": check_parser,
+    "prepare": prepare_parser,
+    "import": import_parser,
+    "export": export_parser,
+}
 
 
 def main(argv: list[str]) -> int:
     if not argv:
-        raise UserError("name a verb: riszoo data show|check|prepare|import SET")
+        raise UserError("name a verb: riszoo data show|check|prepare|import|export SET")
     if argv[0] in ("-h", "--help"):
-        print("usage: riszoo data show|check|prepare|import SET [options]   (each with --help)")
+        print("usage: riszoo data show|check|prepare|import|export SET [options]   (each with --help)")
         return 0
     if argv[0] not in VERBS:
         raise unknown_name("verb of 'riszoo data'", argv[0], VERBS)

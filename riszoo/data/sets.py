@@ -48,6 +48,41 @@ class Scenes(RISData):
         return vocabulary()
 
 
+class Collage(RISData):
+    """Photographic cut-outs on the user's machine, composed on the fly.
+
+    Args:
+        image_size: side of the images in pixels, (height, width), or `mixed`
+        version_seed: the seed of the whole set; another seed gives another set
+        cutouts: the folder of cut-outs; left out, the variable RISZOO_CUTOUTS, then the installed stamps of Tux Paint
+        grounds: a folder of photographs as backgrounds; left out, textures drawn on the fly
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int | tuple[int, int] | Literal["mixed"] = 192,
+        version_seed: int = 0,
+        cutouts: str | None = None,
+        grounds: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_size, self.version_seed = image_size, version_seed
+        self.cutouts, self.grounds = cutouts, grounds
+
+    def load_split(self, split: str) -> Split:
+        from riszoo.data.collage import CollageSplit
+
+        return CollageSplit(split, self.image_size, self.version_seed, self.cutouts, self.grounds)
+
+    def words(self) -> Iterable[str]:
+        """Every word of the grammar and of the table of cut-outs, the same for every split."""
+        from riszoo.data.collage import CollageSplit
+
+        return CollageSplit(self.train_split, cutouts=self.cutouts).vocabulary()
+
+
 class OnDisk(RISData):
     """A set whose files a user has got.
 

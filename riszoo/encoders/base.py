@@ -19,7 +19,8 @@ class VisionConfig:
     """Options of the vision encoder.
 
     name      a timm model, `sam_vit_b|l|h|tiny`, or a dotted class of your own
-    weights   `none` (random), `pretrained` (by name, from the local cache), or a file
+    weights   `none` (random), `pretrained` (by name, from the local cache), `package:NAME` (from an installed Python
+              package), or a file
     frozen    no gradients, BatchNorm and dropout in evaluation mode
     stages    number of stages kept, counted from the finest; default all
     options   keyword arguments of the encoder's constructor (timm's, or your class's); for timm models also
@@ -40,7 +41,7 @@ class TextConfig:
     """Options of the text encoder.
 
     name        `bigru`, `clip`, BEiT-3's token table (`beit3`, or the file of a sentencepiece model), or a transformers
-                encoder: a model type (`bert`, built from `options`), a hub name or a folder
+                encoder: a model type (`bert`, built from `options`), a hub name, a folder or `package:NAME`
     weights     `none` (random), `pretrained` (by name, from the local cache, or from the folder `name`), or a file of
                 OpenAI's (`clip`) or of BEiT-3
     length      tokens a sentence is truncated to, special tokens included

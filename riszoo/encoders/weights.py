@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from riszoo.encoders.clip.archive import ARCHIVES, is_archive, read_archive
 from riszoo.encoders.darknet import is_darknet_file, load_darknet
+from riszoo.encoders.packages import in_package, package_path
 from riszoo.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,9 @@ def may_download() -> bool:
 
 
 def hub_source(name: str) -> str:
-    """Where a hub model is read from: its folder in the one that RISZOO_HUB names, otherwise the cache, by its name."""
+    """Where a hub model is read from: an installed package, its folder in RISZOO_HUB, or the cache, by its name."""
+    if in_package(name):
+        return str(package_path(name))
     folder = os.environ.get(HUB)
     if not folder or Path(name).is_dir():
         return name
@@ -76,7 +79,10 @@ class Loaded:
 
 
 def load_weights(model: nn.Module, weights: str, name: str) -> Loaded:
-    """Load `pretrained` weights or a file into a whole timm model."""
+    """Load `pretrained` weights, those of a package or a file into a whole timm model."""
+    if in_package(weights):
+        path = package_path(weights)
+        return fill(model, in_order(read_state(path), model, path), path)
     path = timm_file(name) if weights == "pretrained" else existing(weights)
     if is_darknet_file(path):
         load_darknet(model, path)
@@ -150,6 +156,19 @@ def adapted(state: State, model: nn.Module, path: Path) -> State:
         raise UserError(
             f"{path} does not fit {type(model).__name__} with these options: {first_line(error)}"
         ) from error
+
+
+def in_order(state: State, model: nn.Module, path: Path) -> State:
+    """The state of the same network under another project's names, renamed by the order of its tensors.
+
+    Tensors after those of the model, such as a head's, are left out.
+    """
+    own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    given = [tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")]
+    renamed = dict(zip(own, given, strict=False))
+    if len(renamed) < len(own) or any(renamed[name].shape != tensor.shape for name, tensor in own.items()):
+        raise UserError(f"{path} contains another network than {type(model).__name__}: choose the timm model it is for")
+    return renamed
 
 
 def fill(model: nn.Module, state: State, path: Path) -> Loaded:

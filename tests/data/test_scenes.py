@@ -368,7 +368,7 @@ def test_the_head_alone_is_ambiguous_except_in_attribute_sentences() -> None:
 
 @pytest.mark.parametrize(("name", "most"), [("val", 0.20), ("train", 0.20), ("general", 0.25)])
 def test_ignoring_the_sentence_scores_low(name: str, most: float) -> None:
-    assert blind(name, range(80)) <= most
+    assert blind(ScenesSplit(name), range(80)) <= most
 
 
 @pytest.mark.parametrize("name", PLANS)

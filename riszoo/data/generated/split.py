@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riszoo.data.generated.rng import RandomStream, WeightedChoices
-from riszoo.data.generated.sampling import SceneSentence
+from riszoo.data.generated.sampling import FormSampler, SceneSentence
 from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.masks import Mask, Segmentation, shrink
 from riszoo.data.record import Pixels, Record, Sentence, Split, Target
@@ -27,6 +27,12 @@ SceneT = TypeVar("SceneT")
 SMALLEST, LARGEST = 64, 640
 WIDEST = 2.0
 HASHED_SENTENCES, HASHED_IMAGES, HASHED_SIZE = 64, 8, 96
+
+
+def extent_of(size: tuple[int, int]) -> tuple[float, float]:
+    """Width and height in world units of an image of (height, width) pixels."""
+    width = math.sqrt(size[1] / size[0])
+    return width, 1 / width
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,12 @@ class GeneratedSplit(Split, Generic[SceneT]):
         self.target_image = self.sentence_target // self.plan.sentences
 
     @abstractmethod
-    def scene(self, image: int) -> tuple[SceneT, list[SceneSentence]]:
-        """The scene of an image and its sentences, without drawing it."""
+    def compose(self, rng: RandomStream, extent: tuple[float, float]) -> SceneT:
+        """A random scene."""
+
+    @abstractmethod
+    def sampler(self, scene: SceneT, rng: RandomStream) -> FormSampler:
+        """Draws sentences about a scene."""
 
     @abstractmethod
     def rendering(self, scene: SceneT, size: tuple[int, int]) -> Rendering[SceneT]:
@@ -126,9 +136,15 @@ class GeneratedSplit(Split, Generic[SceneT]):
         targets = tuple(_target(f"{name}-{k}", rendering, sentence) for k, sentence in enumerate(sentences))
         return Record(name, rendering.size, targets, rendering.pixels)
 
-    def stream(self, image: int) -> RandomStream:
-        """The random numbers that an image follows from."""
-        return RandomStream(f"riszoo {self.dataset} {self.seed} {self.name} {image}")
+    def scene(self, image: int) -> tuple[SceneT, list[SceneSentence]]:
+        """The scene of an image and its sentences, without drawing it."""
+        rng = RandomStream(f"riszoo {self.dataset} {self.seed} {self.name} {image}")
+        extent = extent_of(self.size_of(image))
+        while True:
+            scene = self.compose(rng, extent)
+            sentences = self.sampler(scene, rng).sample(self.plan.sentences, self.plan.mix)
+            if sentences:
+                return scene, sentences
 
     def size_of(self, image: int) -> tuple[int, int]:
         """Height and width of an image."""

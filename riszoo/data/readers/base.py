@@ -66,6 +66,10 @@ class Reader(ABC):
     def check_split(self, split: str) -> None:  # noqa: B027 - most sets have nothing to check
         """Raises a UserError for a split that is known not to exist, with the reason."""
 
+    def extract(self, root: Path) -> Path | None:
+        """Write images that the annotation files contain to the image folder; None if nothing is to be written."""
+        return None
+
     def all_units(self, root: Path) -> tuple[str, ...]:
         """Every unit that `riszoo data check` and `prepare` read."""
         return tuple(dict.fromkeys(unit for split in self.published for unit in self.units(split)))

@@ -6,6 +6,7 @@ import difflib
 
 from riszoo.data.readers.base import Counts, Reader
 from riszoo.data.readers.folder import Folder
+from riszoo.data.readers.parquet.refcoco_m import RefCOCOM
 from riszoo.data.readers.phrasecut import PhraseCut
 from riszoo.data.readers.refer import RefClef, Refer
 from riszoo.data.readers.referit import ReferIt
@@ -95,6 +96,7 @@ _ALL: list[Reader] = [
         dict.fromkeys(("train", "val", "testA", "testB", "testC"), UNKNOWN),
         REFER,
     ),
+    RefCOCOM(),
     ReferIt(),
     PhraseCut(),
     Folder(),

@@ -95,12 +95,6 @@ class Scene:
     ground: Ground
 
 
-def extent_of(size: tuple[int, int]) -> tuple[float, float]:
-    """Width and height in world units of an image of (height, width) pixels."""
-    width = math.sqrt(size[1] / size[0])
-    return width, 1 / width
-
-
 def family(name: str) -> tuple[Combination, ...]:
     """The combinations of a family of shapes, without the held-out ones."""
     return tuple(combination for combination in SEEN if combination[0] in FAMILIES[name])

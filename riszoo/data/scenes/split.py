@@ -18,10 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from riszoo.data.generated.rng import WeightedChoices
-from riszoo.data.generated.sampling import SceneSentence
+from riszoo.data.generated.rng import RandomStream, WeightedChoices
 from riszoo.data.generated.split import GeneratedSplit, Plan
-from riszoo.data.scenes.layout import HELD_OUT, SEEN, Combination, Scene, extent_of, family, make_scene
+from riszoo.data.scenes.layout import HELD_OUT, SEEN, Combination, Scene, family, make_scene
 from riszoo.data.scenes.render import ShapeRendering
 from riszoo.data.scenes.sentences import GENERAL, SINGLE, SPATIAL, SentenceSampler
 from riszoo.data.scenes.wording import vocabulary
@@ -59,14 +58,11 @@ class ScenesSplit(GeneratedSplit[Scene]):
     plans: ClassVar[dict[str, ScenePlan]] = PLANS
     plan: ScenePlan
 
-    def scene(self, image: int) -> tuple[Scene, list[SceneSentence]]:
-        rng = self.stream(image)
-        extent = extent_of(self.size_of(image))
-        while True:
-            scene = make_scene(rng, extent, self.plan.combinations, self.plan.distractors)
-            sentences = SentenceSampler(scene, rng).sample(self.plan.sentences, self.plan.mix)
-            if sentences:
-                return scene, sentences
+    def compose(self, rng: RandomStream, extent: tuple[float, float]) -> Scene:
+        return make_scene(rng, extent, self.plan.combinations, self.plan.distractors)
+
+    def sampler(self, scene: Scene, rng: RandomStream) -> SentenceSampler:
+        return SentenceSampler(scene, rng)
 
     def rendering(self, scene: Scene, size: tuple[int, int]) -> ShapeRendering:
         return ShapeRendering(scene, size)

@@ -1,0 +1,298 @@
+"""The cut-outs of a folder: which files, what they show, and their pixels.
+
+The stamps of Tux Paint (Debian's package tuxpaint-stamps-default) are described by `stamps.csv` beside this file. Any
+other folder may contain `cutouts.csv` or `cutouts.json` with the columns `file`, `noun` and, if known, `plural`,
+`kinds` (separated by semicolons, nearest first), `size` (1 to 5), `medium`, `unseen` and `sha256`. Without such a file,
+the name of an image is its noun and the names of its folders are its kinds.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from riszoo.data.generated.rng import RandomStream
+from riszoo.errors import UserError
+
+Level = NDArray[np.uint8]  # (h, w, 4): premultiplied RGB and alpha
+
+VARIABLE = "RISZOO_CUTOUTS"
+PACKAGE = "tuxpaint-stamps-default"
+FOLDERS = (
+    "/usr/share/tuxpaint/stamps",
+    "/usr/local/share/tuxpaint/stamps",
+    "/opt/homebrew/share/tuxpaint/stamps",
+    "/Library/Application Support/TuxPaint/stamps",
+)
+"""Where packages install the stamps."""
+STAMPS = Path(__file__).with_name("stamps.csv")
+TABLES = ("cutouts.csv", "cutouts.json")
+SUFFIXES = (".png", ".webp")
+LARGEST_TABLE, LARGEST_SIDE, STORED_SIDE = 4 << 20, 8192, 512
+SIZES = range(1, 6)
+UNSEEN_SHARE = 6
+"""One noun in so many is held out where a table says nothing of it."""
+OPAQUE = 128
+IRREGULAR = {"fish": "fish", "sheep": "sheep", "deer": "deer", "mouse": "mice", "person": "people", "child": "children"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one cut-out shows.
+
+    kinds   what its noun is a kind of, nearest first
+    size    from 1 (a mouse) to 5 (an elephant)
+    unseen  whether its noun is kept out of training
+    """
+
+    file: str
+    noun: str
+    plural: str
+    kinds: tuple[str, ...] = ()
+    size: int = 3
+    unseen: bool = False
+    sha256: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every word for it: its noun, then its kinds."""
+        return self.noun, *self.kinds
+
+
+@dataclass(frozen=True, slots=True)
+class Cutout:
+    """The pixels of a cut-out, cropped to what is opaque: at full size, at half of it, at a quarter ..."""
+
+    levels: tuple[Level, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the largest level."""
+        return self.levels[0].shape[0], self.levels[0].shape[1]
+
+    @property
+    def opaque(self) -> int:
+        """The opaque pixels of the largest level."""
+        return int((self.levels[0][..., 3] >= OPAQUE).sum())
+
+
+class Library:
+    """The cut-outs of a folder, each decoded once, when first used."""
+
+    def __init__(self, folder: Path, entries: Sequence[Entry]) -> None:
+        self.folder = folder
+        self.entries = tuple(entries)
+        self._cutouts: dict[int, Cutout] = {}
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the table."""
+        rows = [[str(getattr(entry, field.name)) for field in fields(Entry)] for entry in self.entries]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    @cached_property
+    def by_noun(self) -> Mapping[str, tuple[int, ...]]:
+        """The cut-outs of each noun."""
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for index, entry in enumerate(self.entries):
+            found[entry.noun].append(index)
+        return {noun: tuple(indices) for noun, indices in found.items()}
+
+    @cached_property
+    def kinds(self) -> Mapping[str, tuple[str, ...]]:
+        """The kinds of each noun."""
+        return {noun: self.entries[indices[0]].kinds for noun, indices in self.by_noun.items()}
+
+    @cached_property
+    def unseen(self) -> frozenset[str]:
+        """The nouns that are kept out of training."""
+        return frozenset(entry.noun for entry in self.entries if entry.unseen)
+
+    @cached_property
+    def plurals(self) -> Mapping[str, str]:
+        """The plural of every noun and kind."""
+        words = {kind: plural_of(kind) for entry in self.entries for kind in entry.kinds}
+        return words | {entry.noun: entry.plural for entry in self.entries}
+
+    def cutout(self, index: int) -> Cutout:
+        """The pixels of a cut-out."""
+        if index not in self._cutouts:
+            self._cutouts[index] = _read_cutout(self.folder / self.entries[index].file, self.entries[index].sha256)
+        return self._cutouts[index]
+
+
+@lru_cache(maxsize=4)
+def open_library(folder: str) -> Library:
+    """The cut-outs of a folder, shared by the splits of a process."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"--data.cutouts {folder} is not a folder: give one with cut-outs (PNG with transparency)")
+    table = next((root / name for name in TABLES if (root / name).is_file()), None)
+    rows = _rows(table) if table else None
+    if rows is None and (root / _rows(STAMPS)[0]["file"]).is_file():
+        table, rows = STAMPS, _rows(STAMPS)
+    entries = _from_names(root) if rows is None else [_entry(row, f"{table}:{k}") for k, row in enumerate(rows, 2)]
+    entries = [entry for entry in entries if entry is not None]
+    for entry in entries:
+        if not (root / entry.file).is_file():
+            raise UserError(
+                f"{root / entry.file} is missing: install {PACKAGE} 2022.06.04 again, or correct {TABLES[0]}"
+            )
+    if len({entry.noun for entry in entries}) < 4:
+        raise UserError(f"{root} has cut-outs of fewer than four nouns: add PNG files with transparency")
+    return Library(root, _with_held_out(entries))
+
+
+def find_folder(folder: str | None = None) -> str:
+    """The folder of cut-outs: the one given, that of the variable RISZOO_CUTOUTS, or the installed stamps."""
+    candidates = [folder] if folder else [os.environ.get(VARIABLE) or "", *FOLDERS]
+    found = next((one for one in candidates if one and Path(one).is_dir()), None)
+    if found is None:
+        raise UserError(
+            f"no folder of cut-outs{f' at {folder}' if folder else ''}: install the stamps of Tux Paint "
+            f"(apt-get install {PACKAGE}), or give your own folder with --data.cutouts or {VARIABLE}"
+        )
+    return found
+
+
+def plural_of(noun: str) -> str:
+    """The plural of a noun by the usual rules."""
+    *before, last = noun.split(" ")
+    if last in IRREGULAR:
+        ending = IRREGULAR[last]
+    elif re.search(r"(s|x|z|ch|sh)$", last):
+        ending = last + "es"
+    elif re.search(r"[^aeiou]y$", last):
+        ending = last[:-1] + "ies"
+    else:
+        ending = last + "s"
+    return " ".join([*before, ending])
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _rows(table: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV or JSON file."""
+    try:
+        if table.stat().st_size > LARGEST_TABLE:
+            raise UserError(f"{table} is larger than {LARGEST_TABLE >> 20} MiB: give a table of cut-outs")
+        text = table.read_text(encoding="utf-8")
+        rows = json.loads(text) if table.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{table} cannot be read ({type(error).__name__}): give CSV or JSON with file and noun"
+        ) from None
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{table} has no rows: give one for each cut-out, with its file and noun")
+    return rows
+
+
+def _entry(row: Mapping[str, Any], where: str) -> Entry | None:
+    """The cut-out of a row; None for a drawing."""
+    values = {name: str(value).strip() for name, value in row.items() if value is not None}
+    noun, file = _word(values.get("noun", ""), where), values.get("file", "")
+    if not file or Path(file).is_absolute() or ".." in Path(file).parts or Path(file).suffix.lower() not in SUFFIXES:
+        raise UserError(f"{where}: the file '{file[:80]}' is not a PNG or WebP below the folder: correct it")
+    size = values.get("size") or "3"
+    if size not in map(str, SIZES):
+        raise UserError(f"{where}: the size '{size[:20]}' is not a number from 1 to 5: correct it")
+    kinds = tuple(_word(kind, where) for kind in values.get("kinds", "").split(";") if kind.strip())
+    if values.get("medium", "photograph") != "photograph":
+        return None
+    plural = _word(values.get("plural") or plural_of(noun), where)
+    return Entry(file, noun, plural, kinds, int(size), values.get("unseen", "") == "yes", values.get("sha256", ""))
+
+
+def _word(text: str, where: str) -> str:
+    """A noun, which becomes part of a sentence."""
+    word = " ".join(text.split())
+    if not re.fullmatch(r"[A-Za-z][A-Za-z' -]{0,39}", word):
+        raise UserError(f"{where}: '{text[:60]}' is not a noun of one or a few English words: correct it")
+    return word
+
+
+def _from_names(root: Path) -> list[Entry | None]:
+    """Cut-outs described by the names of their files and folders: animals/birds/owl-2.png is an owl, birds, animals."""
+    files = sorted(path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return [
+        _entry(
+            {
+                "file": file.as_posix(),
+                "noun": _plain(file.stem),
+                "kinds": ";".join(_plain(folder) for folder in reversed(file.parent.parts)),
+            },
+            str(root / file),
+        )
+        for file in files
+    ]
+
+
+def _plain(name: str) -> str:
+    return " ".join(re.sub(r"[\d_\-]+", " ", name).split()).lower()
+
+
+def _with_held_out(entries: Iterable[Entry]) -> list[Entry]:
+    """The entries, a sixth of the nouns held out where the table holds out none."""
+    entries = list(entries)
+    if any(entry.unseen for entry in entries):
+        return entries
+    nouns = RandomStream("riszoo collage unseen").sample(sorted({entry.noun for entry in entries}), sys.maxsize)
+    held_out = set(nouns[: max(1, len(nouns) // UNSEEN_SHARE)])
+    return [Entry(e.file, e.noun, e.plural, e.kinds, e.size, e.noun in held_out, e.sha256) for e in entries]
+
+
+# -- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def _read_cutout(path: Path, sha256: str) -> Cutout:
+    """Decode a cut-out. Everything after Pillow's decoder, which is exact, is integer arithmetic."""
+    try:
+        blob = path.read_bytes()
+        with Image.open(io.BytesIO(blob), formats=("PNG", "WEBP")) as image:
+            if max(image.size) > LARGEST_SIDE:
+                raise UserError(f"{path} has a side of more than {LARGEST_SIDE} pixels: make it smaller")
+            pixels = np.asarray(image.convert("RGBA")).astype(np.uint16)
+    except UserError:
+        raise
+    except Exception as error:  # a hostile file raises nearly anything
+        raise UserError(f"{path} cannot be read as a cut-out ({type(error).__name__}): replace the file") from error
+    if sha256 and hashlib.sha256(blob).hexdigest() != sha256:
+        raise UserError(f"{path} differs from the file that the table describes: install {PACKAGE} 2022.06.04")
+    solid = pixels[..., 3] >= OPAQUE
+    rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
+    if len(rows) < 2 or len(columns) < 2:
+        raise UserError(f"{path} has no opaque pixels: give an image with transparency around an object")
+    pixels = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    pixels[..., :3] = (pixels[..., :3].astype(np.uint32) * pixels[..., 3:] + 127) // 255
+    levels = [pixels.astype(np.uint8)]
+    while max(levels[-1].shape[:2]) > STORED_SIDE:
+        levels = [_halved(levels[-1])]
+    while min(levels[-1].shape[:2]) >= 8:
+        levels.append(_halved(levels[-1]))
+    return Cutout(tuple(levels))
+
+
+def _halved(level: Level) -> Level:
+    """The means of 2 x 2 pixels; an odd row or column counts with transparent ones beside it."""
+    height, width = level.shape[:2]
+    padded = np.pad(level, ((0, height % 2), (0, width % 2), (0, 0))).astype(np.uint16)
+    total = padded[::2, ::2] + padded[1::2, ::2] + padded[::2, 1::2] + padded[1::2, 1::2]
+    return ((total + 2) >> 2).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Data sets written as files in the layouts that other projects read."""

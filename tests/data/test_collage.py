@@ -1,0 +1,253 @@
+"""Photographic collages: every sentence names exactly its targets, every machine makes the same images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from riszoo.data.collage import PLANS, CollageSplit
+from riszoo.data.collage.library import FOLDERS, STAMPS, open_library, plural_of
+from riszoo.data.generated.logic import bits
+from riszoo.data.ground_truth import GroundTruth
+from riszoo.errors import UserError
+from tests.support.collage_reader import read
+from tests.support.cutouts import NOUNS, UNSEEN, cutout, draw_cutouts
+from tests.support.scene_oracles import blind, noun_only
+
+GOLDEN_DRAWN = "50e0ec7549066a59527f4738d3ef2315722c7ea7e65096dd74c4723fa6d270f0-e02e654e9033d5a1"
+GOLDEN_STAMPS = "b2f7e992b84fc56f842ddffeeae616240bfb1ba065f92f61f82fddbad8e04a32-38c8765b26ab39b0"
+"""A change of images, sentences or the table changes these: raise VERSION with them, and run every row again."""
+
+IMAGES = 12
+installed = next((folder for folder in FOLDERS if (Path(folder) / "animals/birds/owl.png").is_file()), "")
+needs_stamps = pytest.mark.skipif(not installed, reason="the stamps of Tux Paint are not installed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(draw_cutouts(tmp_path_factory.mktemp("collage") / "cutouts"))
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_sentences_name_exactly_their_targets(name: str, folder: str) -> None:
+    split = CollageSplit(name, cutouts=folder)
+    plurals = dict(split.library.plurals)
+    for image in range(IMAGES):
+        scene, sentences = split.scene(image)
+        for sentence in sentences:
+            for jolt in (-0.03, 0.0, 0.03):
+                assert read(sentence.text, scene, plurals, jolt) == set(bits(sentence.things)), sentence.text
+            assert {*sentence.text.split()} <= {*split.vocabulary()}
+
+
+def test_splits_contain_their_nouns_only(folder: str) -> None:
+    for name in PLANS:
+        split = CollageSplit(name, cutouts=folder)
+        for image in range(IMAGES):
+            scene, sentences = split.scene(image)
+            targets = [scene.things[k] for sentence in sentences for k in bits(sentence.things)]
+            if name == "unseen":
+                assert {thing.values[0] for thing in targets} <= {*UNSEEN}
+                continue
+            assert not {thing.values[0] for thing in scene.things} & {*UNSEEN}
+            assert not any(word in sentence.text.split() for sentence in sentences for word in UNSEEN)
+            if name.startswith("test"):
+                assert {"animal" in thing.values for thing in targets} == {name == "testA"}
+                assert {"animal" in thing.values for thing in scene.things} == {True, False}
+
+
+def test_an_image_depends_on_seed_split_and_index_only(folder: str) -> None:
+    here = CollageSplit("val", 96, cutouts=folder)
+    there = pickle.loads(pickle.dumps(here))
+    first = [_everything(here, image) for image in (5, 900)]
+    assert first == [_everything(there, image) for image in (900, 5)][::-1]
+    assert first[0] != _everything(CollageSplit("val", 96, seed=1, cutouts=folder), 5)
+    assert first[0] != _everything(CollageSplit("train", 96, cutouts=folder), 5)
+
+
+def _everything(split: CollageSplit, image: int) -> tuple:
+    record = split[image]
+    masks = [target.segmentation.draw(GroundTruth()).tobytes() for target in record.targets]
+    return [sentence for _, sentence in record.sentences()], masks, record.load().tobytes()
+
+
+def test_golden_hash_of_drawn_cutouts(folder: str) -> None:
+    assert CollageSplit("val", cutouts=folder).fingerprint() == GOLDEN_DRAWN
+
+
+@needs_stamps
+def test_golden_hash_of_the_stamps() -> None:
+    assert CollageSplit("val", cutouts=installed).fingerprint() == GOLDEN_STAMPS
+
+
+@pytest.mark.parametrize("size", [64, (97, 160), 384, "mixed"])
+def test_any_size(size: int | tuple[int, int] | str, folder: str) -> None:
+    record = CollageSplit("val", size, cutouts=folder)[1]  # type: ignore[arg-type]
+    assert record.load().shape == (*record.size, 3)
+    for target in record.targets:
+        mask = target.segmentation.draw(GroundTruth())
+        assert mask.shape == record.size
+        assert 0.008 < mask.mean() < 0.2
+
+
+def test_square_images_show_the_same_collage_at_every_size(folder: str) -> None:
+    small, large = (CollageSplit("val", size, cutouts=folder) for size in (96, 384))
+    for image in range(4):
+        assert small.scene(image) == large.scene(image)
+        for few, many in zip(small[image].targets, large[image].targets, strict=True):
+            coarse, fine = few.segmentation.draw(GroundTruth()), many.segmentation.draw(GroundTruth())[2::4, 2::4]
+            assert (coarse & fine).sum() / (coarse | fine).sum() > 0.85
+
+
+@pytest.mark.parametrize("size", [64, 96, 192, 384])
+def test_the_mask_is_where_the_object_is_opaque(size: int, folder: str) -> None:
+    """The image with an object and the image without it differ inside the mask, and hardly outside of it."""
+    split = CollageSplit("val", size, cutouts=folder)
+    scene, _ = split.scene(3)
+    foremost = len(scene.things) - 1
+    without = type(scene)(scene.extent, scene.things[:-1], scene.chosen, scene.ground, scene.light)
+    rendering = split.rendering(scene, (size, size))
+    pixels, before = (split.rendering(one, (size, size)).pixels().astype(int) for one in (scene, without))
+    mask = rendering.mask(1 << foremost)
+    changed = np.abs(pixels - before).max(-1)
+    assert (changed[mask] > 0).mean() > 0.97
+    outside = changed[~mask]
+    assert (outside == 0).mean() > 0.8, "a shadow and half of a soft edge are all that is outside"
+    assert abs(mask.mean() - scene.things[foremost].area) < 0.01
+
+
+def test_objects_remain_visible_behind_others(folder: str) -> None:
+    split, touched = CollageSplit("train", 192, cutouts=folder), []
+    for image in range(IMAGES):
+        scene, _ = split.scene(image)
+        owner = split.rendering(scene, (192, 192)).owner
+        visible = np.bincount(owner.ravel(), minlength=len(scene.things) + 1)[1:] / 192**2
+        share = visible / np.array([thing.area for thing in scene.things])
+        assert share.min() > 0.6
+        assert visible.min() > 0.01
+        touched += list(share < 0.95)
+    assert np.mean(touched) > 0.1
+
+
+def test_a_cutout_is_decoded_once(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path) or read_bytes(path))
+    open_library.cache_clear()
+    split = CollageSplit("val", 64, cutouts=folder)
+    for image in range(6):
+        split[image].load()
+    assert len(opened) == len(set(opened)) > 4
+
+
+@pytest.mark.parametrize(("name", "most"), [("train", 0.25), ("unseen", 0.3), ("general", 0.3)])
+def test_ignoring_the_sentence_scores_low(name: str, most: float, folder: str) -> None:
+    assert blind(CollageSplit(name, cutouts=installed or folder), range(12), 120) <= most
+
+
+@pytest.mark.parametrize("name", ["train", "testB", "unseen"])
+def test_reading_only_the_noun_scores_low(name: str, folder: str) -> None:
+    scores = noun_only(CollageSplit(name, cutouts=installed or folder), range(20))
+    assert statistics.mean(score for each in scores.values() for score in each) <= 0.6
+
+
+# -- libraries --------------------------------------------------------------------------------------------------------
+
+
+def test_names_of_files_and_folders_describe_cutouts_without_a_table(tmp_path: Path) -> None:
+    for number, file in enumerate(
+        ("animals/birds/owl-2.png", "animals/birds/sea_gull.png", "food/pie.png", "food/egg.png")
+    ):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(cutout(number, 1)).save(tmp_path / file)
+    library = open_library(str(tmp_path))
+    assert [entry.names for entry in library.entries] == [
+        ("owl", "birds", "animals"), ("sea gull", "birds", "animals"), ("egg", "food"), ("pie", "food"),
+    ]  # fmt: skip
+    assert len(library.unseen) == 1
+
+
+def test_a_json_table_describes_cutouts(tmp_path: Path) -> None:
+    folder = draw_cutouts(tmp_path / "cutouts")
+    rows = list(csv.DictReader((folder / "cutouts.csv").open()))
+    (folder / "cutouts.csv").unlink()
+    (folder / "cutouts.json").write_text(json.dumps(rows))
+    assert {entry.noun for entry in open_library(str(folder)).entries} == {*NOUNS}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("../owl.png,owl,bird,2,", "below the folder"),
+        ("owl-1.png,owl <b>,bird,2,", "not a noun"),
+        ("owl-1.png,owl,bird,9,", "from 1 to 5"),
+        ("gone.png,owl,bird,2,", "is missing"),
+    ],
+)
+def test_a_wrong_table_is_an_error_that_names_the_row(row: str, message: str, tmp_path: Path) -> None:
+    folder = draw_cutouts(tmp_path / "cutouts")
+    with (folder / "cutouts.csv").open("a") as file:
+        file.write(row + "\n")
+    with pytest.raises(UserError, match=message):
+        open_library(str(folder))
+
+
+def test_broken_and_changed_images_are_errors(tmp_path: Path) -> None:
+    folder = draw_cutouts(tmp_path / "cutouts")
+    library = open_library(str(folder))
+    (folder / library.entries[0].file).write_bytes(b"not an image")
+    with pytest.raises(UserError, match="cannot be read as a cut-out"):
+        library.cutout(0)
+    Image.new("RGBA", (20, 20)).save(folder / library.entries[1].file)
+    with pytest.raises(UserError, match="no opaque pixels"):
+        library.cutout(1)
+
+
+def test_no_cutouts_and_unknown_splits_are_errors_that_say_what_to_do(folder: str) -> None:
+    with pytest.raises(UserError, match="apt-get install tuxpaint-stamps-default"):
+        CollageSplit("val", cutouts="/nowhere")
+    with pytest.raises(UserError, match=r"no split 'vall'; did you mean 'val'"):
+        CollageSplit("vall", cutouts=folder)
+
+
+def test_photographs_can_be_the_ground(folder: str, tmp_path: Path) -> None:
+    Image.new("RGB", (300, 200), (10, 200, 30)).save(tmp_path / "lawn.png")
+    record = CollageSplit("val", 96, cutouts=folder, grounds=str(tmp_path))[0]
+    assert (record.load() == (10, 200, 30)).all(-1).mean() > 0.2
+    with pytest.raises(UserError, match="no photographs"):
+        CollageSplit("val", cutouts=folder, grounds="/nowhere")
+
+
+def test_plurals() -> None:
+    words = ("owl", "fox", "sea lion", "strawberry", "toy", "big fish", "mouse")
+    assert [plural_of(word) for word in words] == [
+        "owls", "foxes", "sea lions", "strawberries", "toys", "big fish", "mice",
+    ]  # fmt: skip
+
+
+def test_the_table_of_stamps_is_complete() -> None:
+    rows = list(csv.DictReader(STAMPS.open()))
+    photographs = [row for row in rows if row["medium"] == "photograph"]
+    assert 130 <= len(photographs) <= 240
+    assert {row["medium"] for row in rows} == {"photograph", "drawing"}
+    assert all(len(row["sha256"]) == 64 and row["noun"] and row["plural"] for row in rows)
+    nouns = {row["noun"]: row["kinds"] for row in photographs}
+    assert all(nouns[row["noun"]] == row["kinds"] for row in photographs), "a noun has one list of kinds"
+    unseen = {row["noun"] for row in photographs if row["unseen"]}
+    assert all(bool(row["unseen"]) == (row["noun"] in unseen) for row in photographs)
+    assert not unseen & {kind for row in photographs for kind in row["kinds"].split(";")}
+
+
+@needs_stamps
+def test_the_installed_stamps_are_those_of_the_table() -> None:
+    library = open_library(installed)
+    for index, entry in enumerate(library.entries):
+        height, width = library.cutout(index).size
+        assert max(height, width) <= 512, entry.file
