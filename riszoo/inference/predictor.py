@@ -12,7 +12,7 @@ from typing import TypeVar, overload
 import torch
 
 from riszoo import recipes
-from riszoo.batch import Batch, Geometry, Sample
+from riszoo.batch import Batch, Geometry, Output, Sample
 from riszoo.data.images import place_image, view_of
 from riszoo.data.record import Pixels
 from riszoo.encoders.vocabulary import split
@@ -20,6 +20,7 @@ from riszoo.errors import UserError
 from riszoo.files import file_names
 from riszoo.inference.inputs import ImageLike, Sentences, pixels_of, sentence_lists
 from riszoo.inference.predictions import Prediction, evidence_of, predictions
+from riszoo.inference.tiling import Canvas
 from riszoo.metrics.protocols import Protocol, get_protocols
 from riszoo.model import RISModule
 from riszoo.training import runs
@@ -31,6 +32,8 @@ IMAGES = 4
 """Images that are encoded at once, by default."""
 SENTENCES = 32
 """Sentences that are decoded at once, at most."""
+TILED_SENTENCES = 8
+"""Sentences whose windows are blended at once, at most: each has logits over the whole image."""
 
 
 class Predictor:
@@ -49,7 +52,7 @@ class Predictor:
 
     @overload
     def segment(
-        self, images: ImageLike, sentences: str | Sequence[str], names: str | None = None
+        self, images: ImageLike, sentences: str | Sequence[str], names: str | None = None, *, tile: int | None = None
     ) -> list[Prediction]: ...
 
     @overload
@@ -60,6 +63,7 @@ class Predictor:
         names: Sequence[str] | None = None,
         *,
         batch: int = IMAGES,
+        tile: int | None = None,
     ) -> list[list[Prediction]]: ...
 
     def segment(
@@ -69,6 +73,7 @@ class Predictor:
         names: str | Sequence[str] | None = None,
         *,
         batch: int = IMAGES,
+        tile: int | None = None,
     ) -> list[Prediction] | list[list[Prediction]]:
         """One prediction for each sentence; for a list of images, a list of predictions for each image.
 
@@ -77,11 +82,14 @@ class Predictor:
             sentences: one or several for every image, or a list of them for each image
             names: prefixes of the predictions' ids; by default the names of the files
             batch: images that are encoded at once. Each is encoded once, whatever the number of its sentences.
+            tile: the side of the overlapping windows in which a larger image is segmented, in its pixels; by default
+                an image is resized to the model's frame
         """
         several = isinstance(images, list | tuple)
         given: list[ImageLike] = [*images] if isinstance(images, list | tuple) else [images]
         if batch < 1:
             raise UserError(f"batch is {batch}: give at least 1")
+        self.check_tile(tile)
         texts = sentence_lists(sentences, len(given))
         labels = _labels(given) if names is None else [names] if isinstance(names, str) else list(names)
         if len(labels) != len(given):
@@ -89,17 +97,29 @@ class Predictor:
         found = []
         for first in range(0, len(given), batch):
             part = slice(first, first + batch)
-            found += self._segment([pixels_of(image) for image in given[part]], texts[part], labels[part])
+            pixels = [pixels_of(image) for image in given[part]]
+            if tile is None:
+                found += self._segment(pixels, texts[part], labels[part])
+            else:
+                for one, own, label in zip(pixels, texts[part], labels[part], strict=True):
+                    found += self._segment([one], [own], [label], tile if max(one.shape[:2]) > tile else None)
         return found if several else found[0]
 
     @torch.inference_mode()
-    def _segment(self, images: list[Pixels], texts: list[list[str]], names: list[str]) -> list[list[Prediction]]:
-        """The predictions of a few images, whose sentences are decoded in parts where there are many."""
+    def _segment(
+        self, images: list[Pixels], texts: list[list[str]], names: list[str], tile: int | None = None
+    ) -> list[list[Prediction]]:
+        """The predictions of a few images, whose sentences are decoded in parts where there are many.
+
+        `tile` is the side of the windows of a single image.
+        """
         batch = batch_for(self.model, images, texts, names).to(self.device)
         try:
-            if len(batch) > SENTENCES:
+            at_once = SENTENCES if tile is None else TILED_SENTENCES
+            if len(batch) > at_once:
                 batch.raw = self.model.backbone(batch.images, batch.valid)
-            found = (one for first in range(0, len(batch), SENTENCES) for one in self._decode(batch, first))
+            parts = (slice(first, first + at_once) for first in range(0, len(batch), at_once))
+            found = (one for part in parts for one in self._decode(batch, part, images[0], tile))
             return [list(islice(found, len(each))) for each in texts]
         except torch.OutOfMemoryError:
             raise UserError(
@@ -107,17 +127,42 @@ class Predictor:
                 "another device"
             ) from None
 
-    def _decode(self, batch: Batch, first: int) -> Iterator[Prediction]:
-        """The predictions of a part of the batch's sentences."""
-        part = slice(first, first + SENTENCES)
+    def _decode(self, batch: Batch, part: slice, image: Pixels, tile: int | None) -> Iterator[Prediction]:
+        """The predictions of a part of the batch's sentences; with `tile`, from windows of its only image too."""
         some = replace(
             batch, texts=batch.texts[part], image_index=batch.image_index[part], samples=batch.samples[part],
             no_target=batch.no_target[part], tokens=self.model.tokenize(batch.texts[part]).to(self.device),
         )  # fmt: skip
-        output = self.model(some)
-        output.check_finite(some)
-        for i, prediction in enumerate(predictions(output, some, self.protocol)):
+        output = self._output(some)
+        blended, over = (output, some) if tile is None else self._tiled(output, some, image, tile)
+        for i, prediction in enumerate(predictions(blended, over, self.protocol)):
             yield replace(prediction, evidence=evidence_of(output, some, i))
+
+    def _output(self, batch: Batch) -> Output:
+        output: Output = self.model(batch)
+        output.check_finite(batch)
+        return output
+
+    def _tiled(self, output: Output, batch: Batch, image: Pixels, tile: int) -> tuple[Output, Batch]:
+        """The output with its logits blended with those of the image's windows, and the batch over the image alone."""
+        canvas = Canvas((image.shape[0], image.shape[1]), tile, (output.logits.shape[-2], output.logits.shape[-1]))
+        at_once = max(1, SENTENCES // len(batch))
+        for first in range(0, len(canvas.windows), at_once):
+            windows = canvas.windows[first : first + at_once]
+            crops = [image[canvas.pixels(window)] for window in windows]
+            names = [batch.image_ids[0]] * len(crops)
+            part = batch_for(self.model, crops, [batch.texts] * len(crops), names).to(self.device)
+            logits = self._output(part).logits[:, 0].split(len(batch))
+            for window, one, geometry in zip(windows, logits, part.geometry, strict=True):
+                canvas.add(window, one, geometry)
+        blended = canvas.blended(output.logits[:, 0], batch.geometry[0])
+        return replace(output, logits=blended), replace(batch, geometry=[canvas.geometry])
+
+    def check_tile(self, tile: int | None) -> None:
+        """Raise UserError where windows of this side would have to be enlarged."""
+        least = max(self.model.size)
+        if tile is not None and tile < least:
+            raise UserError(f"tile {tile} is smaller than the model's frame: give at least {least} pixels")
 
     def geometry(self, image: Pixels) -> Geometry:
         """How an image is fitted into the model's frame."""
@@ -187,6 +232,13 @@ def load(
 
     By default it is the best one of the newest run of the model on `data` under `root`, and without a run the weights
     that riszoo ships; a line on stderr says which.
+
+    Args:
+        model: a recipe's name, or your own class as my.module.Class
+        checkpoint: riszoo's, or one that the model's authors published
+        data, root: the data set of the run, and the folder of the run folders
+        protocol: how logits become a mask
+        device: `cpu`, `cuda`, ...; default: a GPU where one is available
     """
     if "." not in model:
         recipes.get("models", model)

@@ -49,6 +49,10 @@ def parser() -> CommandParser:
     parser.add_argument("--json", action="store_true", help="print each prediction as a line of JSON, and nothing else")
     parser.add_argument("--explain", action="store_true", help="draw the model's evidence maps too")
     parser.add_argument("--batch", type=int, default=4, help="images that are encoded at once; default: 4")
+    parser.add_argument(
+        "--tile", type=int, metavar="PIXELS",
+        help="segment larger images in overlapping windows of this side; default: resize them",
+    )  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU where one is available")
     return parser
 
@@ -62,12 +66,13 @@ def main(argv: list[str]) -> int:
     predictor = load(
         args.model, args.ckpt_path, data=args.data, root=args.root, protocol=args.protocol, device=args.device
     )
+    predictor.check_tile(args.tile)
     _warn_about_sentences(predictor, tasks)
     results = Results(args.out, as_json=args.json, explain=args.explain)
     failures: Failures = {}
     large: list[str] = []
-    for task, pixels, predictions in _segmented(predictor, tasks, args.batch, failures):
-        if min(predictor.geometry(pixels).scale) * MOST_REDUCED < 1:
+    for task, pixels, predictions in _segmented(predictor, tasks, args.batch, args.tile, failures):
+        if args.tile is None and min(predictor.geometry(pixels).scale) * MOST_REDUCED < 1:
             large.append(f"{task.label} ({pixels.shape[1]} x {pixels.shape[0]})")
         for prediction in predictions:
             results.add(task.label, pixels, prediction)
@@ -121,7 +126,7 @@ def _check_overwriting(tasks: list[Task], folder: Path) -> None:
 
 
 def _segmented(
-    predictor: Predictor, tasks: list[Task], batch: int, failures: Failures
+    predictor: Predictor, tasks: list[Task], batch: int, tile: int | None, failures: Failures
 ) -> Iterator[tuple[Task, Pixels, list[Prediction]]]:
     """Each image with its pixels and predictions; one that cannot be segmented is added to `failures`."""
     from riszoo.inference.inputs import pixels_of
@@ -133,11 +138,11 @@ def _segmented(
                 opened.append((task, pixels_of(task.image)))
             except UserError as error:
                 failures[task.label] = str(error)
-        yield from _predicted(predictor, opened, failures)
+        yield from _predicted(predictor, opened, tile, failures)
 
 
 def _predicted(
-    predictor: Predictor, opened: list[Opened], failures: Failures
+    predictor: Predictor, opened: list[Opened], tile: int | None, failures: Failures
 ) -> Iterator[tuple[Task, Pixels, list[Prediction]]]:
     """The predictions of a few images, which are tried one by one where they fail together."""
     try:
@@ -146,13 +151,14 @@ def _predicted(
             [task.texts for task, _ in opened],
             [task.name for task, _ in opened],
             batch=max(1, len(opened)),
+            tile=tile,
         )
     except UserError as error:
         if len(opened) == 1:
             failures[opened[0][0].label] = str(error)
         else:
             for one in opened:
-                yield from _predicted(predictor, [one], failures)
+                yield from _predicted(predictor, [one], tile, failures)
         return
     for (task, pixels), predictions in zip(opened, found, strict=True):
         yield task, pixels, predictions
@@ -182,7 +188,7 @@ def _warn_about_sizes(large: list[str], frame: tuple[int, int]) -> None:
     if large:
         _warn(
             f"{len(large)} image(s) are resized to fit {frame[1]} x {frame[0]} pixels, such as {large[0]}: "
-            "crop them to segment small objects"
+            f"small objects vanish; --tile {4 * max(frame)} segments them in windows"
         )
 
 

@@ -263,3 +263,4 @@ def test_long_sentences_and_large_images_are_reported(run: Path, capsys: pytest.
     errors = capsys.readouterr().err
     assert "the model reads only the first 20 words of 'the star the star" in errors
     assert "1 image(s) are resized to fit 64 x 64 pixels, such as wide.png (700 x 40)" in errors
+    assert "--tile 256 segments them in windows" in errors
