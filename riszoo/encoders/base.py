@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -159,3 +161,29 @@ class TextEncoder(Encoder, ABC):
     def run_layer(self, index: int, states: Tensor, mask: Tensor) -> Tensor:
         """Run one of the later layers on states (N, L, C) with the valid tokens `mask` (N, L)."""
         raise UserError(f"{type(self).__name__} has no layers that can be run one by one: take a BERT")
+
+
+# -- checks of a TextConfig that every text encoder shares -------------------------------------------------------------
+
+
+def required_vocabulary(text: TextConfig) -> list[str]:
+    """The words of a word-level encoder."""
+    if text.vocabulary is None:
+        raise UserError(f"{text.name} is a word-level encoder and needs text.vocabulary, a list of words")
+    return list(text.vocabulary)
+
+
+def checked_length(text: TextConfig, minimum: int) -> int:
+    """`text.length`, at least `minimum`."""
+    if text.length < minimum:
+        raise UserError(f"text.length is {text.length}; {text.name} needs at least {minimum}")
+    return text.length
+
+
+def check_options(options: dict[str, Any], known: Collection[str], name: str) -> None:
+    """Raise for the first option that the encoder `name` does not have."""
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"its options are {', '.join(sorted(known)[:12])}"
+            raise UserError(f"{name} has no option {option!r} (text.options); {hint}")

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from riszoo.batch import TokenRow, Tokens, Words
-from riszoo.encoders.base import TextConfig, TextEncoder
-from riszoo.encoders.options import check_options, checked_length, required_vocabulary
+from riszoo.encoders.base import TextConfig, TextEncoder, check_options, checked_length, required_vocabulary
 from riszoo.encoders.vocabulary import PAD, UNKNOWN, Vocabulary, split
 from riszoo.errors import UserError
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from riszoo.batch import Span, TokenRow, Tokens, Words
-from riszoo.encoders.base import TextConfig, TextEncoder
-from riszoo.encoders.options import check_options, checked_length, required_vocabulary
+from riszoo.encoders.base import TextConfig, TextEncoder, check_options, checked_length, required_vocabulary
 from riszoo.encoders.vocabulary import PAD, UNKNOWN, Vocabulary, split, split_with_ranges
 from riszoo.encoders.weights import first_line, hub_source, may_download
 from riszoo.errors import UserError

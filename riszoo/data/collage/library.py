@@ -14,10 +14,9 @@ import io
 import json
 import os
 import re
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ Level = NDArray[np.uint8]  # (h, w, 4): premultiplied RGB and alpha
 
 VARIABLE = "RISZOO_CUTOUTS"
 PACKAGE = "tuxpaint-stamps-default"
+AGAIN = f"correct the table of cut-outs, or install {PACKAGE} 2022.06.04 again"
 FOLDERS = (
     "/usr/share/tuxpaint/stamps",
     "/usr/local/share/tuxpaint/stamps",
@@ -142,17 +142,10 @@ def open_library(folder: str) -> Library:
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"--data.cutouts {folder} is not a folder: give one with cut-outs (PNG with transparency)")
-    table = next((root / name for name in TABLES if (root / name).is_file()), None)
-    rows = _rows(table) if table else None
-    if rows is None and (root / _rows(STAMPS)[0]["file"]).is_file():
-        table, rows = STAMPS, _rows(STAMPS)
-    entries = _from_names(root) if rows is None else [_entry(row, f"{table}:{k}") for k, row in enumerate(rows, 2)]
-    entries = [entry for entry in entries if entry is not None]
+    entries = _entries(root)
     for entry in entries:
         if not (root / entry.file).is_file():
-            raise UserError(
-                f"{root / entry.file} is missing: install {PACKAGE} 2022.06.04 again, or correct {TABLES[0]}"
-            )
+            raise UserError(f"{root / entry.file} is missing: {AGAIN}")
     if len({entry.noun for entry in entries}) < 4:
         raise UserError(f"{root} has cut-outs of fewer than four nouns: add PNG files with transparency")
     return Library(root, _with_held_out(entries))
@@ -187,6 +180,17 @@ def plural_of(noun: str) -> str:
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
+def _entries(root: Path) -> list[Entry]:
+    """The photographs of a folder, by its own table, by that of the stamps, or by the names of files and folders."""
+    table = next((root / name for name in TABLES if (root / name).is_file()), None)
+    if table is None and (root / _rows(STAMPS)[0]["file"]).is_file():
+        table = STAMPS
+    if table is None:
+        return [_from_name(root, file) for file in sorted(root.rglob("*")) if file.suffix.lower() in SUFFIXES]
+    rows = [(row, f"{table}:{line}") for line, row in enumerate(_rows(table), 2)]
+    return [_entry(row, where) for row, where in rows if row.get("medium", "photograph") == "photograph"]
+
+
 def _rows(table: Path) -> list[dict[str, Any]]:
     """The rows of a CSV or JSON file."""
     try:
@@ -205,8 +209,8 @@ def _rows(table: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _entry(row: Mapping[str, Any], where: str) -> Entry | None:
-    """The cut-out of a row; None for a drawing."""
+def _entry(row: Mapping[str, Any], where: str) -> Entry:
+    """The cut-out of a row."""
     values = {name: str(value).strip() for name, value in row.items() if value is not None}
     noun, file = _word(values.get("noun", ""), where), values.get("file", "")
     if not file or Path(file).is_absolute() or ".." in Path(file).parts or Path(file).suffix.lower() not in SUFFIXES:
@@ -215,8 +219,6 @@ def _entry(row: Mapping[str, Any], where: str) -> Entry | None:
     if size not in map(str, SIZES):
         raise UserError(f"{where}: the size '{size[:20]}' is not a number from 1 to 5: correct it")
     kinds = tuple(_word(kind, where) for kind in values.get("kinds", "").split(";") if kind.strip())
-    if values.get("medium", "photograph") != "photograph":
-        return None
     plural = _word(values.get("plural") or plural_of(noun), where)
     return Entry(file, noun, plural, kinds, int(size), values.get("unseen", "") == "yes", values.get("sha256", ""))
 
@@ -229,34 +231,24 @@ def _word(text: str, where: str) -> str:
     return word
 
 
-def _from_names(root: Path) -> list[Entry | None]:
-    """Cut-outs described by the names of their files and folders: animals/birds/owl-2.png is an owl, birds, animals."""
-    files = sorted(path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return [
-        _entry(
-            {
-                "file": file.as_posix(),
-                "noun": _plain(file.stem),
-                "kinds": ";".join(_plain(folder) for folder in reversed(file.parent.parts)),
-            },
-            str(root / file),
-        )
-        for file in files
-    ]
+def _from_name(root: Path, file: Path) -> Entry:
+    """A cut-out described by its path: animals/birds/owl-2.png is an owl, birds, animals."""
+    path = file.relative_to(root)
+    kinds = ";".join(_plain(folder) for folder in reversed(path.parent.parts))
+    return _entry({"file": path.as_posix(), "noun": _plain(path.stem), "kinds": kinds}, str(file))
 
 
 def _plain(name: str) -> str:
     return " ".join(re.sub(r"[\d_\-]+", " ", name).split()).lower()
 
 
-def _with_held_out(entries: Iterable[Entry]) -> list[Entry]:
+def _with_held_out(entries: Sequence[Entry]) -> Sequence[Entry]:
     """The entries, a sixth of the nouns held out where the table holds out none."""
-    entries = list(entries)
     if any(entry.unseen for entry in entries):
         return entries
-    nouns = RandomStream("riszoo collage unseen").sample(sorted({entry.noun for entry in entries}), sys.maxsize)
-    held_out = set(nouns[: max(1, len(nouns) // UNSEEN_SHARE)])
-    return [Entry(e.file, e.noun, e.plural, e.kinds, e.size, e.noun in held_out, e.sha256) for e in entries]
+    nouns = sorted({entry.noun for entry in entries})
+    held_out = RandomStream("riszoo collage unseen").sample(nouns, max(1, len(nouns) // UNSEEN_SHARE))
+    return [replace(entry, unseen=entry.noun in held_out) for entry in entries]
 
 
 # -- pixels -----------------------------------------------------------------------------------------------------------
@@ -275,7 +267,7 @@ def _read_cutout(path: Path, sha256: str) -> Cutout:
     except Exception as error:  # a hostile file raises nearly anything
         raise UserError(f"{path} cannot be read as a cut-out ({type(error).__name__}): replace the file") from error
     if sha256 and hashlib.sha256(blob).hexdigest() != sha256:
-        raise UserError(f"{path} differs from the file that the table describes: install {PACKAGE} 2022.06.04")
+        raise UserError(f"{path} differs from the file that the table describes: {AGAIN}")
     solid = pixels[..., 3] >= OPAQUE
     rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
     if len(rows) < 2 or len(columns) < 2:

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from riszoo.batch import Tokens, Words
-from riszoo.encoders.base import TextConfig, TextEncoder
+from riszoo.encoders.base import TextConfig, TextEncoder, check_options, checked_length, required_vocabulary
 from riszoo.encoders.beit3.pieces import PieceTokenizer, find_pieces
 from riszoo.encoders.beit3.weights import find_beit3, load_table
-from riszoo.encoders.options import check_options, checked_length, required_vocabulary
 from riszoo.encoders.transformer import Tokenizer, WordTokenizer
 from riszoo.errors import UserError
 

@@ -16,10 +16,9 @@ from typing_extensions import Self
 
 from riszoo.batch import Tokens, Words
 from riszoo.encoders.adapters import AdaptedTextLayer
-from riszoo.encoders.base import TextConfig, TextEncoder
+from riszoo.encoders.base import TextConfig, TextEncoder, check_options, checked_length, required_vocabulary
 from riszoo.encoders.clip.archive import State
 from riszoo.encoders.clip.tokenizer import ClipTokenizer, WordTokens, published_pieces
-from riszoo.encoders.options import check_options, checked_length, required_vocabulary
 from riszoo.encoders.weights import existing, fill, read_state
 from riszoo.errors import UserError
 from riszoo.translation import Names, Translation

@@ -60,7 +60,7 @@ def test_invalid_samples_are_reported_and_the_rest_is_read(tmp_path: Path) -> No
         row(7, sample(1, short, "broken"), sample(2, rle((0, 0, 5, 4)), "cat"), sample(3, rle((0, 0, 1, 1)))),
     )
     get_reader("refcoco-m").extract(tmp_path)
-    with pytest.warns(UserWarning, match="2 bad record"):
+    with pytest.warns(UserWarning, match="2 invalid record"):
         split = open_split(get_reader("refcoco-m"), "val", Options(root=str(tmp_path)))
     assert list(split.texts()) == ["cat"]
 
