@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from riszoo.bench import rows
 from riszoo.bench.plan import Job, make_jobs
 from riszoo.bench.tables import measurements, pages
 from riszoo.bench.tables.claims import IDENTITY, OMIT, UNSTATED, Claim, claims
-from riszoo.bench.tables.data_table import LEAKED, MARK
+from riszoo.bench.tables.data_table import LEAKED, MARK, formatted
 from riszoo.bench.tables.formats import latex
 from riszoo.bench.tables.results import Results
 from riszoo.cli.bench import parser
@@ -265,16 +266,40 @@ def test_a_table_is_printed_as_latex_csv_and_markdown(folder: Path, capsys: pyte
     for form in ("latex", "csv", "markdown"):
         assert tables_verb(["--out", str(folder), "--format", form]) == 0
         printed[form] = capsys.readouterr().out
-    assert printed["latex"].startswith("\\begin{tabular}{llllllrr")
-    assert "measured & original & lts & scale tiny & single &  & " in printed["latex"]
+    assert printed["latex"].startswith("\\begin{tabular}{lllllrrl}\n\\toprule\nkind & protocol & method & encoders & ")
+    assert "measured & original & lts & scale tiny & single & " in printed["latex"]
     (row,) = csv.DictReader(printed["csv"].splitlines())
     assert row["mIoU val"] == f"{value:.2f}"
     assert lines(printed["markdown"])[0]["kind"] == "measured"
 
 
 def test_latex_escapes_what_it_would_interpret() -> None:
-    text = latex([["a_b & 5 %", "1.0 ± 0.1"]])
-    assert r"a\_b \& 5 \% & 1.0 $\pm$ 0.1 \\" in text
+    text = latex([["name", "score"], ["a_b & 5 % {~^\\}", "1.0 ± 0.1"]])
+    escaped = r"a\_b \& 5 \% \{\textasciitilde{}\textasciicircum{}\textbackslash{}\} & 1.0 $\pm$ 0.1 \\"
+    assert escaped in text
+
+
+def test_latex_groups_neighbours_of_one_metric() -> None:
+    text = latex([["method", "oIoU val", "oIoU testA", "mIoU val"], ["a", "1.0", "2.0", ""]])
+    assert text.splitlines()[:6] == [
+        r"\begin{tabular}{lrrr}",
+        r"\toprule",
+        r" & \multicolumn{2}{c}{oIoU} &  \\",
+        r"\cmidrule(lr){2-3}",
+        r"method & val & testA & mIoU val \\",
+        r"\midrule",
+    ]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(tmp_path: Path) -> None:
+    parts = [formatted(Results.read(BENCHMARKS), data, "latex") for data in ("scenes", "refcoco+", "grefcoco")]
+    parts.append(latex([["name", "score"], ["a_b & 5 % $ # {~^\\} ⚠", "1.0 ± 0.1"]]))
+    page = "\n\n".join([r"\documentclass{article}\usepackage{booktabs}\begin{document}", *parts, r"\end{document}"])
+    (tmp_path / "page.tex").write_text(page)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1500:]
 
 
 def test_only_the_text_between_markers_changes(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from riszoo import recipes
 from riszoo.bench.tables.claims import UNSTATED
@@ -42,7 +42,8 @@ class DataTable:
         for protocol in sorted({entry.protocol for entry in self.entries} - {"", ORIGINAL}):
             own = [entry for entry in self.entries if entry.protocol == protocol]
             parts += [f"Measured under the protocol `{protocol}`:", self._table(own)]
-        parts += [" ".join(self._legend()), self._unmeasured(), reproduced_table(self.reproduced)]
+        unmeasured = unmeasured_models(self.data.name, {entry.method for entry in self.measured})
+        parts += [" ".join(self._legend()), unmeasured, reproduced_table(self.reproduced)]
         parts.append(matrix_section(self.results, self.data.name, self.splits))
         parts.append("<br>\n".join(f"<sup>{number}</sup> {note}" for note, number in self.notes.items()))
         return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
@@ -77,14 +78,15 @@ class DataTable:
             text.append(f"{LEAKED} the checkpoint was trained on images of this split, so the number is not fair.")
         return text
 
-    def _unmeasured(self) -> str:
-        """The models without a measured line that have the set's usual scale, and the command that measures them."""
-        scale, done = recipes.default_scale(self.data.name), {entry.method for entry in self.measured}
-        missing = [n for n in recipes.names("models") if n not in done and scale in recipes.scales(n, self.data.name)]
-        if not missing:
-            return ""
-        names = ", ".join(f"`{name}`" for name in missing)
-        return f"Not measured here: {names}; `riszoo bench --data {self.data.name} --models {','.join(missing)}`."
+
+def unmeasured_models(data: str, measured: Collection[str]) -> str:
+    """The models that have the set's usual scale and are not measured, with the command that measures them."""
+    scale = recipes.default_scale(data)
+    missing = [name for name in recipes.names("models") if name not in measured and scale in recipes.scales(name, data)]
+    if not missing:
+        return ""
+    names = ", ".join(f"`{name}`" for name in missing)
+    return f"Not measured here: {names}; `riszoo bench --data {data} --models {','.join(missing)}`."
 
 
 def formatted(results: Results, data: str, form: str) -> str:
@@ -95,6 +97,8 @@ def formatted(results: Results, data: str, form: str) -> str:
         [e.kind, e.protocol, *_about(e), *(shown_text(e.number(*column)) for column in table.columns), e.source]
         for e in [*table.entries, *table.reproduced]
     ]
+    if form == "latex":
+        return render(without_empty_columns([heading, *lines]), form)
     return render([heading, *lines], form, 2 + len(ABOUT))
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from itertools import groupby
 
 FORMATS = ("latex", "markdown", "csv")
 Grid = Sequence[Sequence[str]]
@@ -21,12 +22,31 @@ def markdown(grid: Grid, left: int = 1) -> str:
     return "\n".join([rows[0], rule, *rows[1:]]) + "\n"
 
 
-def latex(grid: Grid, left: int = 1) -> str:
-    """A tabular for the package booktabs."""
-    lines = [" & ".join(_escaped(cell) for cell in line) + r" \\" for line in grid]
-    columns = "l" * left + "r" * (len(grid[0]) - left)
-    body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
-    return "\n".join([*body, r"\end{tabular}"]) + "\n"
+def latex(grid: Grid) -> str:
+    """A tabular for the package booktabs; neighbours such as `oIoU val` and `oIoU testA` share a heading."""
+    lines = [" & ".join(map(_escaped, line)) + r" \\" for line in grid[1:]]
+    columns = "".join(_alignment([line[i] for line in grid[1:]]) for i in range(len(grid[0])))
+    top = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *_heading(grid[0]), r"\midrule"]
+    return "\n".join([*top, *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _alignment(cells: Sequence[str]) -> str:
+    return "r" if all(re.match(r"[-+]?\d|$", cell) for cell in cells) else "l"
+
+
+def _heading(titles: Sequence[str]) -> list[str]:
+    """One line, or three where neighbours begin with the same word: the word, a rule below it, and the rest."""
+    groups = [(word, len(list(own))) for word, own in groupby(titles, lambda title: title.partition(" ")[0])]
+    if all(length == 1 for _, length in groups):
+        return [" & ".join(map(_escaped, titles)) + r" \\"]
+    above, rules, below, column = [], [], [], 0
+    for word, length in groups:
+        own = titles[column : column + length]
+        above.append(rf"\multicolumn{{{length}}}{{c}}{{{_escaped(word)}}}" if length > 1 else "")
+        rules += [rf"\cmidrule(lr){{{column + 1}-{column + length}}}"] if length > 1 else []
+        below += [_escaped(title.partition(" ")[2] if length > 1 else title) for title in own]
+        column += length
+    return [" & ".join(above) + r" \\", " ".join(rules), " & ".join(below) + r" \\"]
 
 
 def _escaped(cell: str) -> str:
@@ -40,7 +60,7 @@ def comma_separated(grid: Grid) -> str:
 
 
 def render(grid: Grid, form: str, left: int = 1) -> str:
-    """The grid in one of `FORMATS`."""
+    """The grid in one of `FORMATS`; `left` columns are aligned left in Markdown."""
     if form == "csv":
         return comma_separated(grid)
-    return latex(grid, left) if form == "latex" else markdown(grid, left)
+    return latex(grid) if form == "latex" else markdown(grid, left)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from riszoo import recipes
 from riszoo.bench.plan import ablations
 from riszoo.bench.rows import Row
-from riszoo.bench.tables.data_table import origin, shown_text, without_empty_columns
+from riszoo.bench.tables.data_table import origin, shown_text, unmeasured_models, without_empty_columns
 from riszoo.bench.tables.entries import MEASURED, ORIGINAL, Entry, Number, mean, number
 from riszoo.bench.tables.formats import markdown
 
@@ -37,7 +37,8 @@ def summary_table(entries: Sequence[Entry]) -> str:
         "mIoU under the protocol `original`, with 95 % intervals over images. Language gap: the mIoU lost on val "
         f"with the sentences of other images. Minutes: one training. Measured at {origin(shown)}."
     )
-    return f"{markdown(without_empty_columns([heading, *lines]), 2)}\n{legend}\n"
+    unmeasured = unmeasured_models("scenes", {entry.method for entry in shown})
+    return f"{markdown(without_empty_columns([heading, *lines]), 2)}\n{legend}\n\n{unmeasured}".rstrip("\n") + "\n"
 
 
 def _paper(model: str) -> str:
