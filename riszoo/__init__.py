@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from riszoo.cli.functions import evaluate as evaluate
     from riszoo.cli.functions import train as train
+    from riszoo.inference.hub.loading import from_pretrained as from_pretrained
     from riszoo.inference.predictor import load as load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "load", "train"]
+__all__ = ["__version__", "evaluate", "from_pretrained", "load", "train"]
 
-FUNCTIONS = {"evaluate": "riszoo.cli.functions", "load": "riszoo.inference.predictor", "train": "riszoo.cli.functions"}
+FUNCTIONS = {
+    "evaluate": "riszoo.cli.functions",
+    "from_pretrained": "riszoo.inference.hub.loading",
+    "load": "riszoo.inference.predictor",
+    "train": "riszoo.cli.functions",
+}
 """The module of each function, which is imported when the function is first used."""
 
 

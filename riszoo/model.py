@@ -18,9 +18,11 @@ protocol (riszoo/metrics) resizes and thresholds them.
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import isabstract
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +31,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from riszoo.batch import Batch, Features, GeometryKind, Output, Tokens, View, Words
 from riszoo.data.controls import Control
@@ -136,6 +139,22 @@ class RISModule(LightningModule, ABC):
     @abstractmethod
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Weighted loss terms, each (N,). The value of a sentence must not depend on the rest of the batch."""
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None, **options: Any
+    ) -> Self:
+        """The model of a folder or a repository of the Hugging Face Hub, in evaluation mode.
+
+        `options` are those of `PyTorchModelHubMixin`: token, cache_dir, force_download, local_files_only.
+        """
+        from riszoo import from_pretrained
+
+        class_path = "" if isabstract(cls) else f"{cls.__module__}.{cls.__qualname__}"
+        place = os.fspath(pretrained_model_name_or_path)
+        model = from_pretrained(place, revision=revision, model=class_path, **options)
+        assert isinstance(model, cls)
+        return model
 
     # -- helpers for models ---------------------------------------------------------------------------------------
 

@@ -59,14 +59,14 @@ def evaluate(
     Args:
         model: a recipe's name, or your own class as my.module.Class
         data: the data set's recipe
-        checkpoint: a file, or the folder of a run; default: the best of the newest run, then the shipped
+        checkpoint: a file, hf://user/repository, or the folder of a run; default: the best of the newest run, then the shipped
         splits: default: those of the data set
         protocols: names of evaluation protocols
         root: the folder of the run folders
         options: any others of the command line, by name
     """
     named = {
-        "model": model, "data": data, "ckpt_path": None if checkpoint is None else _checkpoint_in(Path(checkpoint)),
+        "model": model, "data": data, "ckpt_path": None if checkpoint is None else _checkpoint_in(str(checkpoint)),
         "split": _joined(splits), "protocol": _joined(protocols), "run.root": str(root),
     }  # fmt: skip
     request = Request.read("test", _words({**named, **(options or {})}))
@@ -79,9 +79,10 @@ def evaluate(
     return metrics
 
 
-def _checkpoint_in(path: Path) -> str:
-    """The file itself, or the best checkpoint of a run's folder."""
-    return str(runs.checkpoint(path) if path.is_dir() else path)
+def _checkpoint_in(place: str) -> str:
+    """The file, repository or address itself, or the best checkpoint of a run's folder."""
+    best = runs.checkpoint(Path(place))
+    return str(best) if best.is_file() else place
 
 
 def _joined(names: str | Sequence[str] | None) -> str | None:

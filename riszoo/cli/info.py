@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
+from riszoo.inference.hub.fetch import is_address
+from riszoo.training import runs
 
 if TYPE_CHECKING:
     from riszoo.model import RISModule
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo info", description=__doc__)
-    parser.add_argument("model", help="a recipe's name, or a file of weights")
+    parser.add_argument("model", help="a recipe's name, a file of weights, or hf://user/repository")
     parser.add_argument("--data", default="scenes", help="the data set it is sized for")
     parser.add_argument("--scale", help="tiny, paper, ...; the data set's own when left out")
     return parser
@@ -25,10 +27,10 @@ def parser() -> CommandParser:
 
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
-    if Path(args.model).is_file():
+    if Path(args.model).is_file() or is_address(args.model):
         from riszoo.cli.weights.describe import described
 
-        print("\n".join(described(Path(args.model))))
+        print("\n".join(described(runs.existing(args.model))))
         return 0
     recipe = recipes.get("models", args.model)
     scale = recipes.checked_scale(args.model, args.data, args.scale or recipes.default_scale(args.data))

@@ -34,6 +34,7 @@ VERBS = {
     "convert": Verb(
         "riszoo.cli.weights.convert", "a checkpoint as plain weights", "riszoo convert FILE --out NAME.safetensors"
     ),
+    "hub": Verb("riszoo.cli.weights.hub", "share models on the Hub", "riszoo hub pull hf://user/repository"),
     "data": Verb("riszoo.cli.data", "show, check, prepare data", "riszoo data show scenes"),
     "compare": Verb("riszoo.cli.results.compare", "compare two test runs", "riszoo compare RUN_A RUN_B"),
     "score": Verb("riszoo.cli.score", "masks of other code", "riszoo score FOLDER --data refcoco --split testA"),

@@ -315,9 +315,7 @@ def _initial(verb: str, given: Given) -> Path | None:
         raise UserError(f"--init is an option of 'riszoo fit': give 'riszoo {verb}' the file as --ckpt_path {path}")
     if "ckpt_path" in given:
         raise UserError("--init starts a training and --ckpt_path continues one: leave one of them out")
-    if not Path(path).is_file():
-        raise UserError(f"checkpoint {path} is not a file: give --init a .ckpt file, or weights of the model's authors")
-    return Path(path)
+    return runs.existing(path, "--init")
 
 
 def _default_scale(data: str, model: str | None, init: Path | None) -> str:

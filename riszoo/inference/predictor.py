@@ -18,6 +18,7 @@ from riszoo.data.record import Pixels
 from riszoo.encoders.vocabulary import split
 from riszoo.errors import UserError
 from riszoo.files import file_names
+from riszoo.inference.hub.fetch import is_address
 from riszoo.inference.inputs import ImageLike, Sentences, pixels_of, sentence_lists
 from riszoo.inference.predictions import Prediction, evidence_of, predictions
 from riszoo.inference.tiling import Canvas
@@ -228,18 +229,20 @@ def load(
     protocol: str = "original",
     device: str | None = None,
 ) -> Predictor:
-    """The predictor of a checkpoint: a file, `best` or `last` of the newest run, or `shipped`.
+    """The predictor of a checkpoint: a file, `hf://user/repository`, `best` or `last` of the newest run, or `shipped`.
 
     By default it is the best one of the newest run of the model on `data` under `root`, and without a run the weights
     that riszoo ships; a line on stderr says which.
 
     Args:
-        model: a recipe's name, or your own class as my.module.Class
+        model: a recipe's name, your own class as my.module.Class, or the folder or address of a repository of the Hub
         checkpoint: riszoo's, or one that the model's authors published
         data, root: the data set of the run, and the folder of the run folders
         protocol: how logits become a mask
         device: `cpu`, `cuda`, ...; default: a GPU where one is available
     """
+    if checkpoint is None and _is_repository(model):
+        return Predictor(from_checkpoint(runs.existing(model)), protocol, device)
     if "." not in model:
         recipes.get("models", model)
     recipes.get("data", data)
@@ -248,6 +251,10 @@ def load(
     if checkpoint is None:
         print(f"riszoo: weights of {runs.described(path)}", file=sys.stderr)
     return predictor
+
+
+def _is_repository(model: str) -> bool:
+    return is_address(model) or (recipes.find("models", model) is None and Path(model).is_dir())
 
 
 def _own_size(protocol: Protocol) -> Protocol:

@@ -13,6 +13,7 @@ from typing import Any
 
 from riszoo import shipped
 from riszoo.errors import UserError
+from riszoo.inference.hub.fetch import fetch, is_address, parse
 
 CARD = "run.json"
 CARD_TYPES = {"model": str, "data": str, "scale": str, "started": float}
@@ -176,11 +177,14 @@ PUBLISHED_FILES = ("model.safetensors", "pytorch_model.bin")
 """The weights in a folder of the Hugging Face Hub."""
 
 
-def existing(path: str) -> Path:
-    """The path of a checkpoint that exists; of a folder of the Hugging Face Hub, that of its weights."""
+def existing(path: str, option: str = "--ckpt_path") -> Path:
+    """The path of a checkpoint that exists; of a folder or an address of the Hugging Face Hub, that of its weights."""
+    if is_address(path):
+        return fetch(parse(path))
     for name in PUBLISHED_FILES:
         if (Path(path) / name).is_file():
             return Path(path) / name
     if not Path(path).is_file():
-        raise UserError(f"checkpoint {path} is not a file: give --ckpt_path FILE, or `best`, `last` or `shipped`")
+        others = ", or `best`, `last` or `shipped`" if option == "--ckpt_path" else ""
+        raise UserError(f"checkpoint {path} is not a file: give {option} FILE or hf://user/repository{others}")
     return Path(path)

@@ -1,0 +1,85 @@
+"""`riszoo hub push|pull`: trained models as repositories of the Hugging Face Hub, or as folders of the same form."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from riszoo import recipes
+from riszoo.cli.parser import CommandParser
+from riszoo.errors import UserError
+from riszoo.inference.hub.fetch import is_address, parse
+from riszoo.training import runs
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def parser() -> CommandParser:
+    parser = CommandParser(prog="riszoo hub", description=__doc__)
+    parser.add_argument("action", choices=["push", "pull"], help="write a repository, or copy one to a folder")
+    parser.add_argument("place", help="hf://user/repository[@revision]; push: or a new folder")
+    parser.add_argument("--model", help="push: a recipe's name, or your own class")
+    parser.add_argument("--license", help="push: of the weights, such as apache-2.0")
+    parser.add_argument("--dataset", help="push: the data set's repository on the Hub, for results in the Hub's form")
+    parser.add_argument("--private", action="store_true", help="push: a new repository is private")
+    parser.add_argument(
+        "--ckpt_path", metavar="FILE", help="push: default: the best of the newest run, then the shipped"
+    )
+    parser.add_argument("--data", default="scenes", help="push: the data set of that run")
+    parser.add_argument("--run.root", dest="root", default="runs", help="push: the folder of that run")
+    parser.add_argument("--out", type=Path, help="pull: a new folder; default: the repository's name")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
+    if args.action == "push":
+        _check_push(args)
+        _push(args)
+    else:
+        _pull(args)
+    return 0
+
+
+def _check_push(args: Namespace) -> None:
+    for option in ("model", "license"):
+        if getattr(args, option) is None:
+            raise UserError(f"`riszoo hub push` needs --{option}, such as {EXAMPLES[option]}")
+    if "." not in args.model:
+        recipes.get("models", args.model)
+    recipes.get("data", args.data)
+    if args.out is not None:
+        raise UserError("--out is an option of `riszoo hub pull`: give `push` the folder itself")
+
+
+EXAMPLES = {"model": "--model lts", "license": "--license apache-2.0"}
+
+
+def _push(args: Namespace) -> None:
+    """Write a folder; for an address, a temporary one that is sent to the Hub."""
+    from riszoo.inference.hub.repository import CardOptions, upload, write_repository
+
+    checkpoint = runs.chosen(args.ckpt_path, Path(args.root), args.model, args.data)
+    if not is_address(args.place):
+        write_repository(checkpoint, Path(args.place), CardOptions(args.license, dataset=args.dataset))
+        print(f"{args.place}: the repository of {checkpoint}")
+        return
+    address = parse(args.place)
+    card = CardOptions(args.license, f"hf://{address.repository}", args.dataset)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "repository"
+        write_repository(checkpoint, folder, card)
+        print(f"{address}: {upload(folder, address, private=args.private)}")
+
+
+def _pull(args: Namespace) -> None:
+    address = parse(args.place)
+    out: Path = args.out or Path(address.repository.rpartition("/")[2])
+    if out.exists():
+        raise UserError(f"--out {out} exists already: choose a new folder")
+    from riszoo.inference.hub.repository import pull
+
+    pull(address, out)
+    print(f"{out}: {address}, whose tensors are those of its config.json")
