@@ -55,7 +55,7 @@ def fetch(address: Address, file: str = WEIGHTS, **options: Any) -> Path:
     source = hub_source(address.repository)
     if source != address.repository and address.revision is None:
         return _existing(Path(source) / file)
-    local = not may_download() or options.pop("local_files_only", False)
+    local = options.pop("local_files_only", False) or not may_download()
     try:
         found = hf_hub_download(
             address.repository,
