@@ -59,7 +59,8 @@ def evaluate(
     Args:
         model: a recipe's name, or your own class as my.module.Class
         data: the data set's recipe
-        checkpoint: a file, hf://user/repository, or the folder of a run; default: the best of the newest run, then the shipped
+        checkpoint: a file, hf://user/repository, or the folder of a run; default: the best of the newest run, then the
+            shipped
         splits: default: those of the data set
         protocols: names of evaluation protocols
         root: the folder of the run folders

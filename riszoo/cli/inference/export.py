@@ -21,7 +21,7 @@ def parser() -> CommandParser:
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="of the graphs; default: onnx")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--int8", action="store_true", help="ONNX: also graphs with 8-bit weights, and their loss")
-    parser.add_argument("--ckpt_path", metavar="FILE", help="a checkpoint; default: the best one of the newest run")
+    parser.add_argument("--ckpt_path", metavar="FILE", help="default: the best of the newest run, then the shipped")
     parser.add_argument("--data", default="scenes", help="the data set of that run")
     parser.add_argument("--run.root", dest="root", default="runs", help="the folder of that run")
     return parser

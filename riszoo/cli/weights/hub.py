@@ -24,9 +24,7 @@ def parser() -> CommandParser:
     parser.add_argument("--license", help="push: of the weights, such as apache-2.0")
     parser.add_argument("--dataset", help="push: the data set's repository on the Hub, for results in the Hub's form")
     parser.add_argument("--private", action="store_true", help="push: a new repository is private")
-    parser.add_argument(
-        "--ckpt_path", metavar="FILE", help="push: default: the best of the newest run, then the shipped"
-    )
+    parser.add_argument("--ckpt_path", metavar="FILE", help="push: default: the best of the newest run, or the shipped")
     parser.add_argument("--data", default="scenes", help="push: the data set of that run")
     parser.add_argument("--run.root", dest="root", default="runs", help="push: the folder of that run")
     parser.add_argument("--out", type=Path, help="pull: a new folder; default: the repository's name")
