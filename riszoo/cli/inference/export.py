@@ -12,13 +12,13 @@ from riszoo.errors import UserError
 if TYPE_CHECKING:
     from argparse import Namespace
 
-FORMATS = ("onnx", "torch_export")
+NAMES = ("onnx", "torch_export")
 
 
 def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo export", description=__doc__)
     parser.add_argument("--model", required=True, help="a recipe's name, or your own class")
-    parser.add_argument("--format", choices=FORMATS, default="onnx", help="of the graphs; default: onnx")
+    parser.add_argument("--format", choices=NAMES, default="onnx", help="of the graphs; default: onnx")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--int8", action="store_true", help="ONNX: also graphs with 8-bit weights, and their loss")
     parser.add_argument("--ckpt_path", metavar="FILE", help="default: the best of the newest run, then the shipped")

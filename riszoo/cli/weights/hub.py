@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 
+EXAMPLES = {"model": "--model lts", "license": "--license apache-2.0"}
+"""Options that `push` needs, with an example."""
+
+
 def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo hub", description=__doc__)
     parser.add_argument("action", choices=["push", "pull"], help="write a repository, or copy one to a folder")
@@ -42,17 +46,14 @@ def main(argv: list[str]) -> int:
 
 
 def _check_push(args: Namespace) -> None:
-    for option in ("model", "license"):
+    for option, example in EXAMPLES.items():
         if getattr(args, option) is None:
-            raise UserError(f"`riszoo hub push` needs --{option}, such as {EXAMPLES[option]}")
+            raise UserError(f"`riszoo hub push` needs --{option}, such as {example}")
     if "." not in args.model:
         recipes.get("models", args.model)
     recipes.get("data", args.data)
     if args.out is not None:
         raise UserError("--out is an option of `riszoo hub pull`: give `push` the folder itself")
-
-
-EXAMPLES = {"model": "--model lts", "license": "--license apache-2.0"}
 
 
 def _push(args: Namespace) -> None:

@@ -94,7 +94,7 @@ def programs(model: RISModule, batch: Batch) -> tuple[Graph, Graph]:
     """Both graphs, traced on a batch of several images and sentences. The numbers of these and of tokens stay open."""
     images, sentences, words = Dim("images", min=1), Dim("sentences", min=1), Dim("words", min=1)
     inputs = image_inputs(batch)
-    shapes = {"images": {0: images}, "valid": {0: images}, "views": [{0: images} for _ in batch.views]}
+    shapes: Inputs = {"images": {0: images}, "valid": {0: images}, "views": [{0: images} for _ in batch.views]}
     image = _traced(ImageGraph(model), inputs, shapes)
     features = ImageGraph(model)(**inputs)
     maps = len(features) - len(model.encode_image(**inputs).views)

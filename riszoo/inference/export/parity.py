@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from riszoo.batch import Batch
 from riszoo.data.record import Pixels
 from riszoo.data.scenes import ScenesSplit
 from riszoo.errors import UserError
-from riszoo.inference.export.graphs import image_inputs, sentence_inputs
+from riszoo.inference.export.graphs import Inputs, image_inputs, sentence_inputs
 from riszoo.inference.export.runner import Array, Model
 from riszoo.inference.predictor import batch_for
 from riszoo.model import RISModule
@@ -95,7 +96,7 @@ def largest_difference(model: RISModule, runner: Model, case: Case) -> float:
     return max(_distance(one, other) for one, other in zip(own, found, strict=True))
 
 
-def _arrays(inputs: dict[str, Tensor | list[Tensor]]) -> dict[str, Array | list[Array]]:
+def _arrays(inputs: Inputs) -> dict[str, Any]:
     return {
         name: [each.numpy() for each in value] if isinstance(value, list) else value.numpy()
         for name, value in inputs.items()

@@ -40,7 +40,9 @@ def measured_loss(folder: Path) -> dict[str, Any]:
         pairs = [(record.targets[target], sentence.text) for target, sentence in record.sentences()]
         pairs = [(target, text) for target, text in pairs if not target.no_target]
         drawn = [target.segmentation.draw(GroundTruth()) for target, _ in pairs]
-        for precision, model in models.items() if pairs else ():
+        if not pairs:
+            continue
+        for precision, model in models.items():
             masks, _ = model.segment(record.load(), [text for _, text in pairs])
             values[precision] += map(_iou, masks, drawn)
     miou = {precision: 100 * float(np.mean(each)) for precision, each in values.items()}

@@ -43,7 +43,8 @@ class Model:
     def __init__(self, folder: str | Path = Path(__file__).parent, precision: str = "float32") -> None:
         folder = Path(folder)
         self.config = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        self.frame: tuple[int, int] = tuple(self.config["size"])
+        height, width = self.config["size"]
+        self.frame: tuple[int, int] = (height, width)
         self.image, self.sentence = (open_graph(folder / file) for file in self.config["graphs"][precision])
         self.token_ids = open_tokenizer(folder, self.config["tokenizer"])
 
@@ -96,13 +97,15 @@ class Model:
             kernel_weights(before, after, view["kernel"], view["antialias"])
             for before, after in zip(pixels.shape[:2], view["size"], strict=True)
         )
-        return np.einsum("yh,hwc,xw->cyx", rows, pixels, cols, optimize=True).astype(np.float32)
+        made: Array = np.einsum("yh,hwc,xw->cyx", rows, pixels, cols, optimize=True).astype(np.float32)
+        return made
 
     def masks(self, logits: Array, placement: Placement) -> Array:
         """Logits (N, h, w) over the frame -> masks (N, H0, W0) bool."""
         along = zip(*placement, self.frame, logits.shape[1:], strict=True)
         rows, cols = (sampling(*axis) for axis in along)
-        return rows @ logits @ cols.T > 0
+        masks: Array = rows @ logits @ cols.T > 0
+        return masks
 
 
 def open_graph(path: Path) -> Callable[[Inputs], list[Array]]:
@@ -168,7 +171,8 @@ def resized(pixels: Array, size: tuple[int, int]) -> Array:
     lines = zip(pixels.shape[:2], size, strict=True)
     rows, cols = (kernel_weights(before, after, "bilinear", True) for before, after in lines)
     wide = np.floor(np.einsum("hwc,xw->chx", pixels, cols, optimize=True) + 0.5)
-    return np.clip(np.floor(rows @ wide + 0.5), 0, 255).astype(np.uint8)
+    levels: Array = np.clip(np.floor(rows @ wide + 0.5), 0, 255).astype(np.uint8)
+    return levels
 
 
 def kernel_weights(before: int, after: int, kernel: str, antialias: bool) -> Array:

@@ -64,7 +64,8 @@ def results_yaml(results: Results, dataset: str) -> str:
         )
         for split, protocol, values in results.rows
     ]
-    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+    content: str = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+    return content
 
 
 def model_card(config: dict[str, Any], results: Results | None, about: dict[str, str]) -> str:
