@@ -39,13 +39,19 @@ def hub_source(name: str) -> str:
     """Where a hub model is read from: an installed package, its folder in RISZOO_HUB, or the cache, by its name."""
     if in_package(name):
         return str(package_path(name))
+    copy = None if Path(name).is_dir() else hub_copy(name)
+    return name if copy is None else str(copy)
+
+
+def hub_copy(name: str) -> Path | None:
+    """The folder of a repository in the one that RISZOO_HUB names; None where there is none."""
     folder = os.environ.get(HUB)
-    if not folder or Path(name).is_dir():
-        return name
+    if not folder:
+        return None
     if not Path(folder).is_dir():
         raise UserError(f"{HUB} is {folder}, which is not a folder: set it to the folder that contains {name}")
     inside = Path(folder) / name
-    return str(inside) if inside.is_dir() else name
+    return inside if inside.is_dir() else None
 
 
 @dataclass

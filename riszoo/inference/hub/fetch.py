@@ -50,11 +50,11 @@ def fetch(address: Address, file: str = WEIGHTS, **options: Any) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    from riszoo.encoders.weights import hub_source, may_download
+    from riszoo.encoders.weights import hub_copy, may_download
 
-    source = hub_source(address.repository)
-    if source != address.repository and address.revision is None:
-        return _existing(Path(source) / file)
+    copy = hub_copy(address.repository) if address.revision is None else None
+    if copy is not None:
+        return _existing(copy / file)
     local = options.pop("local_files_only", False) or not may_download()
     try:
         found = hf_hub_download(
