@@ -95,7 +95,7 @@ class Predictor:
         labels = _labels(given) if names is None else [names] if isinstance(names, str) else list(names)
         if len(labels) != len(given):
             raise UserError(f"{len(labels)} names do not fit {len(given)} image(s): give one for each")
-        found = []
+        found: list[list[Prediction]] = []
         for first in range(0, len(given), batch):
             part = slice(first, first + batch)
             pixels = [pixels_of(image) for image in given[part]]

@@ -39,7 +39,7 @@ class Canvas:
         self.size: Size = math.ceil(image[0] * side / tile), math.ceil(image[1] * side / tile)
         rows, cols = spans(self.size[0], side), spans(self.size[1], side)
         self.windows: list[Window] = [(row, col) for row in rows for col in cols]
-        self.sum = self.weight = torch.zeros(())
+        self.total = self.weight = torch.zeros(())
 
     @property
     def geometry(self) -> Geometry:
@@ -58,15 +58,15 @@ class Canvas:
         """Add a window's logits (N, h, w) over its frame; they count less towards its borders."""
         size = window[0].stop - window[0].start, window[1].stop - window[1].start
         weight = _hat(size[0])[:, None] * _hat(size[1])
-        if self.sum.ndim == 0:
-            self.sum = logits.new_zeros((len(logits), *self.size), dtype=torch.float32)
+        if self.total.ndim == 0:
+            self.total = logits.new_zeros((len(logits), *self.size), dtype=torch.float32)
             self.weight = torch.zeros(self.size)
-        self.sum[:, window[0], window[1]] += weight.to(logits.device) * _over_image(logits, geometry, size)
+        self.total[:, window[0], window[1]] += weight.to(logits.device) * _over_image(logits, geometry, size)
         self.weight[window] += weight
 
     def blended(self, whole: Tensor, geometry: Geometry) -> Tensor:
         """(N, 1, Y, X): the mean of the windows' logits and those of the whole image, (N, h, w) over its frame."""
-        windows = self.sum / self.weight.to(self.sum.device)
+        windows = self.total / self.weight.to(self.total.device)
         return ((windows + _over_image(whole, geometry, self.size)) / 2)[:, None]
 
 

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from riszoo import recipes
 from riszoo.cli.main import main
+from riszoo.training.callbacks.dashboard import build_loggers
 from tests.support import wandb_file
 from tests.support.tiny_training import few_images, fit
 
@@ -91,6 +92,13 @@ def test_the_best_checkpoint_is_an_artifact(offline: Path) -> None:
     ]
     assert artifact.type == "model"
     assert "best" in artifact.aliases
+
+
+def test_a_continued_training_has_the_id_of_its_run_in_wandb(tmp_path: Path) -> None:
+    (new,) = build_loggers(["csv", "wandb"], tmp_path, log_checkpoint=False)
+    (tmp_path / "wandb" / "offline-run-20260101_120000-a1b2c3d4").mkdir(parents=True)
+    (continued,) = build_loggers(["csv", "wandb"], tmp_path, log_checkpoint=False)
+    assert (new.version, continued.version) == (None, "a1b2c3d4")
 
 
 def test_the_csv_file_has_the_curves_alone(run: Path) -> None:

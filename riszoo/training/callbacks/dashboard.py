@@ -18,6 +18,7 @@ from riszoo.inference.predictions import draw_predictions
 from riszoo.metrics.results import Evaluation, by_type
 from riszoo.model import RISModule
 from riszoo.recipes import Config
+from riszoo.training.saving import BestCheckpoint
 
 BEST = "best/mIoU"
 """The best val/mIoU so far, logged at each validation: its last value is the summary of a run, and a sweep's metric."""
@@ -109,16 +110,17 @@ class Dashboard(Callback):
 def _best(trainer: Trainer) -> float:
     """The best val/mIoU, this validation's included; a continued training counts those before it."""
     current = float(trainer.callback_metrics["val/mIoU"])
-    before = getattr(trainer.checkpoint_callback, "best_model_score", None)
-    return current if before is None else max(current, float(before))
+    scores = [each.best_model_score for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)]
+    return max([current, *(float(score) for score in scores if score is not None)])
 
 
 def _log_images(logger: Logger, name: str, images: Sequence[Image.Image], step: int) -> None:
     if isinstance(logger, WandbLogger) and images:
         logger.log_image(name, list(images), step)
     if isinstance(logger, TensorBoardLogger):
+        writer: Any = logger.experiment  # its methods have no types
         for index, image in enumerate(images):
-            logger.experiment.add_image(f"{name}/{index}", np.asarray(image), step, dataformats="HWC")
+            writer.add_image(f"{name}/{index}", np.asarray(image), step, dataformats="HWC")
 
 
 def _dashboards(trainer: Trainer) -> list[Logger]:
