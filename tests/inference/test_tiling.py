@@ -102,12 +102,12 @@ def peak() -> int:
 @pytest.mark.skipif(not REFERENCES.exists(), reason="the peak of memory is read and reset as Linux offers it")
 def test_a_very_large_image_takes_bounded_memory(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (6000, 4000), (90, 120, 60)).save("huge.png", compress_level=1)
-    small = ["segment", "--model", "lts", "--ckpt_path", str(runs.checkpoint(run)), "--text", "the star", "the moon"]
+    small = ["segment", "--model", "lts", "--ckpt_path", str(runs.checkpoint(run)), "--text", "the star"]
     REFERENCES.write_text("5")  # resets the peak
     before = peak()
     assert main([*small, "--image", "huge.png", "--tile", "1000"]) == 0
     added = peak() - before
-    with Image.open("segmented/huge-2.png") as mask:
+    with Image.open("segmented/huge-1.png") as mask:
         assert mask.size == (6000, 4000)
     assert "resized" not in capsys.readouterr().err
     assert added < MEBIBYTES, f"{added} MiB"
