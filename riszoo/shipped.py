@@ -60,7 +60,8 @@ def origin(path: Path) -> Origin:
     started = card.get("started", 0)
     if not all(isinstance(name, str) for name in names) or not isinstance(started, int | float):
         raise UserError(f"{path} does not say how it was trained: pack the run again with 'riszoo convert RUN'")
-    return Origin(*map(str, names), float(started))
+    model, data, scale = map(str, names)
+    return Origin(model, data, scale, float(started))
 
 
 def metadata(path: Path) -> Any:
