@@ -128,13 +128,13 @@ def cropped(
     return part, [shrink(mask[rows, cols], size) for mask in masks], list(texts)
 
 
-def _window(wanted: Mask, scale: float, generator: Generator) -> slice:
+def _window(covered: Mask, scale: float, generator: Generator) -> slice:
     """A range along one side, of the scaled length or longer where the targets need it."""
-    length = len(wanted)
-    places = np.flatnonzero(wanted)
-    first, last = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
+    length = len(covered)
+    positions = np.flatnonzero(covered)
+    first, last = (int(positions[0]), int(positions[-1]) + 1) if len(positions) else (0, 0)
     window = max(round(length * scale), last - first, 1)
-    lowest, highest = (max(0, last - window), min(first, length - window)) if len(places) else (0, length - window)
+    lowest, highest = (max(0, last - window), min(first, length - window)) if len(positions) else (0, length - window)
     start = int(generator.integers(lowest, highest + 1))
     return slice(start, start + window)
 
