@@ -52,16 +52,21 @@ def find(model: str, data: str) -> Path | None:
 
 def origin(path: Path) -> Origin:
     """How the weights of a .safetensors file were trained; raises UserError where the file does not say it."""
-    about = metadata(path)
-    run = about.get("riszoo") if isinstance(about, dict) else None
-    card = run.get("card") if isinstance(run, dict) else None
-    card = card if isinstance(card, dict) else {}
-    names = [card.get(name) for name in ("model", "data", "scale")]
-    started = card.get("started", 0)
+    about = card(path)
+    names = [about.get(name) for name in ("model", "data", "scale")]
+    started = about.get("started", 0)
     if not all(isinstance(name, str) for name in names) or not isinstance(started, int | float):
         raise UserError(f"{path} does not say how it was trained: pack the run again with 'riszoo convert RUN'")
     model, data, scale = map(str, names)
     return Origin(model, data, scale, float(started))
+
+
+def card(path: Path) -> dict[str, Any]:
+    """The run.json of the training that gave the weights of a .safetensors file; empty where the file has none."""
+    about = metadata(path)
+    run = about.get("riszoo") if isinstance(about, dict) else None
+    content = run.get("card") if isinstance(run, dict) else None
+    return content if isinstance(content, dict) else {}
 
 
 def metadata(path: Path) -> Any:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from riszoo.bench.evaluated import find_run
 from safetensors.torch import load_file, save_file
 
 import riszoo
 from riszoo import recipes, shipped
+from riszoo.bench import rows
+from riszoo.bench.html.evaluated import find_run
+from riszoo.bench.plan import Job
 from riszoo.cli.help import doctor
 from riszoo.cli.main import main
 from riszoo.errors import UserError
@@ -33,6 +35,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content |= TRAINER_STATE
     content["riszoo"] |= {"trained_on": IMAGES, "run": {"model": "lts", "data": "scenes", "scale": "tiny"}}
     torch.save(content, runs.checkpoint(folder))
+    card = json.loads((folder / runs.CARD).read_text()) | {"command": "riszoo fit --model lts"}
+    (folder / runs.CARD).write_text(json.dumps(card))
     (folder / "config.yaml").write_text("seed_everything: 3\ntrainer: {max_steps: 7}\nmodel: {}\n")
     return folder
 
@@ -135,6 +139,8 @@ def test_shipped_weights_are_tested_and_their_results_can_be_compared(
     found = find_run(results)
     assert found.name == "lts"
     assert found.data().val_split == "val"
+    row = rows.measured(Job("lts", "scenes", "tiny"), results)[0][0]
+    assert row["training_command"] == "riszoo fit --model lts", "the row says how the weights were trained"
     assert runs.find_newest(Path("runs"), "lts", "scenes", "best") is None, "a test is not a training"
 
 

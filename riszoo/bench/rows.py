@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from riszoo import shipped
 from riszoo.bench.plan import Job
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
@@ -134,7 +135,8 @@ def circumstances(folder: Path) -> dict[str, Any]:
 def measured(job: Job, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows of a test for accuracy.csv and for types.csv."""
     accuracy, types = [], []
-    run, card = circumstances(folder), runs.card(folder.parent) or {}
+    run = circumstances(folder)
+    card = training_card(folder, run)
     for entry in read_metrics(folder)["splits"].values():
         shared = key_columns(job, entry) | _provenance(job, run, card, str(entry["split"]))
         for protocol, result in entry["protocols"].items():
@@ -145,6 +147,13 @@ def measured(job: Job, folder: Path) -> tuple[list[dict[str, Any]], list[dict[st
             if row["control"] == "none":
                 types += [row | {"type": name} | values for name, values in result["by_type"].items()]
     return accuracy, types
+
+
+def training_card(test: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+    """The run.json of the training: as the tested .safetensors file carries it, or that of the run with the test."""
+    tested = Path((run["checkpoint"] or {}).get("path", ""))
+    carried = shipped.card(tested) if tested.suffix == shipped.SUFFIX and tested.is_file() else {}
+    return carried or runs.card(test.parent) or {}
 
 
 def key_columns(job: Job, entry: Mapping[str, Any]) -> dict[str, Any]:
