@@ -1,6 +1,6 @@
-"""The plots of benchmark and report: accuracy against cost, training curves, histograms, mIoU by kind of sentence.
+"""The plots of benchmark and report: accuracy against cost, training curves, histograms, mIoU by type of sentence.
 
-A plot is its data until `svg()` draws it. The file keeps the data, so a plot is stale when its data differs from the
+A plot is its data until `file()` draws it. A file keeps the data, so a plot is stale when its data differs from the
 rows, whatever version of matplotlib drew it.
 """
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image
 
 from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, read
 from riszoo.files import write_atomically
@@ -24,8 +25,12 @@ from riszoo.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from riszoo.bench.style import Form
+
 Point = tuple[float, float]
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
+FILES: dict[str, Form] = {".svg": "svg", ".png": "light png", "-dark.png": "dark png"}
+"""The files of a plot by the end of their names."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,8 @@ class Plot(ABC):
     x_label: str
     y_label: str
 
-    def svg(self) -> str:
-        """The plot as an SVG file's text."""
+    def file(self, form: Form = "svg") -> bytes:
+        """The plot as the content of a file."""
         from riszoo.bench import style  # matplotlib is imported only where something is drawn
 
         def labelled(axes: Axes) -> None:
@@ -45,7 +50,7 @@ class Plot(ABC):
             axes.set_ylabel(self.y_label)
             self.draw(axes)
 
-        return style.svg(self.title, labelled, self.data())
+        return style.render(form, self.title, labelled, self.data())
 
     def data(self) -> Any:
         """Everything that the plot shows, as JSON values."""
@@ -84,26 +89,39 @@ class Curves(Plot):
     series: Mapping[str, Sequence[Point]]
 
     def draw(self, axes: Axes) -> None:
-        for name, points in self.series.items():
-            axes.plot(*np.transpose(points), marker="o" if len(points) <= 40 else "", markersize=4, label=name)
+        from riszoo.bench.style import DASHES, MARKERS
+
+        for index, (name, points) in enumerate(self.series.items()):
+            marker = MARKERS[index % len(MARKERS)] if len(points) <= 40 else ""
+            axes.plot(*np.transpose(points), DASHES[index % len(DASHES)], marker=marker, markersize=4, label=name)
 
 
 @dataclass(frozen=True)
 class Bars(Plot):
-    """Groups of bars, one bar per name in each group."""
+    """Groups of bars, one bar per name in each group; horizontal ones leave room for long names of groups."""
 
     groups: Mapping[str, Mapping[str, float]]  # group -> name -> height
+    horizontal: bool = False
 
     def draw(self, axes: Axes) -> None:
         names = list(dict.fromkeys(name for group in self.groups.values() for name in group))
         width, positions = 0.8 / max(1, len(names)), np.arange(len(self.groups))
         for index, name in enumerate(names):
-            heights = [group.get(name, 0.0) for group in self.groups.values()]
-            axes.bar(positions + (index + 0.5) * width - 0.4, heights, width, label=name)
-        crowded = sum(map(len, self.groups)) > 60
-        axes.set_xticks(
-            positions, list(self.groups), rotation=30 if crowded else 0, ha="right" if crowded else "center"
-        )
+            lengths = [group.get(name, 0.0) for group in self.groups.values()]
+            draw = axes.barh if self.horizontal else axes.bar
+            draw(positions + (index + 0.5) * width - 0.4, lengths, width, label=name)
+        if self.horizontal:
+            axes.set_yticks(positions, list(self.groups))
+            axes.invert_yaxis()
+            axes.grid(axis="y", visible=False)
+            axes.grid(axis="x", visible=True)
+        else:
+            axes.set_xticks(positions, list(self.groups))
+
+
+def by_type(title: str, groups: Mapping[str, Mapping[str, float]]) -> Bars:
+    """mIoU of each model for each type of sentence."""
+    return Bars(title, "mIoU", "", groups, horizontal=True)
 
 
 def histogram(title: str, values: Mapping[str, Sequence[float]], bins: int = 10) -> Bars:
@@ -123,20 +141,28 @@ def write_plots(folder: Path, write: bool = True) -> list[Path]:
     """Draws every plot that the rows allow into `plots/`; returns the files whose data changed."""
     changed = []
     for name, plot in sorted(all_plots(folder).items()):
-        path = folder / "plots" / f"{name}.svg"
-        if stored_data(path) != plot.data():
-            changed.append(path)
-            if write:
-                write_atomically(path, plot.svg())
+        for end, form in FILES.items():
+            path = folder / "plots" / f"{name}{end}"
+            if stored_data(path) != plot.data():
+                changed.append(path)
+                if write:
+                    write_atomically(path, plot.file(form))
     return changed
 
 
 def stored_data(path: Path) -> Any:
     """The data that a drawn file shows, or None if the file is missing or not one of ours."""
     try:
-        return json.loads(next(ElementTree.parse(path).iter(DESCRIPTION)).text or "")
-    except (OSError, ElementTree.ParseError, StopIteration, json.JSONDecodeError):
+        return json.loads(_description(path))
+    except (OSError, ElementTree.ParseError, StopIteration, KeyError, json.JSONDecodeError):
         return None
+
+
+def _description(path: Path) -> str:
+    if path.suffix == ".svg":
+        return next(ElementTree.parse(path).iter(DESCRIPTION)).text or ""
+    with Image.open(path) as image:
+        return str(image.info["Description"])
 
 
 def all_plots(folder: Path) -> dict[str, Plot]:
@@ -150,12 +176,14 @@ def all_plots(folder: Path) -> dict[str, Plot]:
         costs = [row for row in speed if row["data"] == data and _name(row) in means]
         for column, unit in (("gflop_1_sentence", "GFLOP"), ("ms_1_sentence", "ms")):
             if costs:
-                title = f"{data} val: mIoU against {unit}, one image and one sentence"
+                title = f"{data} val: mIoU against {unit}"
                 points = {_name(row): (float(row[column]), means[_name(row)]) for row in costs}
-                found[f"{data}-{unit.lower()}"] = Scatter(title, f"{unit} (logarithmic)", "mIoU", points)
+                found[f"{data}-{unit.lower()}"] = Scatter(
+                    title, f"{unit}, one image and one sentence (logarithmic)", "mIoU", points
+                )
         groups = _by_type(row for row in types if row["data"] == data and row["split"] == "val" and row["mIoU"])
         if groups:
-            found[f"{data}-types"] = Bars(f"{data} val: mIoU by kind of sentence", "", "mIoU", groups)
+            found[f"{data}-types"] = by_type(f"{data} val: mIoU by type of sentence", groups)
     return found
 
 

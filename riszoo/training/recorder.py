@@ -175,6 +175,7 @@ class Recorder(Callback):
             "precision": str(trainer.precision),
             "devices": trainer.world_size,
             "seed": self.seed,
+            "started": self.started,
             "seconds": round(time.time() - self.started, 1),
         }
 

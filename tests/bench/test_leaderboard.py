@@ -218,8 +218,8 @@ def _overlap(a: list[float], b: list[float], slack: float = 4) -> bool:
 
 @browser
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1440], ids=["phone", "desktop"])
-def test_the_page_is_accessible_on_phone_and_desktop(page: Path, tab: Tab, width: int, dark: bool) -> None:
+@pytest.mark.parametrize("width", [390, 1280, 1440], ids=["phone", "laptop", "desktop"])
+def test_the_page_is_accessible_on_every_screen(page: Path, tab: Tab, width: int, dark: bool) -> None:
     """No element is wider than the window; every text has contrast, every control a name; nothing is loaded."""
     for state in (MEASURED | {"open": "measured/vipa/scale tiny/single/original"}, CHOSEN):
         tab.open(page, state, width=width, dark=dark)
@@ -227,6 +227,7 @@ def test_the_page_is_accessible_on_phone_and_desktop(page: Path, tab: Tab, width
         assert {text: ratio for text, ratio in contrasts(tab).items() if ratio < 4.5} == {}
         assert unnamed(tab) == []
         assert tab.errors == []
+        assert tab.layouts(10) == 0, "the page rests"
         assert [address for address in tab.requests if not address.startswith(page.as_uri())] == []
         ink = tab.run("getComputedStyle(document.body).color")
         assert (int(re.findall(r"\d+", ink)[0]) > 128) == dark

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
-from riszoo.bench import plots, rows
+from riszoo.bench import plots, rows, style
+from tests.support.colours import DEFICIENCIES, contrast, difference
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ROW = {
@@ -32,42 +35,65 @@ def test_plots_are_drawn_for_measured_rows(tmp_path: Path) -> None:
     assert isinstance(found["scenes-ms"], plots.Scatter)
     assert found["scenes-ms"].points == {"lts (tiny)": (12.0, 41.0)}, "the mean over seeds"
     written = plots.write_plots(tmp_path)
-    assert {path.stem for path in written} == set(found)
+    assert {path.name for path in written} == {f"{name}{end}" for name in found for end in plots.FILES}
     assert plots.write_plots(tmp_path) == [], "unchanged data is not drawn again"
     rows.upsert(tmp_path, rows.SPEED, [ROW | {"device": "cpu", "gflop_1_sentence": 0.3, "ms_1_sentence": 13.0}])
-    assert [path.stem for path in plots.write_plots(tmp_path, write=False)] == ["scenes-ms"]
+    stale = [path.name for path in plots.write_plots(tmp_path, write=False)]
+    assert stale == ["scenes-ms.svg", "scenes-ms.png", "scenes-ms-dark.png"]
 
 
 ALL = [
     plots.Scatter("a scatter <b>", "x", "y", {"a<b&": (1.0, 2.0), "near": (1.1, 2.0)}),
     plots.Curves("a curve", "step", "loss", {"a": [(0.0, 1.0), (1.0, 0.5)]}),
     plots.Bars("bars", "", "mIoU", {"one": {"a": 3.0, "b": 4.0}, "two": {"b": 5.0}}),
+    plots.by_type("types", {"relation": {"a": 3.0}, "superlative": {"a": 5.0}}),
 ]
 
 
-@pytest.mark.parametrize("plot", ALL, ids=lambda plot: type(plot).__name__)
+@pytest.mark.parametrize("plot", ALL, ids=lambda plot: plot.title.split()[-1])
 def test_a_drawn_plot_keeps_its_data_and_its_names(plot: plots.Plot, tmp_path: Path) -> None:
-    file = tmp_path / "plot.svg"
-    file.write_text(plot.svg())
-    assert plots.stored_data(file) == plot.data()
-    texts = {element.text for element in ElementTree.parse(file).iter() if element.tag.endswith("}text")}
+    for end, form in plots.FILES.items():
+        file = tmp_path / f"plot{end}"
+        file.write_bytes(plot.file(form))
+        assert plots.stored_data(file) == plot.data()
+        assert plot.file(form) == file.read_bytes(), "equal data gives equal files"
+    drawing = tmp_path / "plot.svg"
+    texts = {element.text for element in ElementTree.parse(drawing).iter() if element.tag.endswith("}text")}
     assert plot.title in texts
     assert {"a<b&", "near"} <= texts or not isinstance(plot, plots.Scatter)
-    assert "prefers-color-scheme:dark" in file.read_text()
-    assert plot.svg() == file.read_text(), "equal data gives equal files"
+    assert "prefers-color-scheme:dark" in drawing.read_text()
+
+
+@pytest.mark.parametrize(("end", "scheme"), [(".png", style.LIGHT), ("-dark.png", style.DARK)], ids=["light", "dark"])
+def test_an_image_has_the_colours_of_its_scheme(end: str, scheme: style.Scheme, tmp_path: Path) -> None:
+    file = tmp_path / f"plot{end}"
+    file.write_bytes(ALL[1].file(plots.FILES[end]))
+    colours = {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in Image.open(file).convert("RGB").getcolors(1 << 24) or []}
+    assert {scheme.ground, scheme.series[0]} <= colours
 
 
 def test_a_missing_or_foreign_file_has_no_data(tmp_path: Path) -> None:
     assert plots.stored_data(tmp_path / "missing.svg") is None
     for text in ("", "<svg/>", "no XML"):
-        (tmp_path / "foreign.svg").write_text(text)
-        assert plots.stored_data(tmp_path / "foreign.svg") is None
+        for name in ("foreign.svg", "foreign.png"):
+            (tmp_path / name).write_text(text)
+            assert plots.stored_data(tmp_path / name) is None
 
 
 def test_a_histogram_counts_every_sentence_once() -> None:
     plot = plots.histogram("h", {"a": [0.0, 0.05, 0.5, 1.0]})
     heights = {group: values["a"] for group, values in plot.groups.items() if values["a"]}
     assert heights == {"0": 50.0, "50": 25.0, "90": 25.0}
+
+
+@pytest.mark.parametrize("scheme", [style.LIGHT, style.DARK], ids=["light", "dark"])
+def test_every_series_can_be_told_apart_by_the_colour_blind(scheme: style.Scheme) -> None:
+    assert all(contrast(colour, scheme.ground) >= 3 for colour in scheme.series)
+    assert all(contrast(colour, scheme.ground) >= 7 for colour in (scheme.text, scheme.title))
+    for sight in DEFICIENCIES:
+        closest = min(difference(a, b, sight) for a, b in combinations(scheme.series, 2))
+        assert closest > 10, sight
+    assert len(scheme.series) == len(style.MARKERS) == len(set(style.MARKERS))
 
 
 def test_matplotlib_is_imported_only_to_draw() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from PIL import Image
 
 from riszoo.bench.html import gallery, report
 from riszoo.bench.html.evaluated import common_protocols, find_runs
+from riszoo.cli.results.compare import main as compare_verb
 from riszoo.cli.results.report import main as report_verb
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
+from tests.support.accessibility import contrasts, unnamed
 from tests.support.bench_runs import make_run
-from tests.support.browser import browser, open_page, shown
+from tests.support.devtools import Tab, browser
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def tests(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def page(tests: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page") / "report.html"
-    report.write_report(tests, out, count=24)
+    report.write_report(tests, out, size=24)
     return out
 
 
@@ -69,6 +72,21 @@ def test_a_folder_without_a_test_and_an_unshared_split_are_errors(tests: list[Pa
         report_verb([str(tests[0]), "--split", "testB"])
 
 
+def test_the_validation_of_a_fit_is_reported_and_compared(
+    tests: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run's folder, a test's and a validation's are taken alike."""
+    run = tmp_path / tests[1].parent.name
+    shutil.copytree(tests[1].parent, run)
+    validation = (run / tests[1].name).rename(run / "validate-scenes-20260101-000001")
+    for folder in (run, validation):
+        out = tmp_path / "report.html"
+        assert report_verb([str(tests[0].parent), str(folder), "--out", str(out), "--count", "2"]) == 0
+        assert content(out)["models"] == ["near", "far"]
+        assert compare_verb([str(tests[0]), str(folder), "--split", "val"]) == 0
+        assert "difference" in capsys.readouterr().out
+
+
 def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
     test = make_run(tmp_path)
     (test.parent / "checkpoints" / "best.ckpt").unlink()
@@ -89,8 +107,12 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def tables_of(page: Path) -> dict[str, str]:
     """The text of each protocol's table."""
-    found = re.findall(r'data-protocol="(\S+?)"[^>]*>\s*<table>(.*?)</table>', page.read_text(), re.DOTALL)
-    return {protocol: re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", table)) for protocol, table in found}
+    found = re.findall(r'aria-label="results under (\S+?)">\s*<table>(.*?)</table>', page.read_text(), re.DOTALL)
+    return {protocol: _plain(table) for protocol, table in found}
+
+
+def _plain(markup: str) -> str:
+    return re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", markup))
 
 
 def test_a_class_of_your_own_is_imported_only_where_it_is_named(
@@ -108,7 +130,7 @@ def test_a_class_of_your_own_is_imported_only_where_it_is_named(
 
 def test_the_protocol_asked_for_first_is_the_main_one(tmp_path: Path) -> None:
     test = make_run(tmp_path, protocols="original,lavt480")
-    report.write_report([test], tmp_path / "report.html", count=4)
+    report.write_report([test], tmp_path / "report.html", size=4)
     written = json.loads((test / "metrics.json").read_text())["splits"]["val"]["protocols"]
     tables = tables_of(tmp_path / "report.html")
     assert list(tables) == ["original", "lavt480"]
@@ -118,7 +140,7 @@ def test_the_protocol_asked_for_first_is_the_main_one(tmp_path: Path) -> None:
 
 
 def test_models_under_different_protocols_are_never_in_one_table(published: list[Path], tmp_path: Path) -> None:
-    report.write_report(published, tmp_path / "report.html", count=4)
+    report.write_report(published, tmp_path / "report.html", size=4)
     tables = tables_of(tmp_path / "report.html")
     assert list(tables) == ["original", "lavt480", "mcn"]
     assert " near " in tables["original"]
@@ -135,12 +157,21 @@ def test_models_under_different_protocols_are_never_in_one_table(published: list
         }
 
 
-def test_the_table_shows_the_language_gap_and_the_page_the_command(tests: list[Path], page: Path) -> None:
+def test_the_page_shows_controls_and_the_circumstances_of_every_run(tests: list[Path], page: Path) -> None:
+    text = page.read_text()
+    controls = re.search(r'aria-label="controls under original">(.*?)</table>', text, re.DOTALL)
+    assert controls
     for test in tests:
         splits = json.loads((test / "metrics.json").read_text())["splits"]
         own, shuffled = (splits[s]["protocols"]["original"]["values"]["mIoU"] for s in ("val", "val-shuffled"))
-        assert f" {own - shuffled:.2f} " in tables_of(page)["original"]
-        assert json.loads((test / "run.json").read_text())["command"] in page.read_text()
+        name = test.parent.name.split("-")[0]
+        assert f"{name} val {own:.2f} {shuffled:.2f} {own - shuffled:.2f} " in _plain(controls[1])
+        origin = json.loads((test / "run.json").read_text())
+        assert origin["command"] in text
+        assert origin["checkpoint"]["sha256"][:12] in text
+        assert "640 sentences in 0.1 minutes" in text
+        assert time.strftime("%Y-%m-%d %H:%M", time.gmtime(origin["started"])) in text
+    assert "general" not in controls[1], "a split without controls has no line"
 
 
 def test_a_protocol_that_all_runs_share_comes_first(tmp_path: Path) -> None:
@@ -180,6 +211,13 @@ def test_each_sentence_has_image_ground_truth_and_every_models_mask_and_evidence
         assert item["image"].startswith("data:image/webp;base64,")
         assert set(item["masks"]) == set(item["evidence"]) == set(item["iou"]["original"]) == {"near", "far"}
         assert item["evidence"]["near"][0][0] == "salience"
+        hits = {hit for maps in item["evidence"].values() for _, _, hit in maps}
+        assert hits <= ({None} if item["no_target"] else {True, False})
+    rows = {name: rows[0] for name, rows in data["pointing"].items()}
+    with_target = [item for item in data["items"] if not item["no_target"]]
+    for name, row in rows.items():
+        assert row["sentences"] == len(with_target)
+        assert row["hits"] == sum(item["evidence"][name][0][2] for item in with_target)
 
 
 def test_a_sentence_cannot_inject_html(tests: list[Path], tmp_path: Path) -> None:
@@ -191,7 +229,7 @@ def test_a_sentence_cannot_inject_html(tests: list[Path], tmp_path: Path) -> Non
     cells[5] = "</script><script>alert(1)</script>{{ models }}"
     write_atomically(table, "\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
     out = tmp_path / "report.html"
-    report.write_report([copy / tests[0].name], out, ["val"], count=200)
+    report.write_report([copy / tests[0].name], out, ["val"], size=200)
     assert "<script>alert" not in out.read_text()
     assert any(item["text"] == "</script><script>alert(1)</script>{{ models }}" for item in content(out)["items"])
 
@@ -201,37 +239,56 @@ def test_a_sentence_cannot_inject_html(tests: list[Path], tmp_path: Path) -> Non
 
 @browser
 @pytest.mark.parametrize("reason", ["worst", "disagreement"])
-def test_a_filter_shows_its_sentences_in_order(page: Path, reason: str) -> None:
+def test_a_filter_shows_its_sentences_in_order(page: Path, tab: Tab, reason: str) -> None:
     def rank(item: dict[str, Any]) -> float:
         ious = list(item["iou"]["original"].values())
         return sum(ious) if reason == "worst" else min(ious) - max(ious)
 
     wanted = sorted((item for item in content(page)["items"] if reason in item["reasons"]), key=rank)
-    document = open_page(page, {"reason": reason, "i": 1}, "--dump-dom")
-    assert shown(document, "sentence") == wanted[1]["text"]
-    assert shown(document, "count") == f"2 of {len(wanted)}"
-    for name, iou in wanted[1]["iou"]["original"].items():
-        assert re.search(rf"<b>{name}</b> IoU {iou:.1f}", document)
+    tab.open(page, {"reason": reason, "i": 1})
+    assert tab.text("#sentence") == wanted[1]["text"]
+    assert tab.text("#count") == f"2 of {len(wanted)}"
+    captions = tab.texts("#views > figure figcaption")
+    assert captions[2:] == [f"{name} IoU {iou:.1f}" for name, iou in wanted[1]["iou"]["original"].items()]
 
 
 @browser
-def test_the_switch_shows_one_protocol_at_a_time(published: list[Path], tmp_path: Path) -> None:
+def test_the_evidence_says_whether_its_peak_is_inside_the_target(page: Path, tab: Tab) -> None:
+    item = content(page)["items"][0]
+    tab.open(page)
+    said = {True: "✓ inside", False: "✗ outside", None: ""}
+    wanted = [f"{label} {said[hit]}".strip() for maps in item["evidence"].values() for label, _, hit in maps]
+    assert tab.texts(".evidence figcaption") == wanted
+
+
+@browser
+def test_the_switch_shows_one_protocol_at_a_time(published: list[Path], tab: Tab, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    report.write_report(published, page, count=4)
-    document = open_page(page, {"protocol": "mcn"}, "--dump-dom")
-    hidden = re.findall(r'<section class="card scroll" data-protocol="(\S+)" hidden', document)
-    assert hidden == ["original", "lavt480"]
-    assert re.search(r'value="mcn" aria-pressed="true"', document)
-    assert re.search(r"<b>near</b> not measured under mcn", document)
-    assert re.search(r"<b>far</b> IoU ", document)
+    report.write_report(published, page, size=4)
+    tab.open(page)
+    tab.click("#protocol button[value=mcn]")
+    assert tab.run("[...document.querySelectorAll('.tables')].filter(e => !e.hidden).map(e => e.dataset.protocol)") == [
+        "mcn"
+    ]
+    assert all(
+        alt.endswith("mcn")
+        for alt in tab.run("[...document.querySelectorAll('.plot[data-protocol]:not([hidden])')].map(e => e.alt)")
+    )
+    assert tab.texts("#protocol button[aria-pressed=true]") == ["mcn"]
+    assert "protocol=mcn" in tab.run("location.hash")
+    near, far = tab.texts("#views > figure figcaption")[2:]
+    assert near == "near not measured under mcn"
+    assert far.startswith("far IoU ")
 
 
 @browser
-def test_kind_and_split_filter_the_sentences(page: Path) -> None:
+def test_type_and_split_filter_the_sentences(page: Path, tab: Tab) -> None:
     items = [i for i in content(page)["items"] if "place" in i["types"] and i["split"] == "val"]
-    document = open_page(page, {"type": "place", "split": "val"}, "--dump-dom")
-    assert shown(document, "count") == f"1 of {len(items)}"
-    assert shown(document, "about").startswith("val · ")
+    tab.open(page)
+    tab.choose("#type", "place")
+    tab.choose("#split", "val")
+    assert tab.text("#count") == f"1 of {len(items)}"
+    assert tab.text("#about").startswith("val · ")
 
 
 @browser
@@ -245,30 +302,42 @@ def test_kind_and_split_filter_the_sentences(page: Path) -> None:
     ids=["two forward and one back", "the worst, one forward", "the second split"],
 )
 def test_keys_move_through_the_gallery(
-    page: Path, keys: list[str], reason: str | None, split: int | None, position: int
+    page: Path, tab: Tab, keys: list[str], reason: str | None, split: int | None, position: int
 ) -> None:
     data = content(page)
-    pressed = page.with_name("keys.html")
-    script = f"for (const key of {keys}) dispatchEvent(new KeyboardEvent('keydown', {{ key }}));"
-    pressed.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
     items = [item for item in data["items"] if reason is None or reason in item["reasons"]]
     if split is not None:
         items = [item for item in items if item["split"] == data["splits"][split]]
-    assert shown(open_page(pressed, {}, "--dump-dom"), "count") == f"{position} of {len(items)}"
+    tab.open(page)
+    tab.press(*keys)
+    assert tab.text("#count") == f"{position} of {len(items)}"
 
 
 @browser
-@pytest.mark.parametrize(("width", "scheme"), [(500, 1), (500, 0), (1280, 1), (1280, 0)])
-def test_the_page_fits_phone_and_desktop_in_light_and_dark(page: Path, tmp_path: Path, width: int, scheme: int) -> None:
-    """No element is wider than the window, and the colours follow the reader's setting."""
-    probe = page.with_name("probe.html")
-    script = "<script>document.title = `${document.documentElement.scrollWidth} of ${innerWidth}`</script></body>"
-    probe.write_text(page.read_text().replace("</body>", script))
-    flags = [f"--window-size={width},1600", f"--blink-settings=preferredColorScheme={scheme}"]
-    found = re.search(r"<title>(\d+) of (\d+)</title>", open_page(probe, {}, *flags, "--dump-dom"))
-    assert found
-    assert int(found[1]) <= int(found[2])
-    image = tmp_path / "page.png"
-    open_page(page, {"reason": "best"}, *flags, f"--screenshot={image}")
-    corner = np.asarray(Image.open(image).convert("L"))[2, 2]
-    assert (corner > 200) == (scheme == 1)
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280, 1440], ids=["phone", "laptop", "desktop"])
+def test_the_page_is_accessible_on_every_screen(page: Path, tab: Tab, width: int, dark: bool) -> None:
+    """No element is wider than the window; every text has contrast, every control a name; nothing is loaded."""
+    tab.open(page, {"reason": "best"}, width=width, dark=dark)
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    assert {text: ratio for text, ratio in contrasts(tab).items() if ratio < 4.5} == {}
+    assert unnamed(tab) == []
+    assert tab.errors == []
+    assert tab.layouts(10) == 0, "the page rests"
+    assert [address for address in tab.requests if not address.startswith((page.as_uri(), "data:"))] == []
+    assert bool(tab.texts(".more")) == (width == 390), "a table that scrolls says so"
+    height = tab.run("document.querySelector('.plot').getBoundingClientRect().height")
+    assert height > 220, "a plot is large enough to be read"
+
+
+@browser
+def test_the_plots_follow_the_readers_colours(page: Path, tab: Tab, tmp_path: Path) -> None:
+    """A plot's ground, in the middle of its left edge, is light on a light page and dark on a dark one."""
+    for dark in (False, True):
+        tab.open(page, dark=dark)
+        tab.run("document.querySelector('.plot').scrollIntoView({block: 'start'})")
+        tab.screenshot(tmp_path / "page.png", full=False)
+        window = np.asarray(Image.open(tmp_path / "page.png").convert("L"))
+        assert (window.mean() < 128) == dark
+        plot = window[:250, 20:300]
+        assert (abs(plot.astype(int) - int(np.median(plot))) > 60).sum() > 200, "its text contrasts with the ground"

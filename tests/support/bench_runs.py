@@ -56,6 +56,7 @@ def make_run(
         "device": "cpu",
         "devices": 1,
         "precision": "32-true",
+        "started": 1767225600.0,
         "checkpoint": {"path": str(file), "sha256": file_hash(file)},
         "images_trained_on": dict.fromkeys(splits, seen),
     }

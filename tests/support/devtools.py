@@ -49,7 +49,7 @@ class Tab:
         self.requests: list[str] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
+        for domain in ("Page", "Runtime", "Log", "Network", "Accessibility", "Performance"):
             self.send(f"{domain}.enable")
 
     def close(self) -> None:
@@ -177,6 +177,17 @@ class Tab:
         """The accessibility tree without ignored nodes, in reading order."""
         nodes = self.send("Accessibility.getFullAXTree")["nodes"]
         return [_announced(node) for node in nodes if not node["ignored"]]
+
+    def layouts(self, frames: int) -> int:
+        """How often the page is laid out within this number of frames; 0 once it rests."""
+        counts = []
+        for wait in (10, frames):  # the first frames belong to what was done before
+            self.run(
+                f"(async () => {{ for (let i = 0; i < {wait}; i++) await new Promise(requestAnimationFrame); }})()"
+            )
+            found = {each["name"]: each["value"] for each in self.send("Performance.getMetrics")["metrics"]}
+            counts.append(int(found["LayoutCount"]))
+        return counts[1] - counts[0]
 
     def screenshot(self, file: Path, full: bool = True) -> None:
         """A PNG of the whole page, or of the window."""

@@ -15,6 +15,7 @@ from PIL import Image
 
 from riszoo.batch import Sample
 from riszoo.bench.html.evaluated import EvaluatedRun, common_protocols, sentence_ious
+from riszoo.bench.html.pointing import Hit, Mask, count, peak_is_inside, with_peak
 from riszoo.data.dataset import RISDataset, collate
 from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.masks import shrink
@@ -25,12 +26,12 @@ from riszoo.inference.predictions import Prediction, evidence_of, predictions
 from riszoo.metrics.protocols import Protocol
 from riszoo.training.checkpoints import from_checkpoint
 
-SIDE = 240  # pixels of the longer side in the page
-MAX_MAPS = 4  # evidence maps of one prediction
+SIDE, EVIDENCE_SIDE = 240, 128  # pixels of the longer side in the page
+MAX_WORDS = 8  # words of one sentence whose maps are shown
 IMAGES_PER_BATCH = 8
 REASONS = ("worst", "best", "disagreement", "types")
-Maps = list[tuple[str, str]]
-"""The label of each evidence map and its image as a data URL."""
+Maps = list[tuple[str, str, Hit]]
+"""The label of each evidence map, its image as a data URL, and whether its peak is inside the target."""
 
 
 @dataclass
@@ -66,14 +67,29 @@ class Images:
     evidence: dict[str, Maps] = field(default_factory=dict)
 
 
-def gallery(found: Sequence[EvaluatedRun], splits: Sequence[str], count: int) -> dict[str, Any]:
-    """The data of the page's script: about `count` examples over all splits."""
-    items, protocols = [], [protocol.name for protocol in common_protocols(found)]
+def gallery(found: Sequence[EvaluatedRun], splits: Sequence[str], size: int) -> dict[str, Any]:
+    """The data of the page's script: about `size` examples over all splits."""
+    items: list[dict[str, Any]] = []
+    areas: list[float] = []
     for split in splits:
-        examples = select(found, split, max(1, count // len(splits)))
-        images = draw(found, split, examples)
+        examples = select(found, split, max(1, size // len(splits)))
+        images, targets = draw(found, split, examples)
         items += [{"split": split, **_entry(example, images[example.sample.sentence_id])} for example in examples]
-    return {"models": [run.name for run in found], "splits": list(splits), "protocols": protocols, "items": items}
+        areas += [float(target.mean()) for target in targets.values() if target.any()]
+    return {
+        "models": [run.name for run in found],
+        "splits": list(splits),
+        "protocols": [protocol.name for protocol in common_protocols(found)],
+        "items": items,
+        "pointing": {run.name: pointing(items, run.name) for run in found},
+        "chance": 100 * float(np.mean(areas)) if areas else None,
+    }
+
+
+def pointing(items: Sequence[dict[str, Any]], run: str) -> list[dict[str, Any]]:
+    """How often the peaks of a run's maps of whole sentences are inside the target."""
+    hits = [{label: hit for label, _, hit in item["evidence"].get(run, []) if ": " not in label} for item in items]
+    return [{"name": name, "percent": each.percent, **each._asdict()} for name, each in count(hits).items()]
 
 
 def _entry(example: Example, images: Images) -> dict[str, Any]:
@@ -146,17 +162,30 @@ def _select_row(
 # -- drawing ----------------------------------------------------------------------------------------------------------
 
 
-def draw(found: Sequence[EvaluatedRun], split: str, examples: Sequence[Example]) -> dict[str, Images]:
-    """The images of every example by sentence id; each checkpoint predicts its masks again, under the main protocol."""
-    images = dict(_ground_truths(RISDataset(found[0].data().split(split), (8, 8), "squeeze"), examples))
+def draw(
+    found: Sequence[EvaluatedRun], split: str, examples: Sequence[Example]
+) -> tuple[dict[str, Images], dict[str, Mask]]:
+    """Images and target of every example by sentence; each checkpoint predicts again, under the main protocol."""
+    targets: dict[str, Mask] = {}
+    images: dict[str, Images] = {}
+    dataset = RISDataset(found[0].data().split(split), (8, 8), "squeeze")
+    for name, pixels, mask in _ground_truths(dataset, examples):
+        targets[name] = mask
+        images[name] = Images(data_url(Image.fromarray(pixels)), data_url(overlay(pixels, None, mask)))
     protocol = common_protocols(found)[0]
     for run in found:
         for prediction, pixels, evidence in _predictions(run, split, examples, protocol):
-            own = images[prediction.sentence_id]
+            own, target = images[prediction.sentence_id], targets[prediction.sentence_id]
             own.masks[run.name] = data_url(overlay(pixels, shrink(prediction.mask, pixels.shape[:2])))
-            own.evidence[run.name] = [(label, data_url(heat(pixels, map))) for label, map in evidence]
+            own.evidence[run.name] = [_drawn(pixels, label, values, target) for label, values in evidence]
             own.empty += [] if prediction.mask.any() else [run.name]
-    return images
+    return images, targets
+
+
+def _drawn(pixels: Any, label: str, values: Any, target: Mask) -> tuple[str, str, Hit]:
+    """A map over the image with a ring around its peak."""
+    image = heat(resized(pixels, EVIDENCE_SIDE), values)
+    return label, data_url(with_peak(image, values)), peak_is_inside(values, target)
 
 
 def _items(examples: Sequence[Example], dataset: RISDataset) -> list[SampleKey]:
@@ -166,14 +195,15 @@ def _items(examples: Sequence[Example], dataset: RISDataset) -> list[SampleKey]:
     return [SampleKey(image, tuple(own)) for image, own in groupby(indices, key=lambda index: int(images[index]))]
 
 
-def _ground_truths(dataset: RISDataset, examples: Sequence[Example]) -> Iterator[tuple[str, Images]]:
+def _ground_truths(dataset: RISDataset, examples: Sequence[Example]) -> Iterator[tuple[str, Any, Mask]]:
+    """The id, the pixels and the target of every example."""
     for item in _items(examples, dataset):
         record = dataset.split[item.image]
-        pixels = _pixels(record.load())
+        pixels = resized(record.load(), SIDE)
         targets = {target.target_id: target for target in record.targets}
         for sample in dataset.samples(item.sentences):
-            mask = shrink(targets[sample.target_id].segmentation.draw(GroundTruth()), pixels.shape[:2])
-            yield sample.sentence_id, Images(data_url(Image.fromarray(pixels)), data_url(overlay(pixels, None, mask)))
+            mask = targets[sample.target_id].segmentation.draw(GroundTruth())
+            yield sample.sentence_id, pixels, shrink(mask, pixels.shape[:2])
 
 
 @torch.no_grad()
@@ -195,22 +225,26 @@ def _predictions(
         batch = collate([dataset[item] for item in chunk])
         batch.tokens = model.tokenize(batch.texts)
         output = model(batch)
-        pixels = [_pixels(dataset.split[item.image].load()) for item in chunk]
+        pixels = [resized(dataset.split[item.image].load(), SIDE) for item in chunk]
         for i, prediction in enumerate(predictions(output, batch, protocol)):
-            yield prediction, pixels[int(batch.image_index[i])], _labelled(evidence_of(output, batch, i))[:MAX_MAPS]
+            yield prediction, pixels[int(batch.image_index[i])], _labelled(evidence_of(output, batch, i))
 
 
 def _labelled(evidence: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Maps of the whole sentence first, then those of single words."""
-    whole = [(name, maps) for name, maps in evidence.items() if isinstance(maps, np.ndarray)]
-    by_word = [(name, maps) for name, maps in evidence.items() if not isinstance(maps, np.ndarray)]
-    return whole + [(f"{name}: {word}", map) for name, maps in by_word for word, map in maps]
+    """A map of the whole sentence for each name, of maps of words their mean; then the words of the first such name."""
+    by_word = {name: maps for name, maps in evidence.items() if not isinstance(maps, np.ndarray) and maps}
+    whole = {name: maps for name, maps in evidence.items() if isinstance(maps, np.ndarray)}
+    whole |= {name: np.mean([values for _, values in maps], 0) for name, maps in by_word.items()}
+    words = [
+        (f"{name}: {word}", values) for name, maps in list(by_word.items())[:1] for word, values in maps[:MAX_WORDS]
+    ]
+    return [*whole.items(), *words]
 
 
-def _pixels(image: Any) -> Any:
-    """(H, W, 3) at the page's size."""
+def resized(image: Any, side: int) -> Any:
+    """(H, W, 3) whose longer side has `side` pixels."""
     loaded = Image.fromarray(image)
-    scale = SIDE / max(loaded.size)
+    scale = side / max(loaded.size)
     size = (max(1, round(loaded.width * scale)), max(1, round(loaded.height * scale)))
     return np.asarray(loaded.convert("RGB").resize(size, Image.Resampling.BICUBIC))
 

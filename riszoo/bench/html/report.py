@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,30 +11,31 @@ from typing import Any
 from riszoo.bench.html.environment import environment
 from riszoo.bench.html.evaluated import EvaluatedRun, common_protocols, find_runs, sentence_ious
 from riszoo.bench.html.gallery import gallery
-from riszoo.bench.plots import Bars, Curves, Plot, histogram
+from riszoo.bench.plots import Curves, Plot, by_type, histogram
 from riszoo.bench.rows import circumstances
+from riszoo.data.controls import CONTROLS
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from riszoo.metrics.protocols import Protocol
+from riszoo.training import runs
 
 METRICS = ("oIoU", "mIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9")
-COLUMNS = ("model", "split", *METRICS, "language gap", "sentences", "weights", "commit", "device")
+REPLACED = tuple(control for control in CONTROLS if control != "none")
 
 
-def write_report(folders: Sequence[Path], out: Path, splits: list[str] | None = None, count: int = 36) -> None:
-    """Writes the page about these tests, with about `count` sentences in its gallery."""
+def write_report(folders: Sequence[Path], out: Path, splits: list[str] | None = None, size: int = 36) -> None:
+    """Writes the page about these tests, with about `size` sentences in its gallery."""
     found = find_runs(folders)
     splits = _common_splits(found, splits)
     page = (
         environment()
         .get_template("report.html.j2")
         .render(
-            models=[run.name for run in found],
-            columns=COLUMNS,
+            runs=[_run(run) for run in found],
+            metrics=METRICS,
             sections=[_section(found, splits, protocol) for protocol in common_protocols(found)],
-            commands=[(run.name, circumstances(run.folder)["command"]) for run in found],
             curves=_images(_curves(found)),
-            gallery=gallery(found, splits, count),
+            gallery=gallery(found, splits, size),
         )
     )
     write_atomically(out, page)
@@ -50,53 +52,89 @@ def _common_splits(found: Sequence[EvaluatedRun], wanted: list[str] | None) -> l
     return wanted or common
 
 
+def _run(run: EvaluatedRun) -> dict[str, Any]:
+    """Name and circumstances of a run, without those that its files do not state."""
+    origin, card = circumstances(run.folder), runs.card(run.folder.parent) or {}
+    training = card.get("training", {})
+    facts = {
+        "results": str(run.folder),
+        "measured": _date(origin.get("started")),
+        "trained": _date(card.get("started")),
+        "training": training and f"{training['sentences']:,} sentences in {training['seconds'] / 60:.1f} minutes",
+        "weights": str((origin.get("checkpoint") or {}).get("sha256") or "")[:12],
+        "commit": origin.get("commit"),
+        "device": origin.get("device"),
+    }
+    commands = {"command": origin.get("command"), "training command": card.get("command")}
+    return {
+        "name": run.name,
+        "facts": {name: value for name, value in facts.items() if value},
+        "commands": {name: value for name, value in commands.items() if value},
+    }
+
+
+def _date(seconds: float | None) -> str:
+    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
 # -- the numbers of one protocol --------------------------------------------------------------------------------------
 
 
 def _section(found: Sequence[EvaluatedRun], splits: Sequence[str], protocol: Protocol) -> dict[str, Any]:
-    """The table and the plots of the runs that were measured under this protocol, and the names of the others."""
+    """The tables and the plots of the runs that were measured under this protocol, and the names of the others."""
     measured = [run for run in found if protocol in run.protocols]
+    controls = [_controls(run, split, protocol) for split in splits for run in measured]
+    names = [name for name in REPLACED if any(row["numbers"].get(name) for row in controls)]
     return {
         "protocol": protocol.name,
         "others": [run.name for run in found if run not in measured],
         "table": [_row(run, split, protocol) for split in splits for run in measured],
+        "control_names": names,
+        "controls": [row for row in controls if row["numbers"]] if names else [],
         "plots": _images([plot for split in splits for plot in _plots(measured, split, protocol)]),
     }
 
 
 def _row(run: EvaluatedRun, split: str, protocol: Protocol) -> dict[str, Any]:
-    """One line of the table: a run's numbers on a split, and their origin."""
-    entry, origin = run.metrics(split), circumstances(run.folder)
+    """One line of the table: a run's numbers on a split."""
+    entry = run.metrics(split)
     result = entry["protocols"][protocol.name]
-    weights = str((origin["checkpoint"] or {}).get("sha256") or "-")[:12]
     return {
         "model": run.name,
         "split": split,
-        "trained_on": origin.get("images_trained_on", {}).get(entry["split"], 0),
+        "trained_on": circumstances(run.folder).get("images_trained_on", {}).get(entry["split"], 0),
         "numbers": [_number(result, metric) for metric in METRICS],
-        "facts": [
-            _language_gap(run, split, protocol),
-            f"{entry['sentences']:,}",
-            weights,
-            origin["commit"],
-            origin["device"],
-        ],
+        "sentences": f"{entry['sentences']:,}",
     }
 
 
-def _language_gap(run: EvaluatedRun, split: str, protocol: Protocol) -> str:
-    """The mIoU that is lost with the sentences of other images, if the test measured that."""
-    shuffled = run.control(split, "shuffled")
-    if shuffled is None:
-        return "-"
-    own, other = (entry["protocols"][protocol.name]["values"]["mIoU"] for entry in (run.metrics(split), shuffled))
-    return "-" if own is None or other is None else f"{own - other:.2f}"
+def _controls(run: EvaluatedRun, split: str, protocol: Protocol) -> dict[str, Any]:
+    """mIoU with the split's own sentences, under each control that was measured, and what shuffling loses."""
+    measured = {name: entry for name in REPLACED if (entry := run.control(split, name))}
+    values = {name: _miou(entry, protocol) for name, entry in measured.items()}
+    own, shuffled = _miou(run.metrics(split), protocol), values.get("shuffled")
+    return {
+        "model": run.name,
+        "split": split,
+        "own": _text(own),
+        "numbers": {name: _text(value) for name, value in values.items()},
+        "gap": _text(None if own is None or shuffled is None else own - shuffled),
+    }
+
+
+def _miou(entry: dict[str, Any], protocol: Protocol) -> float | None:
+    value = entry["protocols"][protocol.name]["values"]["mIoU"]
+    return None if value is None else float(value)
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _number(result: Any, metric: str) -> dict[str, str]:
     value, interval = result["values"].get(metric), result["intervals"].get(metric)
     return {
-        "value": "-" if value is None else f"{value:.2f}",
+        "value": _text(value),
         "interval": f"{interval[0]:.1f} to {interval[1]:.1f}" if value is not None and interval else "",
     }
 
@@ -117,11 +155,11 @@ def _curves(found: Sequence[EvaluatedRun]) -> list[Plot]:
 
 
 def _plots(measured: Sequence[EvaluatedRun], split: str, protocol: Protocol) -> list[Plot]:
-    """The distribution of IoUs on a split, and mIoU by kind of sentence where the sentences have one."""
+    """The distribution of IoUs on a split, and mIoU by type of sentence where the sentences have one."""
     ious = {run.name: sentence_ious(run.evaluation(split), protocol) for run in measured}
     plots: list[Plot] = [histogram(f"IoU of the sentences of {split}", ious)]
     if groups := _by_type(measured, split, protocol):
-        plots.append(Bars(f"mIoU by kind of sentence, {split}", "", "mIoU", groups))
+        plots.append(by_type(f"mIoU by type of sentence, {split}", groups))
     return plots
 
 
@@ -137,6 +175,5 @@ def _by_type(measured: Sequence[EvaluatedRun], split: str, protocol: Protocol) -
 def _images(plots: Sequence[Plot]) -> list[tuple[str, str]]:
     """Title and data URL: images of their own, so that their colours follow the reader's setting."""
     return [
-        (plot.title, "data:image/svg+xml;base64," + base64.b64encode(plot.svg().encode()).decode("ascii"))
-        for plot in plots
+        (plot.title, "data:image/svg+xml;base64," + base64.b64encode(plot.file()).decode("ascii")) for plot in plots
     ]
