@@ -178,16 +178,18 @@ class Tab:
         nodes = self.send("Accessibility.getFullAXTree")["nodes"]
         return [_announced(node) for node in nodes if not node["ignored"]]
 
-    def layouts(self, frames: int) -> int:
-        """How often the page is laid out within this number of frames; 0 once it rests."""
-        counts = []
-        for wait in (10, frames):  # the first frames belong to what was done before
-            self.run(
-                f"(async () => {{ for (let i = 0; i < {wait}; i++) await new Promise(requestAnimationFrame); }})()"
-            )
-            found = {each["name"]: each["value"] for each in self.send("Performance.getMetrics")["metrics"]}
-            counts.append(int(found["LayoutCount"]))
-        return counts[1] - counts[0]
+    def rests(self, frames: int = 10, attempts: int = 20) -> bool:
+        """Whether the page stops changing its layout: within some attempts, one without a layout in these frames."""
+        return any(self._layouts(frames) == 0 for _ in range(attempts))
+
+    def _layouts(self, frames: int) -> int:
+        before = self._layout_count()
+        self.run(f"(async () => {{ for (let i = 0; i < {frames}; i++) await new Promise(requestAnimationFrame); }})()")
+        return self._layout_count() - before
+
+    def _layout_count(self) -> int:
+        found = {each["name"]: each["value"] for each in self.send("Performance.getMetrics")["metrics"]}
+        return int(found["LayoutCount"])
 
     def screenshot(self, file: Path, full: bool = True) -> None:
         """A PNG of the whole page, or of the window."""
