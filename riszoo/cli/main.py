@@ -28,6 +28,7 @@ VERBS = {
     "test": Verb(LIGHTNING, "measure on all splits", "riszoo test --model lts --protocol original,published"),
     "predict": Verb(LIGHTNING, "write masks", "riszoo predict --model lts --split val"),
     "segment": Verb("riszoo.cli.inference.segment", "segment your own images", "riszoo segment --model lts --example"),
+    "demo": Verb("riszoo.cli.inference.demo", "a page to try models on", "riszoo demo --model vipa"),
     "export": Verb("riszoo.cli.inference.export", "graphs for ONNX Runtime", "riszoo export --model lts --out DIR"),
     "list": Verb("riszoo.cli.listing", "models, data sets, protocols", "riszoo list"),
     "info": Verb("riszoo.cli.info", "size and cost of a model", "riszoo info lts --scale paper"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -50,6 +52,13 @@ class Predictor:
         self.protocol = _own_size(get_protocols(protocol, published=model.published)[0])
         self.device = _device(device)
         self.model = model.to(self.device).eval()
+
+    def at_threshold(self, probability: float) -> Predictor:
+        """A predictor with the same model, whose masks are the pixels above this probability."""
+        other = copy(self)
+        threshold = math.log(probability / (1 - probability))
+        other.protocol = replace(get_protocols("original", published="original")[0], threshold=threshold)
+        return other
 
     @overload
     def segment(

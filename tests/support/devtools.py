@@ -20,7 +20,8 @@ CHROMIUM = os.environ.get("CHROME") or next(
 )
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-         "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe")  # fmt: skip
+         "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+         "--remote-debugging-pipe")  # fmt: skip
 SHELL = 'exec "$@" 3<&0 4>&1 0</dev/null 1>/dev/null'
 """Chromium reads commands from the file descriptor 3 and writes answers to 4."""
 LONGEST = 60.0  # seconds for one command
@@ -123,6 +124,34 @@ class Tab:
         address = f"{page.as_uri()}#{urlencode(state or {})}"
         self.send("Page.navigate", url=address)
         self._loaded(page.as_uri())
+
+    def visit(self, address: str, width: int = 1280) -> None:
+        """Goes to the page of a server on this machine."""
+        self.resize(width)
+        self.send("Page.navigate", url=address)
+        self._loaded(address)
+
+    def resize(self, width: int) -> None:
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
+                  mobile=width < 500)  # fmt: skip
+
+    def wait_for(self, script: str) -> None:
+        """Waits until a JavaScript expression is true."""
+        until = time.monotonic() + LONGEST
+        while not self.run(f"Boolean({script})"):
+            assert time.monotonic() < until, f"{script} stays false: {self.text('body')}"
+            select.select([], [], [], 0.2)
+
+    def choose_file(self, selector: str, file: Path) -> None:
+        """Gives a file to an input, as a person does in the file dialogue."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", files=[str(file.absolute())], nodeId=node)
+
+    def fill(self, selector: str, text: str) -> None:
+        """Replaces the text of a field by typing."""
+        self.run(f"(field => {{ field.focus(); field.select(); }})(document.querySelector({json.dumps(selector)}))")
+        self.send("Input.insertText", text=text)
 
     def _loaded(self, address: str) -> None:
         state = f"location.href.startsWith({json.dumps(address)}) && document.readyState"
