@@ -1,4 +1,4 @@
-"""Checks of values that need neither data nor weights: numbers within their limits, and names of splits."""
+"""Checks that need neither data nor weights: numbers within their limits, names of splits and of options."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from riszoo import recipes
 from riszoo.errors import UserError
 from riszoo.recipes import Config
+from riszoo.signatures import is_known, options_of
+from riszoo.training.parser_errors import unknown_option
 
 INFINITY = math.inf
 
@@ -87,6 +89,24 @@ def check_number(name: str, value: Any) -> None:
         left_to_parser = item is None or isinstance(item, bool | dict) or str(item).strip().lower() in WORDS
         if not left_to_parser and not LIMITS[name].accepts(item):
             raise UserError(f"--{name} {str(value)[:60]}: {LIMITS[name].advice()}")
+
+
+def check_options(base: list[Config], options: list[str]) -> None:
+    """Raise UserError for an option of the model or the data that its class does not have.
+
+    Classes whose source does not tell are left to LightningCLI, as are those that another option names.
+    """
+    for section in ("model", "data"):
+        paths = [config[section].get("class_path") for config in base if isinstance(config.get(section), dict)]
+        path = next((str(path) for path in reversed(paths) if path), None)
+        words = [word.partition("=")[0].rstrip("+") for word in options if word.startswith(f"--{section}.")]
+        names = [word.replace(".init_args.", ".") for word in words]
+        if path is None or not names or f"--{section}.class_path" in names:
+            continue
+        known = options_of(section, path)
+        for name in names if known is not None else ():
+            if not is_known(name, known + [f"--{section}.{key}" for key in ("help", "init_args", "dict_kwargs")]):
+                raise unknown_option(name, known)
 
 
 def settings(configs: list[Config], options: list[str]) -> Iterator[tuple[str, Any]]:

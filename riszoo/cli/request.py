@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riszoo import recipes
-from riszoo.cli.limits import check_number, check_values, settings
+from riszoo.cli.limits import check_number, check_options, check_values, settings
 from riszoo.errors import UserError, unknown_name
 from riszoo.recipes import Config
 from riszoo.training import runs
@@ -100,6 +100,7 @@ class Request:
         model = named or "" if source is None else _model_of(source, named)
         base = [_recipe_config(model, data, scale), *map(_without_names, files), aliases]
         base.append(_budget_config(verb, given, base, options))
+        check_options(base, options)
         return cls(verb, shlex.join(argv), model, data, scale, checkpoint, base, options, init=init)
 
     @property
@@ -346,6 +347,7 @@ def _continued(
     moved = _has_option(options, "--run.root") and root.resolve() != folder.parent.resolve()
     base = [{**saved, "ckpt_path": None}, *map(_without_names, files), _aliases_config("fit", given)]
     base.append(_budget_config("fit", given, base, options))
+    check_options(base, options)
     return Request(
         "fit", shlex.join(argv), model, run["data"], run["scale"], checkpoint, base, options,
         saved=saved, folder=folder if in_place and not moved else None,

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import get_args, get_type_hints
 
-from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError
-from riszoo.model import RISModule
 
 UNKNOWN_OPTION = r"(?:[Uu]nrecognized arguments:|Key|Option) '?(-{0,2}[\w.]+)'?"
 ONE_TYPE = r"Expected (.*?)\. Got value: (\S+)"
@@ -24,14 +18,19 @@ def parser_error(message: str, known: list[str], argv: list[str]) -> UserError:
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
     if unknown := re.search(UNKNOWN_OPTION, text):
         name = full_name(unknown.group(1).lstrip("-"), argv)
-        nearest = nearest_option(f"--{name}", known)
-        return UserError(f"unknown option --{name}: " + (f"did you mean {nearest}?" if nearest else "see --help-all"))
+        return unknown_option(f"--{name}", known)
     if invalid := re.search(INVALID_VALUE, text):
         section, key, *types = invalid.groups()
         expected, value = [group for group in types if group]
         name = full_name(key, argv, default=f"{section}.{key}")
         return UserError(f"--{name} {value}: expected {readable_type(expected)}")
     return UserError(text)
+
+
+def unknown_option(name: str, known: list[str]) -> UserError:
+    """The error for an option that does not exist."""
+    nearest = nearest_option(name, known)
+    return UserError(f"unknown option {name}: " + (f"did you mean {nearest}?" if nearest else "see --help-all"))
 
 
 def nearest_option(name: str, known: list[str]) -> str | None:
@@ -53,18 +52,3 @@ def readable_type(text: str) -> str:
     """`a typing.Literal['a'] Expected a <class 'NoneType'>` -> `a Literal['a'] or null`"""
     text = re.sub(r"<class '(\w+)'>", r"\1", text.replace("typing.", ""))
     return re.sub(r"\ba int\b", "an int", text.replace(" Expected a ", " or ").replace("NoneType", "null"))
-
-
-def options_of(section: str, class_path: str) -> Iterator[str]:
-    """Every option of a class and its bases, with the fields of option groups; none for a class that does not exist."""
-    module, _, name = class_path.rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        return
-    for base in cls.__mro__ if isinstance(cls, type) else ():
-        if issubclass(base, RISModule | RISData) and "__init__" in vars(base):
-            for option, annotation in get_type_hints(base.__init__).items():
-                yield f"--{section}.{option}"
-                for group in filter(is_dataclass, (annotation, *get_args(annotation))):
-                    yield from (f"--{section}.{option}.{field.name}" for field in fields(group))

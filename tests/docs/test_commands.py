@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import textwrap
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -22,8 +23,8 @@ from riszoo.cli.help.runs import common_options
 from riszoo.cli.main import LIGHTNING, VERBS, dispatch, help_text, main
 from riszoo.cli.parser import CommandParser
 from riszoo.cli.request import ALIASES, Request
+from riszoo.signatures import options_of
 from riszoo.training.lightning_cli import RISCLI
-from riszoo.training.parser_errors import options_of
 from tests.support import pages
 from tests.support.pages import Command
 
@@ -65,10 +66,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @cache
-def run_parser() -> LightningArgumentParser:
-    """The parser of fit, validate, test and predict."""
+def run_parser(verb: str) -> LightningArgumentParser:
+    """The parser of fit, validate, test or predict."""
     with pytest.raises(Parsed) as stopped:
-        OnlyParser(Request.read("fit", ["--model", "lts"]))
+        OnlyParser(replace(Request.read("fit", ["--model", "lts"]), verb=verb))
     parser: LightningArgumentParser = stopped.value.args[0]
     return parser
 
@@ -92,7 +93,7 @@ def accept(verb: str, words: list[str], *, whole: bool) -> None:
     if verb in RUN_VERBS:
         words = [word for word in words if word not in ("--help", "--print_config")]  # which print and exit
         request = Request.read(verb, words if "--model" in words else ["--model", "lts", *words])
-        run_parser().parse_args(request.argv)
+        run_parser(verb).parse_args(request.argv)
         return
     parser = parser_of([verb, *words])
     for action in parser._actions:
@@ -105,10 +106,10 @@ def known_options() -> set[str]:
     """Every option of every verb, and those of every model and data set."""
     parsers = [parser_of([verb]) for verb in VERBS if verb not in [*RUN_VERBS, "data", "list"]]
     parsers += [parser_of(["data", verb]) for verb in data.VERBS]
-    parsers += run_parser()._subcommands_action._name_parser_map.values()
+    parsers += [run_parser(verb)._subcommands_action._name_parser_map[verb] for verb in RUN_VERBS]
     known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     for kind, recipe in recipes.listing():
-        known |= set(options_of({"models": "model"}.get(kind, kind), recipe.content["class_path"]))
+        known |= set(options_of({"models": "model"}.get(kind, kind), recipe.content["class_path"]) or ())
     return known | set(ALIASES) | {"--help-all", "--version"}
 
 
