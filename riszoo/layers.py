@@ -112,7 +112,7 @@ def sentence_convolution(pixels: Tensor, kernels: Tensor, bias: Tensor) -> Tenso
     number an exported graph could not leave open.
     """
     (h, w), k = pixels.shape[-2:], kernels.shape[-1]
-    products = (kernels.flatten(2).mT @ pixels.flatten(2)).unflatten(-1, (h, w))  # (N, k k, h, w)
+    products = (kernels.flatten(2).mT @ pixels.flatten(2)).reshape(-1, k * k, h, w)  # one product for each kernel cell
     padded = F.pad(products, 4 * [k // 2])
     shifted = [padded[:, i * k + j, i : i + h, j : j + w] for i in range(k) for j in range(k)]
     return torch.stack(shifted, 1).sum(1, keepdim=True) + bias.view(-1, 1, 1, 1)

@@ -104,7 +104,9 @@ def check_options(base: list[Config], options: list[str]) -> None:
         if path is None or not names or f"--{section}.class_path" in names:
             continue
         known = options_of(section, path)
-        for name in names if known is not None else ():
+        if known is None:
+            continue
+        for name in names:
             if not is_known(name, known + [f"--{section}.{key}" for key in ("help", "init_args", "dict_kwargs")]):
                 raise unknown_option(name, known)
 

@@ -162,7 +162,7 @@ class Predictor:
             crops = [image[canvas.pixels(window)] for window in windows]
             names = [batch.image_ids[0]] * len(crops)
             part = batch_for(self.model, crops, [batch.texts] * len(crops), names).to(self.device)
-            logits = self._output(part).logits[:, 0].split(len(batch))
+            logits = torch.split(self._output(part).logits[:, 0], len(batch))
             for window, one, geometry in zip(windows, logits, part.geometry, strict=True):
                 canvas.add(window, one, geometry)
         blended = canvas.blended(output.logits[:, 0], batch.geometry[0])

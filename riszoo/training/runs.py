@@ -115,8 +115,8 @@ def described(path: Path) -> str:
     content = card(folder_of(path))
     if content is None:
         return str(path)
-    names = [str(content.get(name, "not recorded")) for name in ("model", "data", "scale")]
-    return f"{path} ({shipped.Origin(*names, float(content.get('started', 0)))})"
+    model, data, scale = (str(content.get(name, "not recorded")) for name in ("model", "data", "scale"))
+    return f"{path} ({shipped.Origin(model, data, scale, float(content.get('started', 0)))})"
 
 
 def newest(root: Path, model: str, data: str, which: str) -> Path:

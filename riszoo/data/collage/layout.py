@@ -136,7 +136,9 @@ def _arrange(
     for cutout, may_be_target in picked:
         loose = _thing(rng, extent, library, cutout)
         reach, patch = half_sides(loose, library), patch_of(loose, library, GRID)
-        for _ in range(MAX_TRIES if patch else 0):
+        if patch is None:
+            continue
+        for _ in range(MAX_TRIES):
             x, y = (rng.between(half, side - half) for half, side in zip(reach, extent, strict=True))
             there = replace(patch, top=patch.top + round(y * GRID), left=patch.left + round(x * GRID))
             if _allowed(owner, there, full):

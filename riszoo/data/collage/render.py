@@ -107,7 +107,7 @@ def _ground(ground: Ground, size: tuple[int, int], folder: str | None) -> Pixels
     first, second = (np.array(colour, np.int64) for colour in ground.colours)
     x, y = ground.noise
     grain = _noise_field()[y : y + height, x : x + width, None].astype(np.int64) % GRAIN_LEVELS - GRAIN_LEVELS // 2
-    return np.clip(first + (((second - first) * share) >> 8) + grain, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(first + (((second - first) * share) >> 8) + grain, 0, 255), dtype=np.uint8)
 
 
 @lru_cache(maxsize=1)

@@ -73,8 +73,8 @@ class CollageSplit(GeneratedSplit[Collage]):
         self.cutouts, self.grounds = find_folder(cutouts), grounds
         if grounds is not None:
             photographs(grounds)
-        for pool in filter(None, (self.plan.pool, self.plan.distractors)):
-            if len(_pool(self.library, pool)) < LEAST_NOUNS:
+        for pool in (self.plan.pool, self.plan.distractors):
+            if pool is not None and len(_pool(self.library, pool)) < LEAST_NOUNS:
                 raise UserError(
                     f"collage {name}: {self.cutouts} has fewer than {LEAST_NOUNS} nouns for it ({pool}): "
                     "add cut-outs, or choose another split"

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from riszoo.data.masks import GroundTruth, Mask
+from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.masks import Mask
 from riszoo.data.scenes import ScenesSplit
 from riszoo.inference.export.runner import Model
 
