@@ -180,7 +180,7 @@ def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
         (["fit", "--model", "lts", "--data.test_images", "-3"], "--data.test_images -3: give at least 1"),
         (["fit", "--model", "lts", "--trainer.max_stepz", "1"], "did you mean --trainer.max_steps"),
         (["fit", "--model", "lts", "--model.locate.kind", "guess"], "guess"),
-        (["test", "--model", "lts"], "riszoo fit --model lts"),
+        (["test", "--model", "cris"], "riszoo fit --model cris"),
         (["test", "--model", "lts", "--ckpt_path", "absent.ckpt"], "absent.ckpt"),
         (["test", "--model", "lts", "--protocol", "lavt481"], "lavt480"),
         (["fit", "--model", "lts", "--control", "shufled"], "shufled"),
@@ -244,7 +244,7 @@ def test_wrong_names_are_reported_without_heavy_imports() -> None:
         "import sys\nfrom riszoo.cli.main import main\n"
         "assert main(['--help']) == 0 and main(['list']) == 0 and main(['fit', '--help']) == 0\n"
         "for wrong in (['fti'], ['fit', '--model', 'x'], ['fit', '--model', 'lts', '--data', 'x'],\n"
-        "              ['fit', '--model', 'lts', '--scale', 'x'], ['test', '--model', 'lts']):\n"
+        "              ['fit', '--model', 'lts', '--scale', 'x'], ['test', '--model', 'cris']):\n"
         "    assert main(wrong) == 2\n"
         "heavy = {'torch', 'lightning', 'timm', 'transformers', 'torchmetrics', 'jsonargparse'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
