@@ -189,7 +189,7 @@ def test_a_strategy_is_named_by_class_path() -> None:
     for ray, lightning in own.items():
         example = example.replace(ray, lightning)
     request = Request.read("fit", ["--model", "lts", "--config", json.dumps(yaml.safe_load(example))])
-    trainer = run_parser().parse_args(request.argv).fit.trainer
+    trainer = run_parser("fit").parse_args(request.argv).fit.trainer
     assert [trainer.strategy.class_path, trainer.plugins[0].class_path] == list(own.values())
 
 

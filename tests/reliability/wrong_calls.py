@@ -178,7 +178,7 @@ FAST: list[tuple[str, str]] = [
     ("test --model lts --ckpt_path .", "checkpoint . is not a file"),
     ("fit --model lts --ckpt_path last", "give --ckpt_path FILE"),
     ("fit --ckpt_path absent.ckpt", "absent.ckpt"),
-    ("fit --model lts --init absent.ckpt", "give --init a .ckpt file"),
+    ("fit --model lts --init absent.ckpt", "give --init FILE or hf://"),
     ("fit --model lts --init text.txt --ckpt_path last", "leave one of them out"),
     ("test --model lts --init text.txt", "--init is an option of 'riszoo fit'"),
     ("data import export --val 2", "--val 2: give a share"),

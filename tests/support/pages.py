@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted((ROOT / "benchmarks").glob("*.md"))
-PAGES += sorted((ROOT / "docs").rglob("*.md"))
+PAGES += sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "notebooks")  # outputs
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^ {4,}\S.*\n)+", re.MULTILINE)
