@@ -35,8 +35,10 @@ def summary_table(entries: Sequence[Entry]) -> str:
     ]
     legend = (
         "mIoU under the protocol `original`, with 95 % intervals over images. Language gap: the mIoU lost on val "
-        f"with the sentences of other images. Minutes: one training. Measured at {origin(shown)}."
+        "with the sentences of other images. "
     )
+    minutes = any(entry.facts.get("training minutes") for entry in shown)
+    legend += f"{'Minutes: one training. ' * minutes}Measured at {origin(shown)}."
     unmeasured = unmeasured_models("scenes", {entry.method for entry in shown})
     return f"{markdown(without_empty_columns([heading, *lines]), 2)}\n{legend}\n\n{unmeasured}".rstrip("\n") + "\n"
 
