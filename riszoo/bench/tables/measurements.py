@@ -38,7 +38,7 @@ def summary_table(entries: Sequence[Entry]) -> str:
         "with the sentences of other images. "
     )
     minutes = any(entry.facts.get("training minutes") for entry in shown)
-    legend += f"{'Minutes: one training. ' * minutes}Measured at {origin(shown)}."
+    legend += f"{'Minutes: one training. ' if minutes else ''}Measured at {origin(shown)}."
     unmeasured = unmeasured_models("scenes", {entry.method for entry in shown})
     return f"{markdown(without_empty_columns([heading, *lines]), 2)}\n{legend}\n\n{unmeasured}".rstrip("\n") + "\n"
 
