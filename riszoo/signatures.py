@@ -52,7 +52,7 @@ def find_class(module: str, name: str) -> Definition | None:
 
 @cache
 def _source(module: str) -> ast.Module | None:
-    """The parsed source of a module; None where there is no file of Python code."""
+    """The parsed source of a module; None if it is not a Python file."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):

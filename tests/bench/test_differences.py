@@ -148,7 +148,7 @@ def test_the_page_of_a_data_set_ends_with_the_matrix(tested: Path, out: Path) ->
     assert "| split | A | than lts | than vipa |" in text
     assert f"| val | lts |  | yes {difference:+.2f} ± " in text
     assert f"| val | vipa | no {-difference:+.2f} ± " in text
-    assert "The smallest difference in mIoU (in oIoU) that is told apart for every pair: val " in text
+    assert "The smallest difference in mIoU (oIoU) that is significant for every pair: val " in text
     assert "not measured, since every row is one training" in text
 
 

@@ -85,7 +85,7 @@ def matrix_section(results: Results, data: str, splits: Sequence[str]) -> str:
     return "\n\n".join([
         LEGEND,
         markdown(matrix(found), 2).rstrip("\n"),
-        f"The smallest difference in mIoU (in oIoU) that is told apart for every pair: {smallest} points.",
+        f"The smallest difference in mIoU (oIoU) that is significant for every pair: {smallest} points.",
         _sources_of_spread(found),
     ])  # fmt: skip
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -44,7 +43,7 @@ class Plan:
     mix: WeightedChoices[str]
 
 
-class Rendering(Generic[SceneT]):
+class Rendering(ABC, Generic[SceneT]):
     """A scene at a size in pixels, drawn when first used. Only the scene is pickled."""
 
     def __init__(self, scene: SceneT, size: tuple[int, int]) -> None:
@@ -54,14 +53,14 @@ class Rendering(Generic[SceneT]):
     def __getstate__(self) -> dict[str, Any]:
         return {"scene": self.scene, "size": self.size}
 
+    @abstractmethod
     def pixels(self) -> Pixels:
         """(H0, W0, 3)"""
-        raise NotImplementedError
 
-    @cached_property
+    @property
+    @abstractmethod
     def owner(self) -> NDArray[np.uint8]:
         """(H0, W0): 0 for the ground, k + 1 for thing k, where it is visible."""
-        raise NotImplementedError
 
     def mask(self, things: int) -> Mask:
         """(H0, W0): the visible part of the given things, one bit each."""
