@@ -51,7 +51,7 @@ class Recorder(Callback):
     # -- training -----------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = _data(trainer)
+        data = data_of(trainer)
         split = data.split(data.train_split)
         self.trained_on = np.union1d(self.trained_on, image_hashes(split.image_keys()))
         self.training = {"train_sets": f"{split.dataset}/{split.name}", "leakage_filter": data.leakage_filter}
@@ -60,7 +60,7 @@ class Recorder(Callback):
         self._write_card(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        total = _data(trainer).step_plan.total
+        total = data_of(trainer).step_plan.total
         training = {
             "seconds": round(time.time() - self.started, 1),
             "steps": trainer.global_step,
@@ -110,19 +110,19 @@ class Recorder(Callback):
         count = min(int(self.run["images"]) - len(self.images), IMAGES_PER_SPLIT)
         first = batch_idx == 0 and trainer.is_global_zero and trainer.state.fn != "fit"
         if first and count > 0 and isinstance(outputs, Output):
-            dataset, _ = _data(trainer).suites[dataloader_idx]
+            dataset, _ = data_of(trainer).suites[dataloader_idx]
             self.images += draw_predictions(
-                outputs, dataset.decoded(batch, count), _model(pl_module).protocols[0], count
+                outputs, dataset.decoded(batch, count), model_of(pl_module).protocols[0], count
             )
 
     on_test_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "validate":
-            self._write_results(trainer, _model(pl_module), "validate")
+            self._write_results(trainer, model_of(pl_module), "validate")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_results(trainer, _model(pl_module), "test")
+        self._write_results(trainer, model_of(pl_module), "test")
 
     def _write_results(self, trainer: Trainer, model: RISModule, verb: str) -> None:
         results = self._results(trainer, model)
@@ -142,7 +142,7 @@ class Recorder(Callback):
     def _results(self, trainer: Trainer, model: RISModule) -> dict[str, Evaluation]:
         """The evaluation of each split and control, gathered from all processes; only rank 0 gets them."""
         results: dict[str, Evaluation] = {}
-        for suite, (dataset, control) in zip(model.suites, _data(trainer).suites, strict=True):
+        for suite, (dataset, control) in zip(model.suites, data_of(trainer).suites, strict=True):
             with suite.sync_context():
                 table = suite.sentence_table()
             if trainer.is_global_zero:
@@ -153,7 +153,7 @@ class Recorder(Callback):
 
     def _circumstances(self, trainer: Trainer, model: RISModule) -> dict[str, Any]:
         path = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None
-        splits = {dataset.split.name: dataset.split for dataset, _ in _data(trainer).suites}
+        splits = {dataset.split.name: dataset.split for dataset, _ in data_of(trainer).suites}
         overlap = {
             name: int(np.isin(image_hashes(split.image_keys()), self.trained_on).sum())
             for name, split in splits.items()
@@ -200,16 +200,18 @@ def control_gaps(metrics: Mapping[str, Any]) -> str:
 
 def _feature_cache(trainer: Trainer) -> dict[str, Any]:
     """The number format of cached features, where they are used."""
-    kind = _data(trainer).cache_features
+    kind = data_of(trainer).cache_features
     return {} if kind is None else {"cache_features": kind}
 
 
-def _data(trainer: Trainer) -> RISData:
+def data_of(trainer: Trainer) -> RISData:
+    """The data of a trainer."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(data, RISData)
     return data
 
 
-def _model(module: LightningModule) -> RISModule:
+def model_of(module: LightningModule) -> RISModule:
+    """The module as a model of riszoo."""
     assert isinstance(module, RISModule)
     return module

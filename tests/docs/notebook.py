@@ -40,6 +40,7 @@ def tidied(notebook: NotebookNode) -> NotebookNode:
             for output in cell.outputs:
                 if "text" in output:
                     output.text = output.text.replace(f"{ROOT}/", "")
+                output.get("data", {}).pop("image/jpeg", None)  # IPython shows an image in both formats
                 if "image/png" in output.get("data", {}):
                     output.data["image/png"] = _with_few_colours(output.data["image/png"])
     return notebook

@@ -12,12 +12,12 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from PIL import Image
 
 from riszoo.batch import Batch
-from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError
 from riszoo.inference.predictions import draw_predictions
 from riszoo.metrics.results import Evaluation, by_type
 from riszoo.model import RISModule
 from riszoo.recipes import Config
+from riszoo.training.recorder import data_of, model_of
 from riszoo.training.saving import BestCheckpoint
 
 BEST = "best/mIoU"
@@ -81,14 +81,14 @@ class Dashboard(Callback):
     ) -> None:  # fmt: skip
         count = self.images - len(self.drawings)
         if _is_shown(trainer) and trainer.is_global_zero and dataloader_idx == 0 and count > 0:
-            dataset, _ = _data(trainer).suites[0]
-            protocol = _model(pl_module).protocols[0]
+            dataset, _ = data_of(trainer).suites[0]
+            protocol = model_of(pl_module).protocols[0]
             self.drawings += draw_predictions(outputs, dataset.decoded(batch, count), protocol, count)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not _is_shown(trainer):
             return
-        values = self._values(trainer, _model(pl_module))
+        values = self._values(trainer, model_of(pl_module))
         step = max(0, trainer.global_step - 1)  # of the last training step, as Lightning logs val/mIoU
         for logger in _dashboards(trainer):
             logger.log_metrics(values, step)
@@ -96,7 +96,7 @@ class Dashboard(Callback):
 
     def _values(self, trainer: Trainer, model: RISModule) -> dict[str, float]:
         """The mIoU of each type of sentence of the first split, and the best mIoU; empty except on rank 0."""
-        (dataset, _), suite, protocol = _data(trainer).suites[0], model.suites[0], model.protocols[0]
+        (dataset, _), suite, protocol = data_of(trainer).suites[0], model.suites[0], model.protocols[0]
         with suite.sync_context():
             table = suite.sentence_table()
         if not trainer.is_global_zero:
@@ -130,14 +130,3 @@ def _dashboards(trainer: Trainer) -> list[Logger]:
 def _is_shown(trainer: Trainer) -> bool:
     """Whether this is a validation of `fit` with a logger that shows it."""
     return trainer.state.fn == "fit" and not trainer.sanity_checking and bool(_dashboards(trainer))
-
-
-def _data(trainer: Trainer) -> RISData:
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, RISData)
-    return data
-
-
-def _model(module: LightningModule) -> RISModule:
-    assert isinstance(module, RISModule)
-    return module
