@@ -183,7 +183,11 @@ def test_a_folder_without_tests_is_an_error(out: Path, tmp_path: Path) -> None:
         tables_verb(["--out", str(out), "--from", str(tmp_path / "nothing")])
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(b"data,iou\nscenes,1 x\n")])
+@pytest.mark.parametrize(
+    "content",
+    [b"not gzip", gzip.compress(b"data,iou\nscenes,1 x\n", mtime=0)],
+    ids=["not gzip", "not a number"],
+)
 def test_a_damaged_file_is_named(out: Path, content: bytes) -> None:
     (out / IMAGES.file).write_bytes(content)
     with pytest.raises(UserError, match=r"images\.csv\.gz is damaged"):
