@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -17,9 +18,16 @@ from tests.reliability.floors import dependencies, floors
 DEPENDENCIES = dependencies()
 
 
+PHOTOS = Path(__file__).parents[2] / "requirements" / "photos.txt"
+
+
 def test_installed_packages_agree() -> None:
+    """All but those of which only the files are read, installed without their dependencies."""
+    alone = re.findall(r"^([\w-]+)==", PHOTOS.read_text(), re.MULTILINE)
+    assert len(alone) == 2
     done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    conflicts = [line for line in done.stdout.splitlines() if line.partition(" ")[0] not in alone]
+    assert conflicts in ([], ["No broken requirements found."])
 
 
 @pytest.mark.parametrize("name", ["lightning", "pytorch-lightning"])
