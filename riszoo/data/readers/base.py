@@ -35,6 +35,7 @@ class Reader(ABC):
 
     name        its name in results; `dataset` is the name of its folder, `by` of its partition
     publisher   who publishes the files
+    archive     the address of an archive copy, where the publisher's own server no longer answers
     folders     spellings of the image folder, below the root
     published   counts that `riszoo data check` compares with
     absent      images that are listed and were never published
@@ -45,6 +46,7 @@ class Reader(ABC):
     dataset: str
     by: str
     publisher: str
+    archive: str = ""
     images_from: str
     folders: tuple[str, ...]
     published: dict[str, Counts]

@@ -51,10 +51,10 @@ def find_record(readers: list[Reader], options: Options, record: str) -> list[Fa
 
 def _check_set(reader: Reader, options: Options, decode_images: bool, indices: Indices) -> Facts:
     """The report on one set: `good` is the verdict, `faults` the reasons. Adds what it opens to `indices`."""
-    facts: Facts = {"set": reader.name, "by": reader.by, "files": [], "splits": {}, "bad_records": [], "faults": []}
+    root = options.folder()
+    facts: Facts = {"set": reader.name, "by": reader.by, "root": str(root), "archive": reader.archive}
+    facts |= {"files": [], "splits": {}, "bad_records": [], "faults": []}
     try:
-        root = options.folder()
-        facts["root"] = str(root)
         facts["images"] = {"missing": [], "absent": [], "damaged": [], "other_size": []}
         facts["masks"] = []
         for unit in reader.all_units(root):
@@ -191,7 +191,7 @@ def _filed(index: Index, record: str) -> Iterator[Facts]:
 def report_lines(facts: Facts) -> Iterator[str]:
     """The report as lines of text; long lists are cut after SHOWN entries."""
     for report in facts["sets"]:
-        yield f"{report['set']} ({report['by']})" + (f" in {report['root']}" if "root" in report else "")
+        yield f"{report['set']} ({report['by']}) in {report['root']}"
         yield from (f"  {one['path']}  {one['bytes']:,} bytes  sha256 {one['sha256'][:16]}" for one in report["files"])
         yield from (f"  content {digest[:16]} ({unit})" for unit, digest in report.get("content", {}).items())
         yield from _table(report["splits"])
@@ -200,6 +200,9 @@ def report_lines(facts: Facts) -> Iterator[str]:
         for kind, names in report.get("images", {}).items():
             yield from _some(kind, names) if isinstance(names, list) else [f"  images in {names}"]
         yield from (f"  ! {fault}" for fault in report["faults"])
+        if report["archive"] and not report["files"]:
+            about = f"unpack it into {report['root']}; no hash of it is published"
+            yield f"  an archive copy ({about}): {report['archive']}"
         yield "  good" if report["good"] else "  not good"
     for leak in facts["leaks"]:
         images = f"{leak['images']:,} training images of {leak['train']}"

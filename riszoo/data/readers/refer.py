@@ -13,6 +13,15 @@ from riszoo.data.readers.validation import RecordError, Table
 from riszoo.data.record import Record, Sentence, Target
 from riszoo.errors import UserError
 
+_ARCHIVED = "https://web.archive.org/web/{}/https://bvisionweb1.cs.unc.edu/licheng/referit/data/{}.zip"
+ARCHIVES = {
+    "refclef": _ARCHIVED.format(20220413011817, "refclef"),
+    "refcoco": _ARCHIVED.format(20220413011718, "refcoco"),
+    "refcoco+": _ARCHIVED.format(20220413011656, "refcoco+"),
+    "refcocog": _ARCHIVED.format(20220413012904, "refcocog"),
+}
+"""Copies of UNC's files by folder, listed by an issue of the `refer` repository: UNC's server is down since 2022."""
+
 
 class Refer(Reader):
     """A file of refs and the annotations they name."""
@@ -30,6 +39,7 @@ class Refer(Reader):
     ) -> None:
         self.name, self.dataset, self.by = name, dataset, by
         self.published, self.publisher = published, publisher
+        self.archive = ARCHIVES.get(dataset, "")
         self.folders = COCO_FOLDERS
         self._refs = refs
 

@@ -50,6 +50,19 @@ def test_a_set_as_published_is_good(tmp_path, capsys):
     assert text.endswith("  good\n")
 
 
+@pytest.mark.parametrize("name", ["refcoco", "refcoco+", "refcocog", "refcocog-google", "refclef"])
+def test_an_archive_copy_is_named_where_the_publishers_server_is_gone(tmp_path, capsys, name):
+    assert data_main(["check", name, "--root", str(tmp_path)]) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "archive copy" in line]
+    assert f"unpack it into {tmp_path}" in line
+    assert line.endswith(f"/{name.removesuffix('-google')}.zip")
+
+
+def test_no_archive_copy_is_named_once_the_files_exist(tmp_path, capsys):
+    data_main(["check", "refcoco", "--root", str(trees.refcoco(tmp_path))])
+    assert "archive copy" not in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("as_published")
 def test_every_fault_is_told(tmp_path, capsys):
     root = trees.refcoco(tmp_path)
