@@ -65,6 +65,7 @@ Options of a run (fit, validate, test, predict):
   --split A,B        splits to evaluate              --control none,shuffled,blank,constant   see README
   --protocol A,B     evaluation protocols            --logger csv,wandb,tensorboard  loggers, besides CSV
   --budget N         sentences that `fit` trains on, instead of the recipe's length
+  --compile          compile the repeated blocks of the model, for long trainings on a GPU
   --config FILE      any LightningCLI configuration; it may contain `model: lts`
   --print_config     print the whole configuration
   --model.optim.lr, --data.batch_size, --trainer.devices 2, ...: any option of the configuration, by its name

@@ -33,6 +33,8 @@ ALIASES = {
     "--init": "init",
 }
 """Options that LightningCLI does not see as they are written."""
+FLAGS = {"--compile": ["--run.compiled", "true"]}
+"""Options without a value, and what LightningCLI reads in their place."""
 KINDS = {"model": "models", "data": "data"}
 SECTIONS = {"model": str | dict, "data": str | dict, "trainer": dict, "run": dict}
 """The sections of a configuration and their types."""
@@ -122,6 +124,8 @@ def split_aliases(argv: list[str]) -> tuple[Given, list[str]]:
         key, equals, value = word.partition("=")
         if key == "--help-all":
             rest.append("--help")
+        elif word in FLAGS:
+            rest += FLAGS[word]
         elif key not in ALIASES:
             rest.append(word)
         else:

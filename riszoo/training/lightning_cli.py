@@ -23,6 +23,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from riszoo.blocks import compile_blocks
 from riszoo.build import extended_vocabulary, instantiate, missing_vocabulary
 from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError, find_user_error
@@ -81,6 +82,7 @@ class RunOptions:
     save_minutes        minutes between two writes of last.ckpt; 0: no limit
     init                a checkpoint whose weights a new training starts from
     nonfinite           `stop` at a loss or gradient that is not finite, or `skip` its optimiser step
+    compiled            compile each repeated block of the model with torch.compile
     """
 
     model: str = "model"
@@ -94,6 +96,7 @@ class RunOptions:
     save_steps: int = 500
     save_minutes: float = 5.0
     nonfinite: Literal["stop", "skip"] = "stop"
+    compiled: bool = False
     init: str | None = None
 
 
@@ -258,7 +261,9 @@ class RISCLI(LightningCLI):
     # -- the run ------------------------------------------------------------------------------------------------------
 
     def after_instantiate_classes(self) -> None:
-        """Give the data the run's seed, and print one line: verb, model, data, devices, size, folder."""
+        """Give the data the run's seed, compile, and print one line: verb, model, data, devices, size, folder."""
+        if self.run.compiled:
+            compile_blocks(self.model, self.trainer.strategy.root_device.type)
         if self.datamodule.seed is None:
             self.datamodule.seed = self.seed
         if is_rank_zero():

@@ -22,7 +22,7 @@ from riszoo.cli import data
 from riszoo.cli.help.runs import common_options
 from riszoo.cli.main import LIGHTNING, VERBS, dispatch, help_text, main
 from riszoo.cli.parser import CommandParser
-from riszoo.cli.request import ALIASES, Request
+from riszoo.cli.request import ALIASES, FLAGS, Request
 from riszoo.signatures import options_of
 from riszoo.training.lightning_cli import RISCLI
 from tests.support import pages
@@ -110,7 +110,7 @@ def known_options() -> set[str]:
     known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     for kind, recipe in recipes.listing():
         known |= set(options_of({"models": "model"}.get(kind, kind), recipe.content["class_path"]) or ())
-    return known | set(ALIASES) | {"--help-all", "--version"}
+    return known | set(ALIASES) | set(FLAGS) | {"--help-all", "--version"}
 
 
 @pytest.mark.parametrize("command", SHOWN, ids=str)

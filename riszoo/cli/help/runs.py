@@ -40,6 +40,7 @@ DEVICES = {
     "--trainer.accelerator NAME": "cpu, gpu, ...; default: a GPU where one is available",
     "--trainer.devices N": "devices on each machine; with --trainer.strategy ddp or fsdp",
     "--trainer.precision NAME": "32-true, bf16-mixed, ...",
+    "--compile": "compile each repeated block of the model with torch.compile",
     "--data.root FOLDER": "of the data sets on disk; default: RISZOO_DATA, then ./data",
     "--data.workers N": "loading processes for each device",
     "--run.root FOLDER": "folder of the run folders; default: runs",

@@ -84,7 +84,8 @@ class DETRIS(RISModule):
 
     def backbone(self, images: Tensor, valid: Tensor) -> Features:
         """Section 6: the maps taken before the first aligner, and the stream that it reads."""
-        steps, maps = self.steps, list[Tensor]()
+        steps = self.steps
+        maps: list[Tensor] = []
         stream = steps.start(self.normalise(images, valid))
         for step in range(self.first):
             stream = steps.finish(step, steps.attend(step, stream), None)

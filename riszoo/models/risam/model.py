@@ -150,7 +150,8 @@ class RISAM(RISModule):
             cell_mask=visual.cells().flatten(1),  # (N, n)
             word_mask=words.mask,  # (N, L)
         )
-        aware, attention = language, dict[str, Tensor]()
+        aware = language
+        attention: dict[str, Tensor] = {}
         for block in self.blocks:
             cells, aware, attention = block(cells, aware, context)  # F_lav (N, n, d), F_val (N, L, d)
         logits, query = self.decoder(cells, aware, context, grid)  # (N, 1, 4 h, 4 w), (N, d)
