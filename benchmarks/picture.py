@@ -4,7 +4,7 @@
     python benchmarks/picture.py lts vipa=runs/mine/checkpoints/best.ckpt --root runs/bench
 
 Shows the first sentence of each of a few kinds, always of another image, whatever the masks are like. Writes
-plots/masks-light.png and plots/masks-dark.png beside this file, for pages of both kinds.
+masks-light.png and masks-dark.png into docs/results/plots, for pages of both kinds.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from riszoo.data.scenes import ScenesSplit
 from riszoo.files import write_atomically
 from riszoo.inference.drawing import overlay
 
+PLOTS = Path(__file__).parents[1] / "docs" / "results" / "plots"
 KINDS = ("attribute", "relation", "ordinal")
 SIDE = 288
 """Pixels of an image; the scenes are the same at every size."""
@@ -107,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL[=FILE]", help="a recipe, or a recipe and its checkpoint")
     parser.add_argument("--root", default="runs", help="the folder of the runs")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "plots", help="the folder of the pictures")
+    parser.add_argument("--out", type=Path, default=PLOTS, help="the folder of the pictures")
     args = parser.parse_args(argv)
     models = {name: file or None for name, _, file in (given.partition("=") for given in args.models)}
     found = rows(models, args.root)

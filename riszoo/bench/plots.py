@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, read
+from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, pages_of, read
 from riszoo.files import write_atomically
 
 if TYPE_CHECKING:
@@ -138,11 +138,11 @@ def histogram(title: str, values: Mapping[str, Sequence[float]], bins: int = 10)
 
 
 def write_plots(folder: Path, write: bool = True) -> list[Path]:
-    """Draws every plot that the rows allow into `plots/`; returns the files whose data changed."""
-    changed = []
+    """Draws every plot that the rows allow into `plots/` beside the pages; returns the files whose data changed."""
+    changed, plots = [], pages_of(folder) / "plots"
     for name, plot in sorted(all_plots(folder).items()):
         for end, form in FILES.items():
-            path = folder / "plots" / f"{name}{end}"
+            path = plots / f"{name}{end}"
             if stored_data(path) != plot.data():
                 changed.append(path)
                 if write:

@@ -70,6 +70,12 @@ SPEED = Table(
 )  # fmt: skip
 
 
+def pages_of(folder: Path) -> Path:
+    """The folder of the pages made from the CSV files: docs/results in a checkout, otherwise the files' own folder."""
+    pages = folder.resolve().parent / "docs" / "results"
+    return pages if pages.is_dir() else folder
+
+
 def read(path: Path) -> list[Row]:
     """Every row of a file; none if it does not exist."""
     if not path.is_file():

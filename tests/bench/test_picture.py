@@ -51,6 +51,6 @@ def test_the_sentences_are_the_first_of_their_kinds_on_different_images(script: 
 def test_the_readme_shows_a_picture_that_exists_in_both_versions() -> None:
     readme = (ROOT / "README.md").read_text()
     for page in ("light", "dark"):
-        path = f"benchmarks/plots/masks-{page}.png"
+        path = f"docs/results/plots/masks-{page}.png"
         assert f'"{path}"' in readme
         assert (ROOT / path).stat().st_size < 250_000

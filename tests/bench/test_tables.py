@@ -317,6 +317,17 @@ def test_only_the_text_between_markers_changes(folder: Path) -> None:
     assert beside.read_text() == "no markers"
 
 
+def test_pages_and_plots_of_a_checkout_are_in_its_documentation(folder: Path) -> None:
+    site = folder.parent / "docs" / "results"
+    site.mkdir(parents=True)
+    (site / "scenes.md").write_text("<!-- table:scenes -->\n<!-- /table:scenes -->\n")
+    measure(folder)
+    assert tables_verb(["--out", str(folder)]) == 0
+    assert "**lts**" in (site / "scenes.md").read_text()
+    assert (site / "plots" / "scenes-types.svg").is_file()
+    assert not any(folder.glob("*.md"))
+
+
 def test_an_unknown_table_name_is_an_error(folder: Path) -> None:
     (folder / "README.md").write_text("<!-- table:refcoc -->\n<!-- /table:refcoc -->\n")
     with pytest.raises(UserError, match="unknown data set 'refcoc': did you mean 'refcoco'"):

@@ -13,7 +13,7 @@ from riszoo.bench.cost import parameters, skeleton
 from riszoo.cli.main import main
 
 ROOT = Path(recipes.__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md", *sorted((ROOT / "benchmarks").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md", *sorted((ROOT / "docs" / "results").glob("*.md"))]
 
 
 def printed() -> list[str]:

@@ -1,4 +1,4 @@
-"""`riszoo tables`: the tables of the pages in benchmarks/ and of the README, generated from the CSV files.
+"""`riszoo tables`: the tables of the pages in docs/results and of the README, generated from the CSV files.
 
 A page says `<!-- table:refcoco -->` ... `<!-- /table:refcoco -->`; the text between the markers is replaced. Names are
 those of data sets, `overview`, `summary`, `speed` and `ablations`. Claimed and measured numbers have separate lines.
@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from riszoo import recipes
+from riszoo.bench.rows import pages_of
 from riszoo.bench.tables.data_table import DataTable
 from riszoo.bench.tables.entries import MEASURED
 from riszoo.bench.tables.measurements import ablation_tables, speed_table, summary_table
@@ -22,12 +23,11 @@ README = "README.md"
 
 
 def render_pages(folder: Path, write: bool = True) -> list[Path]:
-    """The pages whose tables changed: those of the folder, and the README.md of its parent folder."""
-    results, changed = Results.read(folder), []
-    page = folder / README
-    if write and not page.exists():
-        write_atomically(page, _new_page(results))
-    for path in (*sorted(folder.glob("*.md")), folder.resolve().parent / README):
+    """The pages whose tables changed: those made from the folder's CSV files, and the README.md beside the folder."""
+    results, changed, pages = Results.read(folder), [], pages_of(folder)
+    if write and not any(pages.glob("*.md")):
+        write_atomically(pages / README, _new_page(results))
+    for path in (*sorted(pages.glob("*.md")), folder.resolve().parent / README):
         old = path.read_text() if path.is_file() else ""
         new = MARKED.sub(lambda found: f"{found[1]}\n{table(results, found[2])}\n{found[3]}", old)
         if new != old:

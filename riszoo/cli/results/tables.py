@@ -1,4 +1,4 @@
-"""`riszoo tables`: generate the tables and plots of benchmarks/ from its CSV files, or print one table."""
+"""`riszoo tables`: generate tables and plots from the CSV files of benchmarks/, or print one table."""
 
 from __future__ import annotations
 
