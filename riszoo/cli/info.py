@@ -48,8 +48,10 @@ def main(argv: list[str]) -> int:
     _print_parameters(model)
     _print_costs(model)
     print("  assumed where the paper is silent:")
-    for option, reason in recipe.content.get("assumed", {}).items():
-        print(f"    {option:<20}{reason}")
+    assumed = recipe.content.get("assumed", {})
+    width = max(map(len, assumed), default=0)
+    for option, reason in assumed.items():
+        print(f"    {option:<{width}}  {reason}")
     return 0
 
 

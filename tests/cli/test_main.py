@@ -262,7 +262,8 @@ def test_list_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     output = capsys.readouterr().out
     assert "GFLOP" in output
     assert "docs/models/lts.md" in output
-    assert "prior.act" in output
+    assert "prior.act  " in output
+    assert "data.total_batch_size  " in output
     assert "resnet18" in output
 
 
