@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 
 from riszoo.batch import Sample
@@ -20,7 +19,7 @@ from riszoo.data.readers import validation
 from riszoo.data.record import Record, Split
 from riszoo.errors import UserError
 from riszoo.files import file_names
-from riszoo.metrics.counts import count
+from riszoo.metrics.bits import count_bits
 from riszoo.metrics.protocols import Protocol
 from riszoo.metrics.results import Evaluation
 from riszoo.metrics.sentence_table import MISSING, NO_HEAD, Ints, SentenceTable
@@ -191,8 +190,7 @@ def _counts(
     for protocol in protocols:
         frame = protocol.ground_truth.frame
         resized = predicted if frame is None else np.stack([shrink(mask, frame) for mask in predicted])
-        pair = torch.from_numpy(resized), torch.from_numpy(true[protocol.ground_truth.key])
-        blocks.append(count(*pair, [frame or record.size] * len(masks), protocol.band).numpy())
+        blocks.append(count_bits(resized, true[protocol.ground_truth.key], protocol.band))
     return np.concatenate(blocks, -1)
 
 

@@ -11,11 +11,13 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from riszoo.batch import Batch, Geometry, Output
+from riszoo.metrics.bits import count_bits
 from riszoo.metrics.counts import count
 from riszoo.metrics.protocols import Protocol
-from riszoo.metrics.resample import Size, foreground, foreground_window
-from riszoo.metrics.sentence_table import NO_HEAD, SentenceTable, width
+from riszoo.metrics.resample import Size, foreground, score
+from riszoo.metrics.sentence_table import COUNTS, NO_HEAD, SentenceTable, width
 from riszoo.metrics.summary import Values, summarise
+from riszoo.metrics.window import foreground_window
 
 CELLS_AT_ONCE = {"cpu": 2**17, "cuda": 2**24}
 """Pixels processed at a time: as many as a CPU cache holds, or as a device's memory allows."""
@@ -74,26 +76,38 @@ def _shared_columns(output: Output, batch: Batch) -> Tensor:
 def protocol_counts(logits: Tensor, geometries: Sequence[Geometry], batch: Batch, protocol: Protocol) -> Tensor:
     """(N, 13) int64 counts of one protocol, computed a chunk of sentences at a time."""
     ground_truths, targets = _ground_truths(batch, protocol)
+    true = [ground_truths[target] for target in targets]
     sizes = [protocol.ground_truth.frame or geometry.original for geometry in geometries]
+    _check_sizes(true, sizes)
+    counted = _counts_on_cpu if logits.device.type == "cpu" else _counts_on_device
+    return counted(logits[:, 0].detach(), geometries, sizes, true, protocol)
+
+
+def _counts_on_cpu(
+    logits: Tensor, geometries: Sequence[Geometry], sizes: Sequence[Size], true: Sequence[Tensor], protocol: Protocol
+) -> Tensor:
+    """By NumPy, on masks as bits; the sentences of a chunk have one geometry, so that one resize serves all."""
+    scores = score(logits, protocol).numpy()
+    counts = np.empty((len(scores), len(COUNTS)), np.int64)
+    for chunk in _chunks_alike(sizes, geometries):
+        first = chunk[0]
+        mask, corner = foreground_window(scores[chunk], geometries[first], sizes[first], protocol)
+        counts[chunk] = count_bits(mask, np.stack([true[i].numpy() for i in chunk]), protocol.band, corner)
+    return torch.from_numpy(counts)
+
+
+def _counts_on_device(
+    logits: Tensor, geometries: Sequence[Geometry], sizes: Sequence[Size], true: Sequence[Tensor], protocol: Protocol
+) -> Tensor:
+    """By PyTorch, in few calls: a chunk may mix geometries."""
     blocks, order = [], []
     for chunk in _chunks(sizes, geometries, logits.device.type):
-        true = [ground_truths[targets[i]] for i in chunk]
-        blocks.append(_chunk_counts(logits[chunk, 0], [geometries[i] for i in chunk], true, protocol))
+        own = [sizes[i] for i in chunk]
+        mask = foreground(logits[chunk], [geometries[i] for i in chunk], own, protocol)
+        blocks.append(count(mask, _padded([true[i] for i in chunk], own), own, protocol.band))
         order += chunk
     counts = torch.cat(blocks)
     return torch.empty_like(counts).index_copy_(0, torch.tensor(order, device=logits.device), counts)
-
-
-def _chunk_counts(
-    logits: Tensor, geometries: Sequence[Geometry], ground_truths: Sequence[Tensor], protocol: Protocol
-) -> Tensor:
-    """(n, h, w) logits and their ground truths -> (n, 13). On the CPU, only a window is resized."""
-    sizes = [protocol.ground_truth.frame or geometry.original for geometry in geometries]
-    if logits.device.type == "cpu":
-        mask, corner = foreground_window(logits, geometries[0], sizes[0], protocol)
-    else:
-        mask, corner = foreground(logits, geometries, sizes, protocol), (0, 0)
-    return count(mask, _padded(ground_truths, sizes), sizes, protocol.band, corner)
 
 
 def _ground_truths(batch: Batch, protocol: Protocol) -> tuple[list[Tensor], list[int]]:
@@ -105,21 +119,34 @@ def _ground_truths(batch: Batch, protocol: Protocol) -> tuple[list[Tensor], list
     return batch.ground_truths[protocol.ground_truth.key], batch.target_index.tolist()
 
 
-def _chunks(sizes: Sequence[Size], geometries: Sequence[Geometry], device: str) -> Iterator[list[int]]:
-    """Indices of sentences that are resized together, at most `CELLS_AT_ONCE` pixels.
+def _check_sizes(ground_truths: Sequence[Tensor], sizes: Sequence[Size]) -> None:
+    for ground_truth, size in zip(ground_truths, sizes, strict=True):
+        if tuple(ground_truth.shape) != tuple(size):
+            raise ValueError(
+                f"a ground truth of size {tuple(ground_truth.shape)} cannot be compared at {tuple(size)}: wrong variant"
+            )
 
-    On the CPU all of a chunk have the same geometry, so that one resize serves all; on a device a chunk may mix
-    geometries, sorted by size, so that chunks are few.
-    """
-    most, same_kind = CELLS_AT_ONCE.get(device, 2**22), device == "cpu"
+
+def _chunks_alike(sizes: Sequence[Size], geometries: Sequence[Geometry]) -> Iterator[list[int]]:
+    """Indices of sentences with one size and geometry, at most `CELLS_AT_ONCE` pixels."""
+    alike: dict[tuple[Size, Geometry], list[int]] = {}
+    for i, kind in enumerate(zip(sizes, geometries, strict=True)):
+        alike.setdefault(kind, []).append(i)
+    for (size, _), indices in alike.items():
+        most = max(1, CELLS_AT_ONCE["cpu"] // (size[0] * size[1]))
+        yield from (indices[start : start + most] for start in range(0, len(indices), most))
+
+
+def _chunks(sizes: Sequence[Size], geometries: Sequence[Geometry], device: str) -> Iterator[list[int]]:
+    """Indices of sentences sorted by size, so that chunks are few; at most `CELLS_AT_ONCE` pixels."""
+    most = CELLS_AT_ONCE.get(device, 2**22)
     kinds = [(size, geometry.frame, geometry.valid) for size, geometry in zip(sizes, geometries, strict=True)]
     chunk: list[int] = []
     tall = wide = 0
     for i in sorted(range(len(sizes)), key=kinds.__getitem__):
         single = max(sizes[i][0], geometries[i].frame[0]), max(sizes[i][1], geometries[i].frame[1])
         grown = max(tall, single[0]), max(wide, single[1])
-        full = (len(chunk) + 1) * grown[0] * grown[1] > most
-        if chunk and (full or (same_kind and kinds[i] != kinds[chunk[0]])):
+        if chunk and (len(chunk) + 1) * grown[0] * grown[1] > most:
             yield chunk
             chunk, grown = [], single
         chunk, (tall, wide) = [*chunk, i], grown
@@ -129,13 +156,6 @@ def _chunks(sizes: Sequence[Size], geometries: Sequence[Geometry], device: str) 
 
 def _padded(ground_truths: Sequence[Tensor], sizes: Sequence[Size]) -> Tensor:
     """The chunk's ground truths in one tensor, False beyond each size."""
-    for ground_truth, size in zip(ground_truths, sizes, strict=True):
-        if tuple(ground_truth.shape) != tuple(size):
-            raise ValueError(
-                f"a ground truth of size {tuple(ground_truth.shape)} cannot be compared at {tuple(size)}: wrong variant"
-            )
-    if len(ground_truths) == 1:
-        return ground_truths[0][None]
     if len(set(sizes)) == 1:
         return torch.stack(list(ground_truths))
     padded = ground_truths[0].new_zeros(len(ground_truths), *(max(size[i] for size in sizes) for i in range(2)))

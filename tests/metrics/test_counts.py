@@ -20,18 +20,6 @@ def test_counts_of_a_pair_worked_by_hand():
     assert [got[f"true_{side}"] for side in ("top", "left", "bottom", "right")] == [3, 4, 9, 10]
 
 
-def test_a_window_has_the_counts_of_the_whole_frame():
-    """The first pair's window holds all of its 12 cells; the second's prediction is empty and stays at no place."""
-    predicted, true = torch.zeros(2, 2, 10, 12, dtype=torch.bool)
-    predicted[0, 3:6, 4:8] = True
-    true[:, 5:9, 2:5] = True
-    whole = count(predicted, true, [(10, 12)] * 2, 0.02)
-    window = count(predicted[:, 2:7, 3:10], true, [(10, 12)] * 2, 0.02, corner=(2, 3))
-    assert torch.equal(window, whole)
-    assert whole[0].tolist() == [1, 12, 12, 1, 19, 3, 4, 6, 8, 5, 2, 9, 5]  # rims of 10 cells each that share one
-    assert whole[1].tolist() == [0, 0, 12, 0, 10, 0, 0, 0, 0, 5, 2, 9, 5]
-
-
 @pytest.mark.parametrize("reach", [1, 2, 3, 5])
 def test_erosion_is_a_minimum_over_a_square_with_background_outside(reach):
     torch.manual_seed(2)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import interpolate
 
 from riszoo.batch import Geometry
 from riszoo.metrics.protocols import PROTOCOLS, Protocol, Resampling
-from riszoo.metrics.resample import axes, foreground, foreground_window, resize, taps
+from riszoo.metrics.resample import axes, foreground, resize, score, taps
+from riszoo.metrics.window import foreground_window
 from tests.support.fake_batches import disc
 
 SIZES = [(24, 24), (61, 37), (13, 90), (1, 1)]
@@ -36,8 +38,8 @@ def test_nearest_takes_the_cell_under_each_output_centre():
 
 @pytest.mark.parametrize("kernel", ["nearest", "bilinear", "bicubic"])
 def test_the_weights_of_a_cell_sum_to_one(kernel):
-    _, weights = taps(torch.linspace(-2, 9, 57, dtype=torch.float64)[None], kernel)
-    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 57, dtype=torch.float64))
+    _, weights = taps(np.linspace(-2, 9, 57), kernel)
+    np.testing.assert_allclose(weights.sum(0), np.ones(57), atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["squeeze", "letterbox", "pad"])
@@ -151,9 +153,10 @@ def test_the_window_contains_all_foreground_unchanged(name, size, kind):
     geometry = Geometry.fit("letterbox", size, (64, 64))
     logits = _objects(kind) if size[0] < size[1] else _objects(kind).mT.contiguous()
     whole = foreground(logits, [geometry] * 3, [frame] * 3, PROTOCOLS[name])
-    window, (top, left) = foreground_window(logits, geometry, frame, PROTOCOLS[name])
+    scores = score(logits, PROTOCOLS[name]).numpy()
+    window, (top, left) = foreground_window(scores, geometry, frame, PROTOCOLS[name])
     pasted = torch.zeros_like(whole)
-    pasted[:, top : top + window.shape[1], left : left + window.shape[2]] = window
+    pasted[:, top : top + window.shape[1], left : left + window.shape[2]] = torch.from_numpy(window)
     assert torch.equal(pasted, whole)
 
 
@@ -162,7 +165,7 @@ def test_the_window_is_no_larger_than_it_must_be():
     logits = torch.full((1, 16, 16), -2.0)
     logits[0, 6:9, 2:5] = 3.0
     geometry = Geometry.fit("squeeze", (64, 64), (64, 64))
-    window, corner = foreground_window(logits, geometry, (64, 64), PROTOCOLS["original"])
+    window, corner = foreground_window(logits.numpy(), geometry, (64, 64), PROTOCOLS["original"])
     assert corner == (22, 6)
     assert window.shape == (1, 12 + 4, 12 + 4)
 

@@ -172,5 +172,5 @@ def box_of(mask: np.ndarray) -> tuple[int, ...]:
 def test_a_chunk_has_one_geometry_on_the_cpu_and_similar_sizes_on_a_device():
     sizes = [(40, 40), (8, 8), (40, 40), (8, 8), (8, 8)]
     geometries = [Geometry.fit("letterbox" if i == 4 else "pad", size, (16, 8)) for i, size in enumerate(sizes)]
-    assert list(suite._chunks(sizes, geometries, "cpu")) == [[1, 3], [4], [0, 2]]
+    assert list(suite._chunks_alike(sizes, geometries)) == [[0, 2], [1, 3], [4]]
     assert list(suite._chunks(sizes, geometries, "cuda")) == [[1, 3, 4, 0, 2]]
