@@ -23,6 +23,7 @@ from riszoo.inference.demo import service as demo
 from riszoo.inference.demo.service import Answer, Service
 from riszoo.inference.predictor import Predictor
 from riszoo.training import runs
+from tests.support.devtools import Tab, browser
 from tests.support.small_run import scene, small_run
 from tests.support.visitors import visits
 
@@ -214,3 +215,63 @@ def test_a_file_beyond_the_limit_is_refused_while_it_is_uploaded(address: str) -
     done = httpx.post(f"{address}gradio_api/upload", files={"files": ("a.png", bytes(17 << 20))}, trust_env=False)
     assert done.status_code == 413
     assert "exceeded maximum allowed size" in done.text
+
+
+def test_a_file_that_is_not_an_image_is_one_sentence_to_a_program(address: str) -> None:
+    """A browser's own check is not the only one."""
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    Path("notes.png").write_text("no image")
+    client = Client(address, verbose=False, analytics_enabled=False)
+    with pytest.raises(AppError, match="the file is not an image that can be read"):
+        client.predict(handle_file("notes.png"), "the star", ["lts"], 0.5, False, api_name="/segment")
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tab(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """The page in a browser, as a new visitor sees it."""
+    tab = Tab(tmp_path_factory.mktemp("browser") / "profile")
+    tab.visit(address, 1440)
+    tab.wait_for("document.querySelector('#image img') && document.querySelector('#segment')")
+    yield tab
+    tab.close()
+
+
+def upload(tab: Tab, file: str) -> None:
+    """Replace the image of the page, as a visitor does."""
+    tab.click("#image .top-panel button:last-of-type")
+    tab.wait_for("document.querySelector('#image input[type=file]')")
+    tab.choose_file("#image input[type=file]", Path(file))
+
+
+@browser
+def test_a_visitor_uploads_an_image_writes_sentences_and_sees_masks(tab: Tab) -> None:
+    scene(2).save("mine.png")
+    upload(tab, "mine.png")
+    tab.wait_for("document.querySelector('#image img')")
+    tab.fill("#text textarea", "the red star\nthe zebra")
+    tab.click("#segment")
+    tab.wait_for("document.querySelectorAll('#masks .thumbnail-item img').length == 4")
+    assert "the zebra · lts again" in tab.text("#masks")
+    assert "without the words: zebra" in tab.text("#notes")
+    assert tab.run("document.querySelectorAll('#evidence .thumbnail-item img').length") >= 4
+
+
+@browser
+def test_a_visitor_without_a_sentence_is_told_so(tab: Tab) -> None:
+    tab.fill("#text textarea", " ")
+    tab.click("#segment")
+    tab.wait_for("document.body.innerText.includes('the sentence is missing')")
+
+
+@browser
+def test_a_page_fits_a_phone_and_loads_nothing_from_other_servers(tab: Tab, address: str) -> None:
+    tab.resize(390)
+    assert tab.rests()
+    assert tab.run("document.documentElement.scrollWidth") <= 390
+    assert [each for each in tab.requests if each.startswith("http") and not each.startswith(address)] == []
+    assert set(tab.errors) <= {"Method not implemented."}, "gradio's own, at the end of each answer"

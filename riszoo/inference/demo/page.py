@@ -30,8 +30,16 @@ KEPT = 600
 FONT = ["system-ui", "sans-serif"]
 TITLE = "Referring image segmentation"
 STYLE = """
-.caption-label, .thumbnail-item .caption-label { white-space: normal; overflow: visible; max-width: 100%; }
+/* captions are below their images, which are shown whole; two columns on a phone */
 footer { display: none !important; }
+.results .grid-wrap { max-height: none; padding-top: 2.4rem; }
+#evidence .grid-wrap { max-height: 36rem; }
+.results .grid-container { grid-template-rows: auto; grid-auto-rows: auto; }
+.results .thumbnail-item { display: flex; flex-direction: column; aspect-ratio: auto; height: auto; }
+.results .thumbnail-item img { height: auto; }
+.results .thumbnail-item .caption-label { position: static; max-width: 100%; border: 0; }
+.results .thumbnail-item .caption-label { white-space: normal; overflow-wrap: anywhere; }
+@media (max-width: 640px) { .results .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 """
 
 
@@ -47,6 +55,7 @@ def page(service: Service) -> Any:
                     examples[0][0], label="Image", sources=["upload", "clipboard"], elem_id="image",
                     type="filepath", image_mode=None,  # the file itself: its size is checked before it is decoded
                 )  # fmt: skip
+                image.preprocess = _file_of  # gradio would decode it, without these limits and sentences
                 text = gr.Textbox(
                     examples[0][1], lines=3, max_lines=MOST_SENTENCES, label="Sentences, one a line", elem_id="text"
                 )
@@ -56,8 +65,8 @@ def page(service: Service) -> Any:
                 button = gr.Button("Segment", variant="primary", elem_id="segment")
             with gr.Column(scale=2, min_width=300):
                 masks = _gallery("Masks", max(2, len(names)), "masks")
-                maps = _gallery("Evidence", 4, "evidence")
                 notes = gr.Markdown(elem_id="notes")
+                maps = _gallery("Evidence", 4, "evidence")
         gr.Examples([list(example) for example in examples], [image, text], label="Images of the embedded data set")
         inputs, outputs = [image, text, models, threshold, evidence], [masks, maps, notes]
 
@@ -69,10 +78,16 @@ def page(service: Service) -> Any:
     return blocks
 
 
+def _file_of(uploaded: Any) -> str | None:
+    """The path of an uploaded file, unopened."""
+    return None if uploaded is None else uploaded.path
+
+
 def _gallery(label: str, columns: int, name: str) -> Any:
     return gr.Gallery(
-        label=label, columns=columns, object_fit="contain", height="auto", elem_id=name, format="png", buttons=[]
-    )
+        label=label, columns=columns, object_fit="contain", height="auto", elem_id=name, elem_classes="results",
+        format="png", buttons=[],
+    )  # fmt: skip
 
 
 def _answer(
