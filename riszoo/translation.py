@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -23,6 +24,12 @@ class Translation:
     state: State = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+
+    def add(self, part: Translation, new: str, official: str) -> None:
+        """Add a part of the model: `new` is the prefix of its names in riszoo, `official` that in the file."""
+        self.state |= {f"{new}{name}": tensor for name, tensor in part.state.items()}
+        self.ignored += [f"{official}{name}" for name in part.ignored]
+        self.unknown += [f"{official}{name}" for name in part.unknown]
 
 
 @dataclass(frozen=True)
@@ -63,3 +70,11 @@ def without_prefix(state: State, prefix: str = "module.") -> State:
     if all(name.startswith(prefix) for name in state):
         return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
+
+
+def state_in(content: Mapping[str, Any], key: str) -> State:
+    """The tensors under a key of a file, without the prefix of distributed training; none if it has no state there."""
+    state = content.get(key)
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        return {}
+    return without_prefix(state)

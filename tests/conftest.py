@@ -16,9 +16,10 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _calm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs land in the test's own folder."""
+    """Runs land in the test's own folder; no data set is found, and nothing is downloaded."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RISZOO_DATA", raising=False)
+    monkeypatch.delenv("RISZOO_DOWNLOAD", raising=False)
     return
 
 

@@ -20,7 +20,7 @@ def show_parser() -> CommandParser:
     parser.add_argument("--split", default="train")
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--start", type=int, default=0, help="the first sentence shown")
-    parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
+    parser.add_root()
     parser.add_argument("--out", default=None, help="the PNG to write (default: <data>-<split>.png)")
     return parser
 
@@ -56,7 +56,7 @@ def load_data(name: str, root: str | None = None) -> RISData:
 def _parser(verb: str, description: str | None) -> CommandParser:
     parser = CommandParser(prog=f"riszoo data {verb}", description=description)
     parser.add_argument("sets", nargs="+", metavar="SET", help="refcoco, refcocog-google, phrasecut, folder, ...")
-    parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
+    parser.add_root()
     return parser
 
 
@@ -141,7 +141,7 @@ def export_parser() -> CommandParser:
     parser.add_argument("--out", type=Path, required=True, help="the new folder")
     parser.add_argument("--splits", default="train,val,testA,testB", help="names with commas (default: RefCOCO's)")
     parser.add_argument("--images", type=int, help="images of each split (default: all)")
-    parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
+    parser.add_root()
     return parser
 
 

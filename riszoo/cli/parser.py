@@ -15,6 +15,10 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
 
+    def add_root(self) -> None:
+        """The option that names the folder of all data sets."""
+        self.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
+
     def options(self) -> list[str]:
         """The long options, in the order of the help."""
         return [option for action in self._actions for option in action.option_strings if option.startswith("--")]

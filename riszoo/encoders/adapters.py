@@ -68,8 +68,3 @@ def added_names(module: nn.Module) -> set[str]:
     """Names of the adapters' parameters, which an official weight file lacks."""
     parts = [(name, part) for name, part in module.named_modules() if isinstance(part, Adapter | QueryValueLoRA)]
     return {f"{name}.{inner}" for name, part in parts for inner, _ in part.named_parameters()}
-
-
-def trained_names(module: nn.Module) -> set[str]:
-    """Names of the parameters that train."""
-    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}

@@ -16,7 +16,7 @@ from riszoo.bench.rows import TYPES, read
 from riszoo.bench.tables.entries import Entry, read_entries
 from riszoo.cli.results.leaderboard import main
 from riszoo.errors import UserError
-from tests.support.accessibility import contrasts, focus_order, unnamed
+from tests.support.accessibility import assert_accessible, assert_table_says_that_it_scrolls, focus_order
 from tests.support.devtools import Tab, browser
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -223,17 +223,10 @@ def test_the_page_is_accessible_on_every_screen(page: Path, tab: Tab, width: int
     """No element is wider than the window; every text has contrast, every control a name; nothing is loaded."""
     for state in (MEASURED | {"open": "measured/vipa/scale tiny/single/original"}, CHOSEN):
         tab.open(page, state, width=width, dark=dark)
-        assert tab.run("document.documentElement.scrollWidth") <= width
-        assert {text: ratio for text, ratio in contrasts(tab).items() if ratio < 4.5} == {}
-        assert unnamed(tab) == []
-        assert tab.errors == []
-        assert tab.rests()
-        assert [address for address in tab.requests if not address.startswith(page.as_uri())] == []
+        assert_accessible(tab, width, (page.as_uri(),))
         ink = tab.run("getComputedStyle(document.body).color")
         assert (int(re.findall(r"\d+", ink)[0]) > 128) == dark
-    scrolls = tab.run("(e => e.scrollWidth > e.clientWidth + 1)(document.querySelector('.scroll'))")
-    assert bool(tab.texts(".more")) == scrolls, "a table that scrolls says so"
-    assert scrolls or width > 390
+    assert_table_says_that_it_scrolls(tab, width)
 
 
 @browser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -14,18 +13,14 @@ from riszoo.data.dataset import RISDataset
 from riszoo.data.scenes import ScenesSplit
 from riszoo.training import runs
 from tests.support.bench_runs import make_run
+from tests.support.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("picture", ROOT / "benchmarks" / "picture.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "benchmarks" / "picture.py")
 
 
 def test_the_picture_has_a_version_for_light_and_one_for_dark_pages(script: ModuleType, tmp_path: Path) -> None:

@@ -9,9 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from riszoo.bench.html import gallery, report
 from riszoo.bench.html.evaluated import common_protocols, find_runs
@@ -19,7 +17,7 @@ from riszoo.cli.results.compare import main as compare_verb
 from riszoo.cli.results.report import main as report_verb
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
-from tests.support.accessibility import contrasts, unnamed
+from tests.support.accessibility import assert_accessible, assert_table_says_that_it_scrolls
 from tests.support.bench_runs import make_run
 from tests.support.devtools import Tab, browser
 
@@ -319,27 +317,5 @@ def test_keys_move_through_the_gallery(
 def test_the_page_is_accessible_on_every_screen(page: Path, tab: Tab, width: int, dark: bool) -> None:
     """No element is wider than the window; every text has contrast, every control a name; nothing is loaded."""
     tab.open(page, {"reason": "best"}, width=width, dark=dark)
-    assert tab.run("document.documentElement.scrollWidth") <= width
-    assert {text: ratio for text, ratio in contrasts(tab).items() if ratio < 4.5} == {}
-    assert unnamed(tab) == []
-    assert tab.errors == []
-    assert tab.rests()
-    assert [address for address in tab.requests if not address.startswith((page.as_uri(), "data:"))] == []
-    scrolls = tab.run("(e => e.scrollWidth > e.clientWidth + 1)(document.querySelector('.scroll'))")
-    assert bool(tab.texts(".more")) == scrolls, "a table that scrolls says so"
-    assert scrolls or width > 390
-    height = tab.run("document.querySelector('.plot').getBoundingClientRect().height")
-    assert height > 220, "a plot is large enough to be read"
-
-
-@browser
-def test_the_plots_follow_the_readers_colours(page: Path, tab: Tab, tmp_path: Path) -> None:
-    """A plot's ground, in the middle of its left edge, is light on a light page and dark on a dark one."""
-    for dark in (False, True):
-        tab.open(page, dark=dark)
-        tab.run("document.querySelector('.plot').scrollIntoView({block: 'start'})")
-        tab.screenshot(tmp_path / "page.png", full=False)
-        window = np.asarray(Image.open(tmp_path / "page.png").convert("L"))
-        assert (window.mean() < 128) == dark
-        plot = window[:250, 20:300]
-        assert (abs(plot.astype(int) - int(np.median(plot))) > 60).sum() > 200, "its text contrasts with the ground"
+    assert_accessible(tab, width, (page.as_uri(), "data:"))
+    assert_table_says_that_it_scrolls(tab, width)

@@ -22,7 +22,8 @@ from riszoo.encoders.clip.tokenizer import MERGES, WordPieces, cleaned, publishe
 from riszoo.encoders.text import build_text, takes_vocabulary
 from riszoo.encoders.vision import build_vision
 from riszoo.errors import UserError
-from tests.support.clip_small import FIXTURES, Goldens, goldens, write_merges
+from tests.support.clip_small import Goldens, goldens, write_merges
+from tests.support.official import FIXTURES
 
 WORDS = tuple(f"w{index}" for index in range(196))
 SMALL = {"tokens": "words", "width": 64, "layers": 2, "projection": 48}

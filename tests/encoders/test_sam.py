@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from riszoo.encoders.adapters import trained_names
 from riszoo.encoders.base import VisionConfig
 from riszoo.encoders.sam import build_sam
 from tests.support.sam_reference import distance, image, official_maps, pair, randomise, toy, weigh
+from tests.support.zoo import trained_names
 
 FLASH = "aten._scaled_dot_product_flash_attention_for_cpu.default"
 
@@ -54,45 +54,34 @@ def saved_bytes() -> Iterator[list[int]]:
         yield sizes
 
 
-# 320: windows padded from 20 to 28 cells. 448: 28 cells, no padding. 512: 32 to 42. The rectangles: each side its own.
-@pytest.mark.parametrize("size", [(320, 320), (448, 448), (512, 512), (192, 512), (448, 240)], ids=str)
-def test_maps_and_gradients_equal_segment_anything(size: tuple[int, int]) -> None:
-    reference, own = pair(size, torch.float64)
-    x = image(size, 2 if size == (320, 320) else 1).double()
+def assert_equals_segment_anything(size: tuple[int, int], dtype: torch.dtype, bound: float, images: int = 1) -> None:
+    """Compare the maps and the gradients of every weight with those of the original encoder."""
+    reference, own = pair(size, dtype)
+    x = image(size, images).to(dtype)
     expected, maps = official_maps(reference, x, [1, 3]), own(x)
     assert [m.shape for m in maps] == [m.shape for m in expected]
-    assert max(distance(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-10
-    weigh(expected).backward()
-    weigh(maps).backward()
-    theirs = dict(reference.named_parameters())
-    for name, parameter in own.image_encoder.named_parameters():
-        assert distance(parameter.grad, theirs[name].grad) < 1e-10, name
-
-
-def test_single_precision_equals_segment_anything() -> None:
-    reference, own = pair((320, 320), torch.float32)
-    expected, maps = official_maps(reference, image((320, 320)), [1, 3]), own(image((320, 320)))
-    assert max(distance(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-4
-    weigh(expected).backward()
-    weigh(maps).backward()
-    theirs = dict(reference.named_parameters())
-    for name, parameter in own.image_encoder.named_parameters():
-        assert distance(parameter.grad, theirs[name].grad) < 1e-4, name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_pretrained_size_equals_segment_anything(dtype: torch.dtype) -> None:
-    reference, own = pair((1024, 1024), dtype)
-    bound = 1e-10 if dtype == torch.float64 else 1e-4
-    x = image((1024, 1024)).to(dtype)
-    expected, maps = official_maps(reference, x, [1, 3]), own(x)
     assert max(distance(a, b) for a, b in zip(maps, expected, strict=True)) < bound
     weigh(expected).backward()
     weigh(maps).backward()
     theirs = dict(reference.named_parameters())
     for name, parameter in own.image_encoder.named_parameters():
         assert distance(parameter.grad, theirs[name].grad) < bound, name
+
+
+# 320: windows padded from 20 to 28 cells. 448: 28 cells, no padding. 512: 32 to 42. The rectangles: each side its own.
+@pytest.mark.parametrize("size", [(320, 320), (448, 448), (512, 512), (192, 512), (448, 240)], ids=str)
+def test_maps_and_gradients_equal_segment_anything(size: tuple[int, int]) -> None:
+    assert_equals_segment_anything(size, torch.float64, 1e-10, images=2 if size == (320, 320) else 1)
+
+
+def test_single_precision_equals_segment_anything() -> None:
+    assert_equals_segment_anything((320, 320), torch.float32, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=str)
+def test_pretrained_size_equals_segment_anything(dtype: torch.dtype, bound: float) -> None:
+    assert_equals_segment_anything((1024, 1024), dtype, bound)
 
 
 def test_autocast_keeps_attention_in_half_precision() -> None:

@@ -12,11 +12,12 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from riszoo.encoders.adapters import Adapter, added_names, trained_names
+from riszoo.encoders.adapters import Adapter, added_names
 from riszoo.encoders.base import VisionConfig
 from riszoo.encoders.sam import build_sam
 from riszoo.errors import UserError
 from tests.support.sam_reference import distance, image, official, official_maps, randomise, toy, weigh
+from tests.support.zoo import trained_names
 
 
 def save_official(path: Path, reference: ImageEncoderViT, **more: Tensor) -> str:

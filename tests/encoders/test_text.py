@@ -26,9 +26,7 @@ SMALL_CLIP = {**SMALL_BERT, "max_position_embeddings": 24}
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("RISZOO_DOWNLOAD", raising=False)
+def _seed() -> None:
     torch.manual_seed(0)
 
 

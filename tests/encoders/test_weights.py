@@ -30,9 +30,7 @@ VIT = {"embed_dim": 16, "depth": 2, "num_heads": 2}
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("RISZOO_DOWNLOAD", raising=False)
+def _seed() -> None:
     torch.manual_seed(0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from riszoo.inference.predictor import Predictor
 from riszoo.model import RISModule
 from riszoo.training import runs
 from riszoo.training.checkpoints import from_checkpoint
+from tests.support.scripts import load_script
 from tests.support.small_run import small_run
 from tests.support.zoo import Entry, entries
 
@@ -49,20 +49,10 @@ def model_of(run: Path) -> RISModule:
     return from_checkpoint(runs.checkpoint(run))
 
 
-def load_runner(path: Path) -> Any:
-    """The module of an exported folder's run.py."""
-    spec = importlib.util.spec_from_file_location("exported_runner", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_runner_segments_as_the_model_does(exported: tuple[Path, Path]) -> None:
     """Masks at the image's own size; a pixel on a boundary may round differently."""
     run, out = exported
-    model = load_runner(out / "run.py").Model(out)
+    model = load_script(out / "run.py").Model(out)
     pixels = ScenesSplit("val", (80, 120))[0].load()
     masks, rejected = model.segment(pixels, TEXTS)
     own = Predictor(model_of(run)).segment(pixels, TEXTS)

@@ -11,20 +11,20 @@ from torch import Tensor
 
 from riszoo import recipes
 from riszoo.batch import Output, Words
-from riszoo.bench import plan
-from riszoo.build import instantiate
+from riszoo.bench.cost import skeleton
 from riszoo.errors import UserError
 from riszoo.model import RISModule
 from riszoo.models.cgformer.decoder import GroupingDecoder, Head, MaskHead, Query
 from riszoo.models.cgformer.grouping import Group, WordReader
-from riszoo.models.cgformer.model import CGFormer
 from riszoo.models.cgformer.published import NAMES
 from riszoo.training.optim import Optim, parameter_groups
-from tests.support import cgformer_small
+from tests.support import cgformer_small, official
 from tests.support.cgformer_small import Reference
-from tests.support.zoo import Entry, batch_of
+from tests.support.lavt_small import STAGES, stage_modules, tensors_of
+from tests.support.official import outputs_of
+from tests.support.zoo import assert_trains_what_it_declares, tiny
 
-STAGES, LEVELS = range(4), range(3)
+LEVELS = range(3)
 
 
 @pytest.fixture(scope="module")
@@ -37,28 +37,16 @@ def intermediates() -> dict[str, Tensor]:
     """Every intermediate of both sentences in float64, by the fixture's names; the rounding of float32 differs between
     processors and would change a hit map where two scores are close."""
     source = cgformer_small.reference()
-    model, caught = cgformer_small.build(source).double(), {}
+    model = cgformer_small.build(source).double()
+    modules = {"text.states": model.text.model, "proj": model.decoder.head, **stage_modules(model)}
+    modules |= {f"level{level + 1}.fused": model.decoder.fuses[level] for level in LEVELS}
     grouped: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def catch(name: str, module: torch.nn.Module) -> None:
-        module.register_forward_hook(lambda _module, _inputs, output: caught.update({name: output}))
-
-    for stage in STAGES:
-        catch(f"stage{stage + 1}.blocks", model.vision.stages[stage])
-        catch(f"stage{stage + 1}.pwam", model.fusion[stage])
-        catch(f"stage{stage + 1}.gate", model.gates[stage])
-        catch(f"stage{stage + 1}.out", model.norms[stage])
-    for level in LEVELS:
-        catch(f"level{level + 1}.fused", model.decoder.fuses[level])
     for grouping in model.decoder.groupings:
         grouping.register_forward_hook(lambda _module, inputs, output: grouped.append((inputs[0], *output)))
-    catch("text.states", model.text.model)
-    catch("proj", model.decoder.head)
-    with torch.no_grad():
+    with torch.no_grad(), outputs_of(modules) as caught:
         output = model(cgformer_small.batch(source))
         model.gates[3](caught["stage4.pwam"][0])  # no output depends on it, so decode does not compute it
-    caught = {name: value[0] if name.endswith("pwam") else value for name, value in caught.items()}
-    caught["text.states"] = caught["text.states"].last_hidden_state
+    caught = tensors_of(caught)
     for level, (before, after, hits) in enumerate(grouped, 1):
         caught |= {f"level{level}.tokens_in": before, f"level{level}.tokens_out": after, f"level{level}.hitmap": hits}
     return {**caught, "logits": output.logits}
@@ -131,13 +119,10 @@ def test_loss_and_gradients_agree_with_the_official_code(source: Reference) -> N
     loss = torch.stack([term.mean() for term in terms.values()]).sum()
     torch.testing.assert_close(loss[None].float(), source.tensors["train.loss"], rtol=1e-5, atol=0)
     loss.backward()
-    expected = {n.removeprefix("train.grad."): t for n, t in source.tensors.items() if n.startswith("train.grad.")}
+    expected = official.with_prefix(source.tensors, "train.grad.")
     assert len(expected) == 10
-    for name, gradient in expected.items():
-        found = model.get_parameter(str(NAMES.new_name(name))).grad
-        assert found is not None
-        tolerance = 1e-4 if name.endswith("tau") else 1e-5
-        assert (found.view_as(gradient) - gradient).norm() <= tolerance * gradient.norm(), name
+    tolerance = {name: 1e-4 for name in expected if name.endswith("tau")}
+    official.assert_gradients_agree(model, expected, NAMES, tolerance)
     assert model.decoder.groupings[1].tau.grad == 0, "a temperature of at least 1 is clamped"
     assert model.decoder.groupings[0].tau.grad != 0
 
@@ -252,10 +237,6 @@ def test_the_noise_is_gumbel_noise() -> None:
 # -- options ----------------------------------------------------------------------------------------------------------
 
 
-def tiny(**over: Any) -> RISModule:
-    return Entry("cgformer", recipes.resolve("cgformer", "scenes", "tiny")["model"]).build(**over)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -273,18 +254,7 @@ def tiny(**over: Any) -> RISModule:
     ids=str,
 )
 def test_every_ablation_trains_all_that_it_declares(options: dict[str, Any]) -> None:
-    model = tiny(size=64, **options).train()
-    batch = batch_of(model, 2, 2)
-    torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
-    without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
-    assert not without
-    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
-
-
-@pytest.mark.parametrize("row", dict(plan.ablation_rows("cgformer")).values(), ids=dict(plan.ablation_rows("cgformer")))
-def test_every_row_of_the_ablations_is_a_configuration(row: dict[str, Any]) -> None:
-    with torch.device("meta"):
-        assert isinstance(tiny(**row.get("model", {}).get("init_args", {})), CGFormer)
+    assert_trains_what_it_declares(tiny("cgformer", size=64, **options))
 
 
 @pytest.mark.parametrize(
@@ -298,7 +268,7 @@ def test_every_row_of_the_ablations_is_a_configuration(row: dict[str, Any]) -> N
 )
 def test_options_that_cannot_work_are_reported(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        tiny(**options)
+        tiny("cgformer", **options)
 
 
 # -- full size --------------------------------------------------------------------------------------------------------
@@ -306,11 +276,7 @@ def test_options_that_cannot_work_are_reported(options: dict[str, Any], message:
 
 def test_the_parameters_of_the_published_size() -> None:
     """Without the 12 tensors that the published files have and no output depends on."""
-    section = recipes.resolve("cgformer", "refcoco", "paper")["model"]
-    section["init_args"]["vision"]["weights"] = "none"
-    section["init_args"]["text"] = {"name": "bert", "vocabulary": [str(index) for index in range(30522 - 4)]}
-    with torch.device("meta"):
-        model = instantiate(RISModule, section)  # type: ignore[type-abstract]
+    model = skeleton("cgformer", "refcoco", "paper")
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in model.decoder.named_children()}
     assert count["fuses"] == 20_653_056
     assert count["groupings"] == 4_207_618

@@ -17,7 +17,7 @@ from riszoo.data.sets import Scenes
 from riszoo.errors import UserError
 from riszoo.model import RISModule
 from riszoo.training.optim import make_optimizer
-from tests.support.zoo import Entry, batch_of
+from tests.support.zoo import Entry, batch_of, train, trained_names
 
 MODELS = [name for name in recipes.names("models") if "controlled" in recipes.scales(name, "scenes")]
 SHARED = [name for name in inspect.signature(RISModule).parameters if name != "protocols"]
@@ -69,13 +69,8 @@ def test_every_part_trains_on_the_small_encoders(name: str) -> None:
     model = Entry(name, of(name, "scenes")["model"]).build().train()
     batch = batch_of(model, 4, 2, image=model.size)
     optimizer, _ = make_optimizer(model, model.optim, 30)
-    seen: set[str] = set()
-    for _ in range(2):  # what starts at zero passes no gradient at first
-        optimizer.zero_grad()
-        torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
-        seen |= {part for part, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-        optimizer.step()
-    assert {part for part, p in model.named_parameters() if p.requires_grad} == seen
+    seen = train(model, batch, optimizer, 2)  # what starts at zero passes no gradient at first
+    assert trained_names(model) == seen
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -21,9 +21,9 @@ from riszoo.model import RISModule
 from riszoo.models.cris.decoder import pixel_positions, word_positions
 from riszoo.training.optim import make_optimizer
 from tests.support import cris_small
-from tests.support.clip_small import FIXTURES
 from tests.support.cris_small import Reference
-from tests.support.zoo import Entry, batch_of
+from tests.support.official import FIXTURES, outputs_of
+from tests.support.zoo import assert_trains_what_it_declares, tiny
 
 RESNET = FIXTURES / "clip_small_rn.pt"
 
@@ -37,7 +37,7 @@ def source() -> Reference:
 def intermediates() -> dict[str, Tensor]:
     """Every intermediate by the fixture's name, in float64: kernels of float32 differ between processors."""
     source = cris_small.reference()
-    model, caught = cris_small.build(source).double(), {}
+    model = cris_small.build(source).double()
     modules = {
         "c3": model.vision.stages[1],
         "c4": model.vision.stages[2],
@@ -50,9 +50,7 @@ def intermediates() -> dict[str, Tensor]:
         "decoder_layer_0": model.decoder.layers[0],
         "decoder": model.decoder,
     }
-    for name, module in modules.items():
-        module.register_forward_hook(lambda _module, _inputs, output, name=name: caught.update({name: output}))
-    with torch.no_grad():
+    with torch.no_grad(), outputs_of(modules) as caught:
         caught["logits"] = model(cris_small.batch(source)).logits
     return {name: value[0] if isinstance(value, tuple) else value for name, value in caught.items()}
 
@@ -194,10 +192,6 @@ def test_the_target_of_a_cell_is_its_first_pixel_or_its_share(source: Reference)
     torch.testing.assert_close(share, expected[1].expand(2))
 
 
-def tiny(**over: Any) -> RISModule:
-    return Entry("cris", recipes.resolve("cris", "scenes", "tiny")["model"]).build(size=64, **over)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -210,11 +204,7 @@ def tiny(**over: Any) -> RISModule:
     ids=str,
 )
 def test_every_option_trains_all_that_it_declares(options: dict[str, Any]) -> None:
-    model = tiny(**options).train()
-    batch = batch_of(model, 2, 2)
-    torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
-    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+    assert_trains_what_it_declares(tiny("cris", size=64, **options))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +219,7 @@ def test_every_option_trains_all_that_it_declares(options: dict[str, Any]) -> No
 )
 def test_options_that_cannot_work_are_reported(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        tiny(**options)
+        tiny("cris", size=64, **options)
 
 
 def test_the_attention_pooling_starts_from_the_archive() -> None:

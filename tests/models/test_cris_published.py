@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-import riszoo
-from riszoo.build import instantiate
 from riszoo.cli.main import main
-from riszoo.errors import UserError
-from riszoo.model import RISModule
-from riszoo.models.cris.published import options, recognises, translate, variant
+from riszoo.models.cris import published
+from riszoo.models.cris.published import options, translate, variant
 from riszoo.training.checkpoints import from_checkpoint
-from tests.support import cris_small
-from tests.support.clip_small import FIXTURES, goldens, write_merges
+from tests.support import cris_small, official
+from tests.support.clip_small import goldens, write_merges
 from tests.support.cris_small import Reference
+from tests.support.published_files import (
+    assert_every_tensor_is_used,
+    assert_refused,
+    assert_same_masks,
+    assert_same_weights,
+    assert_truncation_is_reported,
+)
 
 MERGES = 100
 PIECES = 2 * 256 + MERGES + 2
@@ -49,10 +51,9 @@ def container(weights: dict[str, Tensor]) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, and a cache with a small list of CLIP's merges."""
+    """The working folder, and a cache with a small list of CLIP's merges."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     write_merges(tmp_path / "cache", goldens().merges[:MERGES])
-    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -70,25 +71,16 @@ def file(folder: Path, source: Reference) -> Path:
     ("keys", "name", "parameters"), [("cris", "cris_r101", 161_251_682), ("cris_r50", "cris_r50", 146_849_122)]
 )
 def test_every_tensor_of_the_full_size_is_accounted_for(keys: str, name: str, parameters: int) -> None:
-    state = {}
-    with (FIXTURES / f"{keys}_keys.csv").open() as listed:
-        for row in csv.DictReader(listed):
-            shape = [int(side) for side in row["shape"].split("x") if side != "scalar"]
-            state[f"module.{row['key']}"] = torch.empty(shape, dtype=getattr(torch, row["dtype"]), device="meta")
-    content = {"state_dict": state}
-    assert recognises(content)
+    state = official.full_size(f"{keys}_keys")["state_dict"]
+    content = {"state_dict": {f"module.{key}": tensor for key, tensor in state.items()}}
     assert variant(content) == name
     section = {"class_path": "riszoo.models.cris.model.CRIS", "init_args": options(content)}
     text = section["init_args"]["text"]
-    text["vocabulary"] = tuple(str(index) for index in range(49408 - 4))  # in place of the word pieces
+    text["vocabulary"] = official.vocabulary(49_408)  # in place of the word pieces
     text["options"]["tokens"] = "words"
-    with torch.device("meta"):
-        model = instantiate(RISModule, section)  # type: ignore[type-abstract]
-    translation = translate(content)
-    expected = {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
-    assert {name: (value.shape, value.dtype) for name, value in translation.state.items()} == expected
+    model = official.on_meta(section)
+    translation = assert_every_tensor_is_used(published, content, model)
     assert translation.ignored == ["backbone.logit_scale"]
-    assert not translation.unknown
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters - 1, "all but logit_scale"
 
 
@@ -104,20 +96,12 @@ def test_values_of_separate_projections_are_those_of_the_packed_one(source: Refe
 
 
 def test_a_published_file_gives_the_same_model(file: Path, source: Reference) -> None:
-    state = from_checkpoint(file).state_dict()
-    expected = translate(container(source.weights)).state
-    assert state.keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in state.items())
+    assert_same_weights(from_checkpoint(file).state_dict(), translate(container(source.weights)).state)
 
 
 def test_a_converted_file_is_the_same_model(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(file), "--out", "cris.safetensors"]) == 0
-    image = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
-    sentences = ["the dog", "left"]
-    predictions = [riszoo.load("cris", path).segment(image, sentences) for path in (file, Path("cris.safetensors"))]
-    for one, other in zip(*predictions, strict=True):
-        assert np.array_equal(one.mask, other.mask)
-        assert one.score == other.score
+    assert_same_masks("cris", (file, Path("cris.safetensors")), ["the dog", "left"])
     capsys.readouterr()
     assert main(["info", "cris.safetensors"]) == 0
     described = capsys.readouterr().out
@@ -154,12 +138,8 @@ def damaged(source: Reference, kind: str) -> dict[str, Any]:
 )
 def test_a_wrong_file_is_reported(kind: str, message: str, folder: Path, source: Reference) -> None:
     torch.save(damaged(source, kind), folder / "best.pth")
-    with pytest.raises(UserError, match=message) as error:
-        from_checkpoint(folder / "best.pth")
-    assert len(str(error.value)) < 400
+    assert_refused(folder / "best.pth", message)
 
 
 def test_a_truncated_file_is_reported(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-5000])
-    with pytest.raises(UserError, match="is truncated or damaged"):
-        from_checkpoint(file)
+    assert_truncation_is_reported(file)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-import riszoo
 from riszoo.build import instantiate
 from riszoo.cli.main import main
-from riszoo.errors import UserError
 from riszoo.model import RISModule
-from riszoo.models.detris.published import options, recognises, translate, variant
+from riszoo.models.detris import published
+from riszoo.models.detris.published import options, translate, variant
 from riszoo.training.checkpoints import RISCheckpointIO, from_checkpoint
-from tests.support import clip_small, detris_small
-from tests.support.detris_small import FIXTURES
+from tests.support import clip_small, detris_small, official
+from tests.support.official import FIXTURES
+from tests.support.published_files import (
+    Payload,
+    assert_every_tensor_is_used,
+    assert_refused,
+    assert_same_masks,
+    assert_same_weights,
+    assert_truncation_is_reported,
+)
 
 PIECES = 49_408
 EMBEDDING = "txt_backbone.token_embedding.weight"
@@ -47,10 +52,9 @@ def weights() -> dict[str, Tensor]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, and OpenAI's merges in torch's cache."""
+    """The working folder, and OpenAI's merges in torch's cache."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     clip_small.write_merges(tmp_path / "cache", clip_small.goldens().merges)
-    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -72,25 +76,16 @@ scale, and the class token's position, which timm adds to the token."""
 
 @pytest.mark.parametrize("file", SIZES)
 def test_every_tensor_of_the_full_size_is_accounted_for(file: str) -> None:
-    state: dict[str, Tensor] = {}
-    with (FIXTURES / f"{file}_keys.csv").open() as listed:
-        for row in csv.DictReader(listed):
-            shape = [int(side) for side in row["shape"].split("x") if side != "scalar"]
-            state[row["key"]] = torch.empty(shape, dtype=getattr(torch, row["dtype"]), device="meta")
+    state = official.full_size(f"{file}_keys")["state_dict"]
     content = container(state)
-    assert recognises(content)
     name, used, total, trained = SIZES[file]
     assert variant(content) == name
     section = {"class_path": "riszoo.models.detris.model.DETRIS", "init_args": options(content)}
     section["init_args"]["text"]["options"]["tokens"] = "words"
-    section["init_args"]["text"]["vocabulary"] = [str(index) for index in range(PIECES - 4)]
-    with torch.device("meta"):
-        model = instantiate(RISModule, section)  # type: ignore[type-abstract]
-    translation = translate(content)
-    expected = {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
-    assert {name: (value.shape, value.dtype) for name, value in translation.state.items()} == expected
+    section["init_args"]["text"]["vocabulary"] = official.vocabulary(PIECES)
+    model = official.on_meta(section)
+    translation = assert_every_tensor_is_used(published, content, model)
     assert translation.ignored == ["dinov2.mask_token", "txt_backbone.logit_scale"]
-    assert translation.unknown == []
     assert len(state) - len(translation.ignored) == used
     assert sum(parameter.numel() for parameter in model.parameters()) == total
     assert sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) == trained
@@ -112,19 +107,13 @@ def test_a_published_file_gives_its_tensors_to_the_model(file: Path, weights: di
     assert torch.equal(found["text.model.embeddings.token_embedding.weight"], weights[EMBEDDING])
     assert torch.equal(found["neck.projections.2.0.weight"], weights["neck.f5_proj.0.weight"].transpose(0, 1))
     assert torch.equal(found["vision.vit.blocks.3.mlp.fc1.weight"], weights["dinov2.blocks.3.mlp.fc1.weight"])
-    expected = translate(container(weights)).state
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    assert_same_weights(found, translate(container(weights)).state)
 
 
 def test_a_converted_file_is_the_same_model(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(file), "--out", "detris.safetensors"]) == 0
-    image = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
     files = (file, Path("detris.safetensors"))
-    one, other = (riszoo.load("detris", path).segment(image, ["the cat", "a dog"]) for path in files)
-    for mine, theirs in zip(one, other, strict=True):
-        assert np.array_equal(mine.mask, theirs.mask)
-        assert mine.score == theirs.score
+    assert_same_masks("detris", files, ["the cat", "a dog"])
     capsys.readouterr()
     for path in files:
         assert main(["info", str(path)]) == 0
@@ -163,13 +152,6 @@ def test_initial_weights_are_those_of_meta_and_openai_and_stay_in_their_files(tm
 # -- wrong files ------------------------------------------------------------------------------------------------------
 
 
-class Payload:
-    """An object that runs code when it is unpickled."""
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (Path("executed"),))
-
-
 def damaged(weights: dict[str, Tensor], kind: str) -> dict[str, Any]:
     state = dict(weights)
     if kind == "partial":
@@ -193,13 +175,8 @@ def damaged(weights: dict[str, Tensor], kind: str) -> dict[str, Any]:
 )
 def test_a_wrong_file_is_reported(kind: str, message: str, folder: Path, weights: dict[str, Tensor]) -> None:
     torch.save(damaged(weights, kind), "refcoco.pth")
-    with pytest.raises(UserError, match=message) as error:
-        from_checkpoint(Path("refcoco.pth"))
-    assert len(str(error.value)) < 400
-    assert not Path("executed").exists()
+    assert_refused(Path("refcoco.pth"), message)
 
 
 def test_a_truncated_file_is_reported(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-5000])
-    with pytest.raises(UserError, match="is truncated or damaged"):
-        from_checkpoint(file)
+    assert_truncation_is_reported(file)

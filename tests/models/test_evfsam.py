@@ -12,7 +12,6 @@ from torch import Tensor
 
 from riszoo import recipes
 from riszoo.batch import Batch, Features, Tokens
-from riszoo.build import instantiate
 from riszoo.encoders.beit3.transformer import Layer
 from riszoo.errors import UserError
 from riszoo.metrics.protocols import PROTOCOLS
@@ -22,7 +21,8 @@ from riszoo.models.evfsam.model import Objective, in_frame, mask_terms
 from riszoo.models.evfsam.published import NAMES
 from tests.support import evfsam_small
 from tests.support.evfsam_small import Reference
-from tests.support.zoo import Entry, batch_of
+from tests.support.official import assert_gradients_agree, on_meta, vocabulary
+from tests.support.zoo import assert_trains_what_it_declares, batch_of, tiny
 
 
 @pytest.fixture(scope="module")
@@ -181,10 +181,7 @@ def test_losses_and_gradients_agree_with_the_official_code(source: Reference) ->
     assert loss.item() == pytest.approx(source.outputs["loss"].item(), rel=1e-5)
     loss.backward()
     assert len(source.gradients) == 11
-    for name, gradient in source.gradients.items():
-        found = model.get_parameter(str(NAMES.new_name(name))).grad
-        assert found is not None
-        assert (found - gradient).norm() <= 1e-5 * gradient.norm(), name
+    assert_gradients_agree(model, source.gradients, NAMES)
 
 
 def test_the_weights_of_the_two_terms() -> None:
@@ -219,10 +216,8 @@ def test_only_what_no_mask_depends_on_is_not_trained(source: Reference) -> None:
 def published_size(**over: Any) -> RISModule:
     section = recipes.resolve("evfsam", "refcoco", "paper")["model"]
     section["init_args"]["vision"]["weights"] = "none"
-    words = tuple(str(index) for index in range(64_010 - 4))
-    section["init_args"]["text"] = {"name": "beit3", "vocabulary": words, "options": {"width": 1024}}
-    with torch.device("meta"):
-        return instantiate(RISModule, recipes.merge(section, {"init_args": over}))  # type: ignore[type-abstract]
+    section["init_args"]["text"] = {"name": "beit3", "vocabulary": vocabulary(64_010), "options": {"width": 1024}}
+    return on_meta(section, **over)
 
 
 def test_the_parameters_of_the_published_size() -> None:
@@ -238,17 +233,14 @@ def test_the_parameters_of_the_published_size() -> None:
 
 
 def test_the_parameters_with_the_base_encoders() -> None:
-    text = {"vocabulary": tuple(str(index) for index in range(64_010 - 4)), "options": {"width": 768}}
-    model = published_size(vision={"name": "sam_vit_b"}, text=text, beit={"width": 768, "layers": 12, "heads": 12})
+    model = published_size(
+        vision={"name": "sam_vit_b"}, text={"options": {"width": 768}}, beit={"width": 768, "layers": 12, "heads": 12}
+    )
     beit = sum(p.numel() for part in (model.text, model.beit3) for p in part.parameters())
     assert beit == 220_987_392 - 768
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
-
-
-def tiny(**over: Any) -> RISModule:
-    return Entry("evfsam", recipes.resolve("evfsam", "scenes", "tiny")["model"]).build(**over)
 
 
 @pytest.mark.parametrize(
@@ -267,16 +259,11 @@ def tiny(**over: Any) -> RISModule:
     ids=str,
 )
 def test_every_ablation_trains_all_that_it_declares(options: dict[str, Any]) -> None:
-    model = tiny(**options).train()
-    batch = batch_of(model, 2, 2)
-    torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
-    without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
-    assert not without
-    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+    assert_trains_what_it_declares(tiny("evfsam", **options))
 
 
 def test_without_fusion_the_image_states_do_not_depend_on_the_sentence() -> None:
-    model = tiny(beit={"fused_layers": 0}).double().eval()
+    model = tiny("evfsam", beit={"fused_layers": 0}).double().eval()
     batch = batch_of(model, 1, 2)
     states: list[Tensor] = []
     model.beit3.register_forward_hook(lambda _m, _i, encoded: states.append(encoded.image))
@@ -299,7 +286,7 @@ def test_without_fusion_the_image_states_do_not_depend_on_the_sentence() -> None
 )
 def test_options_that_cannot_work_are_reported(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        tiny(**options)
+        tiny("evfsam", **options)
 
 
 def test_evidence_is_on_the_image_within_the_frame() -> None:

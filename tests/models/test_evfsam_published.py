@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-import riszoo
-from riszoo.build import instantiate
 from riszoo.cli.main import main
 from riszoo.errors import UserError
-from riszoo.model import RISModule
-from riszoo.models.evfsam.published import options, recognises, translate
+from riszoo.models.evfsam import published
+from riszoo.models.evfsam.published import options
 from riszoo.training.checkpoints import from_checkpoint
 from riszoo.translation import State
-from tests.support import evfsam_small
-from tests.support.evfsam_small import FIXTURES, Reference
+from tests.support import evfsam_small, official
+from tests.support.evfsam_small import Reference
+from tests.support.published_files import (
+    assert_every_tensor_is_used,
+    assert_refused,
+    assert_same_masks,
+    assert_same_weights,
+    assert_truncation_is_reported,
+)
 
 WEIGHTS, PIECES = "pytorch_model.bin", "sentencepiece.bpe.model"
 
@@ -33,24 +36,19 @@ def source() -> Reference:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, source: Reference, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as on the hub, in half precision; the current folder is the one around it."""
+def folder(tmp_path: Path, source: Reference) -> Path:
+    """A folder as on the hub, in half precision, in the working folder."""
     made = tmp_path / "evf-sam"
     made.mkdir()
     torch.save({name: value.half() for name, value in source.state.items()}, made / WEIGHTS)
     (made / PIECES).write_bytes(source.pieces)
     (made / "config.json").write_text(json.dumps({"architectures": ["EvfSamModel"]}))
-    monkeypatch.chdir(tmp_path)
     return made
 
 
 def published_state() -> State:
     """The names and shapes of the published size, without values."""
-    with (FIXTURES / "evfsam_keys.csv").open() as listed:
-        return {
-            row["key"]: torch.empty([int(side) for side in row["shape"].split("x")], dtype=torch.float16, device="meta")
-            for row in csv.DictReader(listed)
-        }
+    return official.full_size("evfsam_keys")["state_dict"]
 
 
 # -- every name -------------------------------------------------------------------------------------------------------
@@ -58,16 +56,14 @@ def published_state() -> State:
 
 def test_every_tensor_of_the_full_size_is_accounted_for() -> None:
     content = published_state()
-    assert recognises(content)
     section = {"class_path": "riszoo.models.evfsam.model.EVFSAM", "init_args": options(content)}
-    words = tuple(str(index) for index in range(64_010 - 4))
-    section["init_args"]["text"] = {"name": "beit3", "vocabulary": words, "options": {"width": 1024}}
-    with torch.device("meta"):
-        model = instantiate(RISModule, section)  # type: ignore[type-abstract]
-    translation = translate(content)
-    expected = {name: value.shape for name, value in model.state_dict().items()}
-    assert {name: value.shape for name, value in translation.state.items()} == expected
-    assert (len(translation.state), len(translation.ignored), translation.unknown) == (1553, 16, [])
+    section["init_args"]["text"] = {
+        "name": "beit3",
+        "vocabulary": official.vocabulary(64_010),
+        "options": {"width": 1024},
+    }
+    translation = assert_every_tensor_is_used(published, content, official.on_meta(section).half())
+    assert (len(translation.state), len(translation.ignored)) == (1553, 16)
     unused = r"vision_embed\.mask_token|prompt_encoder\.(point_embeddings|not_a_point_embed|mask_downscaling)"
     assert all(re.search(unused, name) for name in translation.ignored)
 
@@ -96,9 +92,7 @@ def test_a_published_folder_gives_the_same_model(name: str, folder: Path, source
         save_file(state, folder / name)
     one_head = {"width": 48, "layers": 3, "heads": 1, "side": 64, "patch": 16}  # heads are 64 wide in published files
     model, expected = from_checkpoint(folder / name), evfsam_small.build(source, beit=one_head)
-    state = expected.state_dict()
-    assert model.state_dict().keys() == state.keys()
-    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert_same_weights(model.state_dict(), expected.state_dict())
     batch = evfsam_small.batch(source)
     with torch.no_grad():
         assert torch.equal(model(batch).logits, expected(batch).logits)
@@ -116,13 +110,7 @@ def test_the_tokenizer_beside_the_weights_is_used(folder: Path, source: Referenc
 
 def test_a_published_folder_is_described_converted_and_used(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(folder), "--out", "own.safetensors"]) == 0
-    image = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
-    predictions = [
-        riszoo.load("evfsam", path).segment(image, ["zebra top left", "a man"]) for path in (folder, "own.safetensors")
-    ]
-    for one, other in zip(*predictions, strict=True):
-        assert np.array_equal(one.mask, other.mask)
-        assert one.score == other.score
+    assert_same_masks("evfsam", (folder, Path("own.safetensors")), ["zebra top left", "a man"])
     capsys.readouterr()
     for path in (str(folder / WEIGHTS), "own.safetensors"):
         assert main(["info", path]) == 0
@@ -157,16 +145,11 @@ def damaged(state: State, kind: str) -> dict[str, Any]:
 )
 def test_a_wrong_file_is_reported(kind: str, message: str, folder: Path, source: Reference) -> None:
     torch.save(damaged(dict(source.state), kind), folder / WEIGHTS)
-    with pytest.raises(UserError, match=message) as error:
-        from_checkpoint(folder / WEIGHTS)
-    assert len(str(error.value)) < 400
+    assert_refused(folder / WEIGHTS, message)
 
 
 def test_a_truncated_file_is_reported(folder: Path) -> None:
-    path = folder / WEIGHTS
-    path.write_bytes(path.read_bytes()[:-5000])
-    with pytest.raises(UserError, match="is truncated or damaged"):
-        from_checkpoint(path)
+    assert_truncation_is_reported(folder / WEIGHTS)
 
 
 def test_a_missing_or_damaged_tokenizer_is_reported(folder: Path) -> None:

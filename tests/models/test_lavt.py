@@ -11,22 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from riszoo import recipes
 from riszoo.batch import Words
-from riszoo.bench import plan
+from riszoo.bench.cost import skeleton
 from riszoo.build import instantiate
 from riszoo.errors import UserError
 from riszoo.model import RISModule
 from riszoo.models.lavt.decoder import TopDownDecoder
 from riszoo.models.lavt.fusion import PixelWordAttention
-from riszoo.models.lavt.model import LAVT
 from riszoo.models.lavt.published import NAMES
 from riszoo.training.optim import Optim, parameter_groups
-from tests.support import lavt_small
-from tests.support.lavt_small import Reference
-from tests.support.zoo import Entry, batch_of
-
-STAGES = range(4)
+from tests.support import lavt_small, official
+from tests.support.lavt_small import STAGES, Reference, stage_modules, tensors_of
+from tests.support.official import outputs_of
+from tests.support.zoo import assert_trains_what_it_declares, tiny
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +35,12 @@ def source() -> Reference:
 def intermediates() -> dict[str, Tensor]:
     """Every intermediate of the second sentence, and both sentences' logits, by the fixture's names."""
     source = lavt_small.reference()
-    model, caught = lavt_small.build(source), {}
-
-    def catch(name: str, module: torch.nn.Module) -> None:
-        module.register_forward_hook(lambda _module, _inputs, output: caught.update({name: output}))
-
-    for stage in STAGES:
-        catch(f"stage{stage + 1}.blocks", model.vision.stages[stage])
-        catch(f"stage{stage + 1}.pwam", model.fusion[stage])
-        catch(f"stage{stage + 1}.gate", model.gates[stage])
-        catch(f"stage{stage + 1}.out", model.norms[stage])
-    catch("decoder.logits", model.decoder.classify)
-    catch("text.states", model.text.model)
-    with torch.no_grad():
-        output = model(lavt_small.batch(source))
+    model = lavt_small.build(source)
+    modules = {"decoder.logits": model.decoder.classify, "text.states": model.text.model, **stage_modules(model)}
+    with torch.no_grad(), outputs_of(modules) as caught:
+        logits = model(lavt_small.batch(source)).logits
         model.gates[3](caught["stage4.pwam"][0])  # no output depends on it, so decode does not compute it
-    caught = {name: value[0] if name.endswith("pwam") else value for name, value in caught.items()}
-    caught["text.states"] = caught["text.states"].last_hidden_state
-    caught["logits"] = output.logits
-    return caught
+    return tensors_of(caught) | {"logits": logits}
 
 
 def second(name: str) -> Tensor:
@@ -112,12 +96,9 @@ def test_gradients_agree_with_the_official_code(source: Reference) -> None:
     loss = F.cross_entropy(classes, batch.masks.long(), weight=torch.tensor([0.9, 1.1], dtype=torch.float64))
     torch.testing.assert_close(loss[None].float(), source.tensors["train.loss"], rtol=1e-5, atol=0)
     loss.backward()
-    expected = {n.removeprefix("train.grad."): t for n, t in source.tensors.items() if n.startswith("train.grad.")}
+    expected = official.with_prefix(source.tensors, "train.grad.")
     assert len(expected) == 6
-    for name, gradient in expected.items():
-        found = model.get_parameter(str(NAMES.new_name(name))).grad
-        assert found is not None
-        assert (found.view_as(gradient) - gradient).norm() <= 1e-5 * gradient.norm(), name
+    official.assert_gradients_agree(model, expected, NAMES)
 
 
 def test_only_the_last_gate_is_never_trained(source: Reference) -> None:
@@ -163,15 +144,8 @@ def test_pixels_attend_to_no_pad_word() -> None:
 
 def decoder_inputs(model: RISModule, source: Reference) -> tuple[list[Tensor], list[Tensor]]:
     """F_1 and, of both sentences, V_2: what the decoder and what the next stage reads of the first stage."""
-    caught: dict[str, Tensor] = {}
-    handles = [
-        module.register_forward_hook(lambda _m, _i, output, name=name: caught.update({name: output}))
-        for name, module in (("F", model.norms[0]), ("V", model.vision.stages[1]))
-    ]
-    with torch.no_grad():
+    with torch.no_grad(), outputs_of({"F": model.norms[0], "V": model.vision.stages[1]}) as caught:
         model(lavt_small.batch(source))
-    for handle in handles:
-        handle.remove()
     return list(caught["F"]), list(caught["V"])
 
 
@@ -207,11 +181,7 @@ def test_logits_are_enlarged_with_aligned_corners(source: Reference, monkeypatch
 
 
 def test_the_parameters_of_the_published_size() -> None:
-    section = recipes.resolve("lavt", "refcoco", "paper")["model"]
-    section["init_args"]["vision"]["weights"] = "none"
-    section["init_args"]["text"] = {"name": "bert", "vocabulary": [str(index) for index in range(30522 - 4)]}
-    with torch.device("meta"):
-        model = instantiate(RISModule, section)  # type: ignore[type-abstract]
+    model = skeleton("lavt", "refcoco", "paper")
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     assert sum(count.values()) == 227_739_514
     assert count["decoder"] == 20_651_010
@@ -246,10 +216,6 @@ def test_more_trained_layers_than_the_text_encoder_has_is_an_error(source: Refer
         lavt_small.build(source, trained_text_layers=3)
 
 
-def tiny(**over: Any) -> RISModule:
-    return Entry("lavt", recipes.resolve("lavt", "scenes", "tiny")["model"]).build(**over)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -269,18 +235,7 @@ def tiny(**over: Any) -> RISModule:
     ids=str,
 )
 def test_every_ablation_trains_all_that_it_declares(options: dict[str, Any]) -> None:
-    model = tiny(size=64, **options).train()
-    batch = batch_of(model, 2, 2)
-    torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
-    without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
-    assert not without
-    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
-
-
-@pytest.mark.parametrize("row", dict(plan.ablation_rows("lavt")).values(), ids=dict(plan.ablation_rows("lavt")))
-def test_every_row_of_the_ablations_is_a_configuration(row: dict[str, Any]) -> None:
-    with torch.device("meta"):
-        assert isinstance(tiny(**row.get("model", {}).get("init_args", {})), LAVT)
+    assert_trains_what_it_declares(tiny("lavt", size=64, **options))
 
 
 @pytest.mark.parametrize(
@@ -294,7 +249,7 @@ def test_every_row_of_the_ablations_is_a_configuration(row: dict[str, Any]) -> N
 )
 def test_options_that_cannot_work_are_reported(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        tiny(**options)
+        tiny("lavt", **options)
 
 
 def test_weights_in_the_names_of_the_swin_release_load(tmp_path: Path, source: Reference) -> None:

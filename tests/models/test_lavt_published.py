@@ -5,19 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-import riszoo
-from riszoo.build import instantiate
 from riszoo.cli.main import main
 from riszoo.errors import UserError
-from riszoo.model import RISModule
-from riszoo.models.lavt.published import options, recognises, translate
+from riszoo.models.lavt import published
+from riszoo.models.lavt.published import options, translate
 from riszoo.training.checkpoints import from_checkpoint, read_checkpoint
-from tests.support import lavt_small
+from tests.support import lavt_small, official
 from tests.support.lavt_small import SIZE, Reference, container, save_bert
+from tests.support.published_files import (
+    Payload,
+    assert_every_tensor_is_used,
+    assert_refused,
+    assert_same_masks,
+    assert_same_weights,
+    assert_truncation_is_reported,
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +31,9 @@ def source() -> Reference:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Reference) -> Path:
-    """A working folder with a small BERT's tokenizer in place of bert-base-uncased."""
+def folder(tmp_path: Path, source: Reference) -> Path:
+    """The working folder, with a small BERT's tokenizer in place of bert-base-uncased."""
     save_bert(tmp_path / "bert-base-uncased", source.config["bert"])
-    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -45,16 +49,12 @@ def file(request: pytest.FixtureRequest, folder: Path, source: Reference) -> Pat
 
 @pytest.mark.parametrize("layout", ["lavt", "lavt_one"])
 def test_every_tensor_of_the_full_size_is_accounted_for(layout: str) -> None:
-    content = lavt_small.full_size(f"{layout}_keys")
-    assert recognises(content)
+    content = official.full_size(f"{layout}_keys")
     section = {"class_path": "riszoo.models.lavt.model.LAVT", "init_args": options(content)}
-    section["init_args"]["text"] = {"name": "bert", "vocabulary": [str(index) for index in range(30522 - 4)]}
-    with torch.device("meta"):
-        model = instantiate(RISModule, section)  # type: ignore[type-abstract]
-    translation = translate(content)
-    expected = {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
-    assert {name: (value.shape, value.dtype) for name, value in translation.state.items()} == expected
-    assert (len(translation.state), len(translation.ignored), translation.unknown) == (624, 24, [])
+    section["init_args"]["text"] = {"name": "bert", "vocabulary": official.vocabulary(30_522)}
+    model = official.on_meta(section)
+    translation = assert_every_tensor_is_used(published, content, model)
+    assert (len(translation.state), len(translation.ignored)) == (624, 24)
     assert all(name.endswith("relative_position_index") for name in translation.ignored)
     assert sum(parameter.numel() for parameter in model.parameters()) == 227_739_514
 
@@ -75,9 +75,7 @@ def test_the_options_of_the_model_come_from_the_file(source: Reference) -> None:
 
 def test_a_published_file_gives_the_same_model(file: Path, source: Reference) -> None:
     model, expected = from_checkpoint(file), lavt_small.build(source, size=SIZE)
-    state = expected.state_dict()
-    assert model.state_dict().keys() == state.keys()
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert_same_weights(model.state_dict(), expected.state_dict())
     batch = lavt_small.batch(source)
     batch.images, batch.valid = batch.images[..., :SIZE, :SIZE], torch.tensor([[0, 0, SIZE, SIZE]])
     with torch.no_grad():
@@ -95,11 +93,7 @@ def test_a_prefix_of_distributed_training_is_removed(folder: Path, source: Refer
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.ckpt"])
 def test_a_converted_file_is_the_same_model(name: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(file), "--out", name]) == 0
-    image = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
-    predictions = [riszoo.load("lavt", path).segment(image, ["w3 w7", "w1"]) for path in (file, Path(name))]
-    for one, other in zip(*predictions, strict=True):
-        assert np.array_equal(one.mask, other.mask)
-        assert one.score == other.score
+    assert_same_masks("lavt", (file, Path(name)), ["w3 w7", "w1"])
     assert main(["info", name]) == 0
     assert "a published 'lavt" in capsys.readouterr().out
     assert main(["convert", str(file), "--out", name]) == 2
@@ -150,13 +144,6 @@ def test_the_tokenizer_is_read_from_a_folder_of_hub_models(
 # -- wrong files ------------------------------------------------------------------------------------------------------
 
 
-class Payload:
-    """An object that runs code when it is unpickled."""
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (Path("executed"),))
-
-
 def damaged(source: Reference, kind: str) -> dict[str, Any]:
     content = container(source.weights, "lavt")
     model = content["model"]
@@ -190,13 +177,8 @@ def damaged(source: Reference, kind: str) -> dict[str, Any]:
 )
 def test_a_wrong_file_is_reported(kind: str, message: str, folder: Path, source: Reference) -> None:
     torch.save(damaged(source, kind), "refcoco.pth")
-    with pytest.raises(UserError, match=message) as error:
-        from_checkpoint(Path("refcoco.pth"))
-    assert len(str(error.value)) < 400
-    assert not Path("executed").exists()
+    assert_refused(Path("refcoco.pth"), message)
 
 
 def test_a_truncated_file_is_reported(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-5000])
-    with pytest.raises(UserError, match="is truncated or damaged"):
-        from_checkpoint(file)
+    assert_truncation_is_reported(file)

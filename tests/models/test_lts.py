@@ -26,7 +26,7 @@ from riszoo.metrics.resample import foreground
 from riszoo.metrics.suite import RISMetrics
 from riszoo.models.lts import CBL, LTS, PRIORS, FilterLocator, Locate, TransformerLocator, build_pool, coordinates
 from riszoo.training.optim import make_optimizer
-from tests.support.zoo import batch_of
+from tests.support.zoo import batch_of, total_loss, train
 
 SMALL = {
     "size": 64,
@@ -58,10 +58,6 @@ def lts(**over: Any) -> LTS:
 
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def total_loss(model: LTS, batch: Batch) -> Tensor:
-    return torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum()
 
 
 # -- 1 ----------------------------------------------------------------------------------------------------------------
@@ -370,7 +366,7 @@ def test_a_few_images_can_be_memorised_and_the_prior_peaks_inside_the_target(kin
     model = lts(locate={"kind": kind}, segment={"head": "conv", "stride": 2, "loss": "bce+dice"})
     batch = batch_of(model, 2, 2)
     before = total_loss(model.eval(), batch)
-    train(model, batch, 120)
+    train_fast(model, batch, 120)
     output = model.eval()(batch)
     assert total_loss(model, batch) < 0.4 * before
     predicted = F.interpolate(output.logits, (64, 64), mode="bilinear")[:, 0] > 0
@@ -382,15 +378,11 @@ def test_a_few_images_can_be_memorised_and_the_prior_peaks_inside_the_target(kin
     assert inside.all(), "the prior peaks outside the target"
 
 
-def train(model: LTS, batch: Batch, steps: int) -> None:
+def train_fast(model: LTS, batch: Batch, steps: int) -> None:
     optimizer, _ = make_optimizer(model, model.optim, 10 * steps)
     for group in optimizer.param_groups:
         group["lr"] = 3e-3
-    model.train()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        total_loss(model, batch).backward()
-        optimizer.step()
+    train(model, batch, optimizer, steps)
 
 
 # -- sections 3 and 4 -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from riszoo.data.dataset import RISDataset
 from riszoo.model import RISModule
 from riszoo.training.checkpoints import from_checkpoint
 from riszoo.training.optim import make_optimizer
-from tests.support.zoo import Entry, batch_of, entries
+from tests.support.zoo import Entry, ablations, batch_of, entries, tiny, total_loss, train, trained_names
 
 ENTRIES = entries()
 RECIPES = [entry for entry in ENTRIES if not entry.name.startswith("toy")]
@@ -38,7 +39,7 @@ def predict(model: RISModule, batch: Batch) -> Output:
     return model.eval()(batch)
 
 
-def train(model: RISModule, batch: Batch, steps: int, done: Callable[[], bool] = lambda: False) -> None:
+def train_at_most(model: RISModule, batch: Batch, steps: int, done: Callable[[], bool] = lambda: False) -> None:
     """At most `steps` of training on one batch; stops earlier when `done`, which is called every 50 steps."""
     optimizer, _ = make_optimizer(model, model.optim, 10 * steps)
     for step in range(steps):
@@ -48,13 +49,13 @@ def train(model: RISModule, batch: Batch, steps: int, done: Callable[[], bool] =
         for group in optimizer.param_groups:
             group["lr"] = model.optim.lr * (1 - step / steps)
         optimizer.zero_grad()
-        torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
+        total_loss(model, batch).backward()
         optimizer.step()
 
 
 @torch.no_grad()
-def total_loss(model: RISModule, batch: Batch) -> Tensor:
-    return torch.stack([term.mean() for term in model.eval().loss(model(batch), batch).values()]).sum()
+def evaluated_loss(model: RISModule, batch: Batch) -> Tensor:
+    return total_loss(model.eval(), batch)
 
 
 @named(ENTRIES)
@@ -80,14 +81,9 @@ def test_shapes(entry: Entry, size: int | tuple[int, int]) -> None:
 def test_everything_trainable_is_trained(entry: Entry) -> None:
     model = entry.build()
     batch = batch_of(model, 4, 2)
-    seen: set[str] = set()
     optimizer, _ = make_optimizer(model, model.optim, 30)
-    for _ in range(3):
-        optimizer.zero_grad()
-        torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
-        seen |= {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-        optimizer.step()
-    assert {name for name, p in model.named_parameters() if p.requires_grad} == seen
+    seen = train(model, batch, optimizer, 3)
+    assert trained_names(model) == seen
 
 
 @named(ENTRIES)
@@ -108,7 +104,7 @@ def test_sentences_with_no_target_or_several_targets_train(entry: Entry) -> None
     assert (output.logits.grad[empty].flatten(1).sum(1) > 0).all()
     assert not output.logits.grad[~empty].any(), "a loss depends on its own sentence only"
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    train(model, batch, 1)
+    train_at_most(model, batch, 1)
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
@@ -123,9 +119,13 @@ def mean_iou(model: RISModule, batch: Batch) -> Tensor:
 def test_one_batch_can_be_memorised(entry: Entry) -> None:
     model = entry.build()
     batch = batch_of(model, 3, 2, image=model.size)
-    before = total_loss(model, batch)
-    train(model, batch, 250, lambda: bool(total_loss(model, batch) < 0.5 * before and mean_iou(model, batch) > 0.75))
-    assert total_loss(model, batch) < 0.5 * before
+    before = evaluated_loss(model, batch)
+
+    def memorised() -> bool:
+        return bool(evaluated_loss(model, batch) < 0.5 * before and mean_iou(model, batch) > 0.75)
+
+    train_at_most(model, batch, 250, memorised)
+    assert evaluated_loss(model, batch) < 0.5 * before
     assert mean_iou(model, batch) > 0.75
 
 
@@ -243,7 +243,7 @@ def test_channels_last_gives_equal_results(entry: Entry) -> None:
 def test_save_and_load(entry: Entry, tmp_path: Path) -> None:
     model = entry.build()
     batch = batch_of(model)
-    train(model, batch, 2)
+    train_at_most(model, batch, 2)
     checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     model.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, tmp_path / "it.ckpt")
@@ -255,3 +255,9 @@ def test_save_and_load(entry: Entry, tmp_path: Path) -> None:
 def test_the_zoo_is_not_empty() -> None:
     assert {"lts", "toy-early", "toy-taps"} <= {entry.name for entry in ENTRIES}
     assert issubclass(RISDataset, torch.utils.data.Dataset)
+
+
+@pytest.mark.parametrize(("name", "options"), ablations())
+def test_every_row_of_the_ablations_is_a_configuration(name: str, options: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        assert tiny(name, **options).size

@@ -23,7 +23,7 @@ from riszoo.models.vipa.expression import (
 )
 from riszoo.models.vipa.fusion import Fusion, build_fusion
 from tests.support.vipa_small import SMALL, small
-from tests.support.zoo import Entry, batch_of
+from tests.support.zoo import Entry, batch_of, total_loss
 
 T, L, C, W, D = 36, 7, 24, 20, 32  # tokens, cues, and channels of the map, the words and the expression
 GRID = (6, 6)
@@ -162,8 +162,7 @@ def test_every_fusion_works_with_any_vision_encoder(fusion: str, vision: str) ->
     }
     model = Entry("vipa", {**SMALL, "init_args": section}).build()
     batch = batch_of(model, 2, 2)
-    terms = model.loss(model(batch), batch)
-    torch.stack([term.mean() for term in terms.values()]).sum().backward()
+    total_loss(model, batch).backward()
     assert model(batch).logits.shape == (4, 1, 16, 16)
     assert all(p.grad is not None for name, p in model.named_parameters() if not name.startswith("vision"))
 

@@ -11,14 +11,12 @@ from torch import nn
 
 from riszoo import recipes
 from riszoo.batch import Batch, Features, Output
-from riszoo.build import instantiate
 from riszoo.errors import UserError
 from riszoo.losses import weighted_cross_entropy
-from riszoo.model import RISModule
 from riszoo.models.vipa.expression import Veg
 from riszoo.models.vipa.model import VIPA, Contrast, Segment, pixel_bce, pixel_infonce
 from tests.support.vipa_small import SMALL, small
-from tests.support.zoo import Entry, batch_of
+from tests.support.zoo import Entry, batch_of, train, trained_names
 
 # -- options ----------------------------------------------------------------------------------------------------------
 
@@ -45,13 +43,8 @@ def test_every_option_trains_all_its_parameters(over: dict[str, Any]) -> None:
     model = small(**over).train()
     batch = batch_of(model, 2, 2)
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), 1e-3)
-    trained: set[str] = set()
-    for _ in range(3):
-        optimizer.zero_grad()
-        torch.stack([term.mean() for term in model.loss(model(batch), batch).values()]).sum().backward()
-        trained |= {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-        optimizer.step()
-    assert not {name for name, p in model.named_parameters() if p.requires_grad} - trained
+    trained = train(model, batch, optimizer, 3)
+    assert trained == trained_names(model)
 
 
 GRU = {**SMALL, "init_args": {**SMALL["init_args"], "text": {"options": {"embedding": 8, "width": 16}}}}
@@ -156,24 +149,6 @@ def test_the_papers_recipe() -> None:
         assert config["trainer"]["max_epochs"] == 40
     assert VIPA.published == "lavt480"
     assert (Veg(), Contrast(), Segment()) == (Veg(ratio=0.3, stride=32), Contrast("bce", 0.5), Segment("ce", 0.9, 1.1))
-
-
-def ablations() -> list[Any]:
-    sweep = recipes.read_yaml(recipes.folders()[0] / "ablations" / "vipa.yaml")
-    return [
-        pytest.param(row.get("model", {}), id=f"{table}-{name}")
-        for table, content in sweep.items()
-        if isinstance(content, dict)
-        for name, row in content["rows"].items()
-    ]
-
-
-@pytest.mark.parametrize("over", ablations())
-def test_every_published_ablation_is_a_configuration(over: dict[str, Any]) -> None:
-    section = recipes.merge(SMALL, {"init_args": over})
-    with torch.device("meta"):
-        model = instantiate(RISModule, recipes.merge(section, {"init_args": {"text": {"vocabulary": ["a"]}}}))  # type: ignore[type-abstract]
-    assert isinstance(model, VIPA)
 
 
 def test_one_image_serves_all_its_sentences() -> None:

@@ -36,7 +36,7 @@ from riszoo.metrics.external import read_predictions
 from riszoo.training.checkpoints import model_section, read_checkpoint
 from riszoo.training.exchange import write_weights
 from tests.support import data_trees as trees
-from tests.support.clip_small import FIXTURES
+from tests.support.official import FIXTURES
 
 
 @dataclass(frozen=True)

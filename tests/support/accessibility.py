@@ -76,3 +76,23 @@ def focus_order(tab: Tab, count: int) -> list[str]:
         tab.press("Tab")
         found.append(tab.run("(e => e.id || e.getAttribute('aria-label') || e.textContent)(document.activeElement)"))
     return found
+
+
+def assert_accessible(tab: Tab, width: int, sources: tuple[str, ...]) -> None:
+    """No element is wider than the window; every text has contrast, every control a name; only `sources` are loaded.
+
+    `sources` are the beginnings of addresses.
+    """
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    assert {text: ratio for text, ratio in contrasts(tab).items() if ratio < 4.5} == {}
+    assert unnamed(tab) == []
+    assert tab.errors == []
+    assert tab.rests()
+    assert [address for address in tab.requests if not address.startswith(sources)] == []
+
+
+def assert_table_says_that_it_scrolls(tab: Tab, width: int) -> None:
+    """A table that is wider than its frame has a hint, as it always is on a phone."""
+    scrolls = tab.run("(e => e.scrollWidth > e.clientWidth + 1)(document.querySelector('.scroll'))")
+    assert bool(tab.texts(".more")) == scrolls
+    assert scrolls or width > 390

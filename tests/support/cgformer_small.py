@@ -6,10 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from riszoo.build import instantiate
 from riszoo.model import RISModule
 from riszoo.models.cgformer.published import translate
-from tests.support import lavt_small
+from tests.support import lavt_small, official
 from tests.support.lavt_small import Reference, batch
 
 __all__ = ["Replay", "batch", "build", "reference", "section"]
@@ -45,10 +44,7 @@ def section(config: dict[str, Any]) -> dict[str, Any]:
 
 def build(source: Reference, *, noisy: bool = True, **over: Any) -> RISModule:
     """The fixture's model with its weights, in evaluation mode; `noisy` with the fixture's noise, otherwise without."""
-    described = section(source.config)
-    described["init_args"] |= over
-    model = instantiate(RISModule, described)  # type: ignore[type-abstract]
-    model.load_state_dict(translate({"model_state_dict": source.weights}).state)
+    model = official.build(section(source.config), translate({"model_state_dict": source.weights}).state, **over)
     if noisy:
         model.decoder.noise = Replay([source.tensors[f"input.noise.{level}"] for level in (1, 2, 3)])
-    return model.eval()
+    return model

@@ -9,8 +9,8 @@ from itertools import product
 from pathlib import Path
 
 from riszoo.encoders.clip.tokenizer import MERGES, byte_letters
+from tests.support.official import FIXTURES
 
-FIXTURES = Path(__file__).parents[1] / "models" / "fixtures"
 Merge = tuple[str, str]
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from riszoo.batch import Batch, Geometry, Sample, Tokens
-from riszoo.build import instantiate
+from riszoo.batch import Batch, Tokens
 from riszoo.model import RISModule
 from riszoo.models.cris.published import translate
-from tests.support.clip_small import FIXTURES
+from tests.support import official
 
 
 @dataclass
@@ -30,11 +27,8 @@ class Reference:
 
 
 def reference() -> Reference:
-    described = json.loads((FIXTURES / "cris_small.json").read_text())
-    content = load_file(FIXTURES / "cris_small.safetensors")
-    weights = {n.removeprefix("state."): tensor for n, tensor in content.items() if n.startswith("state.")}
-    tensors = {name: tensor for name, tensor in content.items() if not name.startswith("state.")}
-    return Reference(weights, tensors, described["logits_float32_minus_float64"])
+    about, tensors = official.stored("cris_small")
+    return Reference(official.with_prefix(tensors, "state."), tensors, about["logits_float32_minus_float64"])
 
 
 SECTION: dict[str, Any] = {
@@ -47,7 +41,7 @@ SECTION: dict[str, Any] = {
         "text": {
             "name": "clip",
             "length": 8,
-            "vocabulary": [f"w{index}" for index in range(196)],  # ids of start and end: 198 and 199
+            "vocabulary": official.vocabulary(200),  # ids of start and end: 198 and 199
             "options": {"tokens": "words", "width": 32, "layers": 2, "heads": 2, "projection": 48},
         },
         "neck": {"widths": [16, 32, 64]},
@@ -58,10 +52,7 @@ SECTION: dict[str, Any] = {
 
 def build(source: Reference, **over: Any) -> RISModule:
     """The fixture's model with its weights, in evaluation mode."""
-    section = {**SECTION, "init_args": {**SECTION["init_args"], **over}}
-    model = instantiate(RISModule, section)  # type: ignore[type-abstract]
-    model.load_state_dict(translate({"state_dict": source.weights}).state)
-    return model.eval()
+    return official.build(SECTION, translate({"state_dict": source.weights}).state, **over)
 
 
 def tokens(source: Reference) -> Tokens:
@@ -73,16 +64,5 @@ def tokens(source: Reference) -> Tokens:
 def batch(source: Reference) -> Batch:
     """Both sentences, each about its own image."""
     images = source.tensors["in.image"]
-    size = (images.shape[2], images.shape[3])
-    return Batch(
-        images=images,
-        valid=torch.tensor([[0, 0, *size]] * 2),
-        image_ids=["first", "second"],
-        geometry=[Geometry.fit("squeeze", size, size)] * 2,
-        texts=["", ""],
-        image_index=torch.arange(2),
-        samples=[Sample(str(i), i, "own", "own", "image", "", "") for i in range(2)],
-        no_target=torch.zeros(2, dtype=torch.bool),
-        masks=torch.zeros(2, *size, dtype=torch.bool),
-        tokens=tokens(source),
-    )
+    masks = torch.zeros(2, *images.shape[2:], dtype=torch.bool)
+    return official.make_batch(images, tokens(source), [0, 1], masks)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from riszoo.batch import Batch, Geometry, Sample, Tokens
-from riszoo.build import instantiate
+from riszoo.batch import Batch, Tokens
 from riszoo.model import RISModule
 from riszoo.models.detris.published import translate
-
-FIXTURES = Path(__file__).parents[1] / "models" / "fixtures"
-WORDS = 200 - 4
-"""Words of the fixture's vocabulary: pad and unknown come before them, start and end after."""
+from tests.support import official
 
 
 @dataclass
@@ -32,13 +25,8 @@ class Reference:
 
 
 def reference() -> Reference:
-    described = json.loads((FIXTURES / "detris_small.json").read_text())
-    content = load_file(FIXTURES / "detris_small.safetensors")
-    weights, inputs, outputs = (
-        {name.removeprefix(prefix): tensor for name, tensor in content.items() if name.startswith(prefix)}
-        for prefix in ("state.", "in.", "out.")
-    )
-    return Reference(described["config"], weights, inputs, outputs)
+    about, tensors = official.stored("detris_small")
+    return Reference(about["config"], *(official.with_prefix(tensors, prefix) for prefix in ("state.", "in.", "out.")))
 
 
 def section(config: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +48,7 @@ def section(config: dict[str, Any]) -> dict[str, Any]:
                 "name": "clip",
                 "frozen": True,
                 "length": clip["txt_length"],
-                "vocabulary": [f"w{index}" for index in range(WORDS)],
+                "vocabulary": official.vocabulary(200),
                 "options": {
                     "tokens": "words",
                     "width": clip["transformer_width"],
@@ -86,27 +74,11 @@ def section(config: dict[str, Any]) -> dict[str, Any]:
 
 def build(source: Reference, **over: Any) -> RISModule:
     """The fixture's model with its weights, in evaluation mode."""
-    described = section(source.config)
-    described["init_args"] |= over
-    model = instantiate(RISModule, described)  # type: ignore[type-abstract]
-    model.load_state_dict(translate({"state_dict": source.weights}).state)
-    return model.eval()
+    return official.build(section(source.config), translate({"state_dict": source.weights}).state, **over)
 
 
 def batch(source: Reference) -> Batch:
     """The fixture's two images, already normalised, with a sentence each."""
     images, ids = source.inputs["image"], source.inputs["tokens"].long()
-    size = images.shape[2], images.shape[3]
-    count = len(ids)
-    return Batch(
-        images=images,
-        valid=torch.tensor([[0, 0, *size]] * count),
-        image_ids=[f"image{i}" for i in range(count)],
-        geometry=[Geometry.fit("squeeze", size, size)] * count,
-        texts=[""] * count,
-        image_index=torch.arange(count),
-        samples=[Sample(str(i), i, "own", "own", f"image{i}", "", "") for i in range(count)],
-        no_target=torch.zeros(count, dtype=torch.bool),
-        masks=torch.rand(count, *size) > 0.5,
-        tokens=Tokens(ids, ids > 0, [[] for _ in range(count)]),
-    )
+    masks = torch.rand(len(ids), *images.shape[2:]) > 0.5
+    return official.make_batch(images, Tokens(ids, ids > 0, [[] for _ in ids]), list(range(len(ids))), masks)

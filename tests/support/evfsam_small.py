@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 from riszoo.batch import Batch, Geometry, Sample, Tokens
-from riszoo.build import instantiate
+from riszoo.data.images import place_image, view_of
 from riszoo.model import RISModule
 from riszoo.models.evfsam.published import translate
 from riszoo.translation import State
-
-FIXTURES = Path(__file__).parents[1] / "models" / "fixtures"
-PAD = 1
+from tests.support import official
 
 
 @dataclass
@@ -38,12 +32,8 @@ class Reference:
 
 
 def reference() -> Reference:
-    content = load_file(FIXTURES / "evfsam_small.safetensors")
-    parts = [
-        {name.removeprefix(prefix): value for name, value in content.items() if name.startswith(prefix)}
-        for prefix in ("state.", "grad.", "in.", "out.")
-    ]
-    return Reference(json.loads((FIXTURES / "evfsam_small.json").read_text()), *parts)
+    about, tensors = official.stored("evfsam_small")
+    return Reference(about, *(official.with_prefix(tensors, prefix) for prefix in ("state.", "grad.", "in.", "out.")))
 
 
 def section(about: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +59,7 @@ def section(about: dict[str, Any]) -> dict[str, Any]:
             "text": {
                 "name": "beit3",
                 "length": 64,
-                "vocabulary": [f"w{index}" for index in range(beit["vocab_size"] - 4)],
+                "vocabulary": official.vocabulary(beit["vocab_size"]),
                 "options": {"width": beit["encoder_embed_dim"]},
             },
             "width": sam["out_chans"],
@@ -91,23 +81,13 @@ def section(about: dict[str, Any]) -> dict[str, Any]:
 
 def build(source: Reference, state: State | None = None, **over: Any) -> RISModule:
     """The fixture's model with its weights, or others under official names, in evaluation mode."""
-    described = section(source.about)
-    described["init_args"] |= over
-    model = instantiate(RISModule, described)  # type: ignore[type-abstract]
-    model.load_state_dict(translate(state or source.state).state)
-    return model.eval()
-
-
-def pictures(source: Reference) -> list[Tensor]:
-    return [source.inputs["picture_0"], source.inputs["picture_1"]]
+    return official.build(section(source.about), translate(state or source.state).state, **over)
 
 
 def batch(source: Reference) -> Batch:
     """Two images with three sentences; frames and squares are made by riszoo, tokens are the fixture's."""
-    from riszoo.data.images import place_image, view_of
-
     model_views, frame = build(source).views, source.about["config"]["sam"]["img_size"]
-    pixels = [picture.numpy() for picture in pictures(source)]
+    pixels = [source.inputs[f"picture_{image}"].numpy() for image in (0, 1)]
     geometry = [Geometry.fit("pad", each.shape[:2], (frame, frame)) for each in pixels]
     image_index = source.inputs["image_index"].long()
     return Batch(

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from riszoo.batch import Batch, Geometry, Sample, Tokens
-from riszoo.build import instantiate
+from riszoo.batch import Batch, Tokens
 from riszoo.model import RISModule
 from riszoo.models.lavt.published import translate
+from tests.support import official
 
-FIXTURES = Path(__file__).parents[1] / "models" / "fixtures"
 SIZE = 64
 """Side of the frame that the small official files state."""
+STAGES = range(4)
 
 
 @dataclass
@@ -34,17 +31,15 @@ class Reference:
 
 
 def reference(name: str = "lavt_small") -> Reference:
-    described = json.loads((FIXTURES / f"{name}.json").read_text())
-    content = load_file(FIXTURES / f"{name}.safetensors")
-    weights = {n.removeprefix("weights."): tensor for n, tensor in content.items() if n.startswith("weights.")}
-    tensors = {name: tensor for name, tensor in content.items() if not name.startswith("weights.")}
-    return Reference(described["config"], weights, tensors, described["max_abs_float32_minus_float64"])
+    about, tensors = official.stored(name)
+    weights = official.with_prefix(tensors, "weights.")
+    return Reference(about["config"], weights, tensors, about["max_abs_float32_minus_float64"])
 
 
 def encoders(config: dict[str, Any]) -> dict[str, Any]:
     """The options of the fixture's encoders."""
     bert = dict(config["bert"])
-    words = bert.pop("vocab_size") - 4
+    vocabulary = official.vocabulary(bert.pop("vocab_size"))
     swin = {"embed_dim": config["embed_dim"], "depths": config["depths"], "num_heads": config["heads"]}
     dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     return {
@@ -61,7 +56,7 @@ def encoders(config: dict[str, Any]) -> dict[str, Any]:
         "text": {
             "name": "bert",
             "length": config["words"],
-            "vocabulary": [f"w{index}" for index in range(words)],
+            "vocabulary": vocabulary,
             "options": {**bert, **dropout},
         },
     }
@@ -75,31 +70,31 @@ def section(config: dict[str, Any]) -> dict[str, Any]:
 
 def build(source: Reference, **over: Any) -> RISModule:
     """The fixture's model with its weights, in evaluation mode."""
-    described = section(source.config)
-    described["init_args"] |= over
-    model = instantiate(RISModule, described)  # type: ignore[type-abstract]
-    model.load_state_dict(translate({"model": source.weights}).state)
-    return model.eval()
+    return official.build(section(source.config), translate({"model": source.weights}).state, **over)
 
 
 def batch(source: Reference) -> Batch:
     """The fixture's image with its two sentences."""
-    image, target = source.tensors["input.picture"], source.tensors["input.target"].bool()
-    size = image.shape[1], image.shape[2]
+    image, masks = source.tensors["input.picture"], source.tensors["input.target"].bool()
     ids, mask = source.tensors["input.ids"].long(), source.tensors["input.mask"].bool()
-    count = len(ids)
-    return Batch(
-        images=image[None],
-        valid=torch.tensor([[0, 0, *size]]),
-        image_ids=["image"],
-        geometry=[Geometry.fit("squeeze", size, size)],
-        texts=[""] * count,
-        image_index=torch.zeros(count, dtype=torch.long),
-        samples=[Sample(str(i), i, "own", "own", "image", "", "") for i in range(count)],
-        no_target=torch.zeros(count, dtype=torch.bool),
-        masks=target,
-        tokens=Tokens(ids, mask, [[] for _ in range(count)]),
-    )
+    return official.make_batch(image[None], Tokens(ids, mask, [[] for _ in ids]), [0] * len(ids), masks)
+
+
+def stage_modules(model: RISModule) -> dict[str, nn.Module]:
+    """The modules of the four stages by the fixture's names of their outputs."""
+    modules: dict[str, nn.Module] = {}
+    for stage in STAGES:
+        modules[f"stage{stage + 1}.blocks"] = model.vision.stages[stage]
+        modules[f"stage{stage + 1}.pwam"] = model.fusion[stage]
+        modules[f"stage{stage + 1}.gate"] = model.gates[stage]
+        modules[f"stage{stage + 1}.out"] = model.norms[stage]
+    return modules
+
+
+def tensors_of(caught: dict[str, Any]) -> dict[str, Tensor]:
+    """The outputs of modules without the attention beside them."""
+    caught = {name: value[0] if name.endswith("pwam") else value for name, value in caught.items()}
+    return caught | {"text.states": caught["text.states"].last_hidden_state}
 
 
 def save_bert(folder: Path, config: dict[str, Any]) -> None:
@@ -107,7 +102,7 @@ def save_bert(folder: Path, config: dict[str, Any]) -> None:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig
 
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{index}" for index in range(config["vocab_size"] - 4))]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *official.vocabulary(config["vocab_size"])]
     tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -117,17 +112,6 @@ def save_bert(folder: Path, config: dict[str, Any]) -> None:
     marks = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **marks}))
     BertConfig(**config).save_pretrained(folder)
-
-
-def full_size(keys: str) -> dict[str, Any]:
-    """An official file of full size without values, from its list of keys."""
-    content: dict[str, Any] = {}
-    with (FIXTURES / f"{keys}.csv").open() as listed:
-        for row in csv.DictReader(listed):
-            shape = [int(side) for side in row["shape"].split("x") if side != "scalar"]
-            tensor = torch.empty(shape, dtype=getattr(torch, row["dtype"]), device="meta")
-            content.setdefault(row["container"], {})[row["key"]] = tensor
-    return content
 
 
 def container(weights: dict[str, Tensor], layout: str, **args: Any) -> dict[str, Any]:

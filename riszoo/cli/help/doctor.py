@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo doctor", description=__doc__)
-    parser.add_argument("--root", help="the folder of data sets (default: RISZOO_DATA, then ./data)")
+    parser.add_root()
     parser.add_argument(
         "--run.root", dest="runs", type=Path, default=Path("runs"), help="the folder of the run folders"
     )

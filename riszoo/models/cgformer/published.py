@@ -10,7 +10,7 @@ from typing import Any
 
 from riszoo.models.lavt.published import IGNORED, encoder_rules, swin_options, with_linear_layers
 from riszoo.recipes import Config
-from riszoo.translation import Names, State, Translation, without_prefix
+from riszoo.translation import Names, State, Translation, state_in
 
 GROUPING = {
     "tau": "tau",
@@ -60,11 +60,7 @@ NAMES = Names(
 
 def recognises(content: dict[str, Any]) -> bool:
     """Whether the content of a file is what the authors' training script writes."""
-    state = content.get("model_state_dict")
-    if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
-        return False
-    state = without_prefix(state)
-    return "decoder.cgattention1.tau" in state and "backbone.layers.0.pwam_gate.0.weight" in state
+    return {"decoder.cgattention1.tau", "backbone.layers.0.pwam_gate.0.weight"} <= official_state(content).keys()
 
 
 def variant(_content: dict[str, Any]) -> str:
@@ -74,7 +70,7 @@ def variant(_content: dict[str, Any]) -> str:
 
 def official_state(content: dict[str, Any]) -> State:
     """All tensors of a file under the names of the authors' model."""
-    return without_prefix(content["model_state_dict"])
+    return state_in(content, "model_state_dict")
 
 
 def translate(content: dict[str, Any]) -> Translation:

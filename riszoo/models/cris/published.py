@@ -11,7 +11,7 @@ from typing import Any
 from riszoo.encoders.clip.text import translate_text
 from riszoo.models.cris.clip_weights import pooling_name
 from riszoo.recipes import Config
-from riszoo.translation import Names, State, Translation, without_prefix
+from riszoo.translation import Names, State, Translation, state_in
 
 RESNETS: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "resnet50_clip_gap", (3, 4, 23, 3): "resnet101_clip_gap"}
 """timm's names by the number of blocks in each stage."""
@@ -80,16 +80,12 @@ NAMES = Names(
 
 def official_state(content: dict[str, Any]) -> State:
     """All tensors of a file under the names of the authors' model."""
-    return without_prefix(content["state_dict"])
+    return state_in(content, "state_dict")
 
 
 def recognises(content: dict[str, Any]) -> bool:
     """Whether the content of a file is a checkpoint of CRIS."""
-    state = content.get("state_dict")
-    if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
-        return False
-    state = without_prefix(state)
-    return "backbone.visual.attnpool.connect.0.weight" in state and "neck.txt_proj.0.weight" in state
+    return {"backbone.visual.attnpool.connect.0.weight", "neck.txt_proj.0.weight"} <= official_state(content).keys()
 
 
 def variant(content: dict[str, Any]) -> str:
@@ -106,13 +102,9 @@ def translate(content: dict[str, Any]) -> Translation:
         for name, tensor in state.items()
         if name.startswith("backbone.") and not name.startswith("backbone.visual.")
     }
-    text = translate_text(inner)
-    rest = NAMES.translate({n: t for n, t in state.items() if n.removeprefix("backbone.") not in inner})
-    return Translation(
-        state={f"text.{name}": tensor for name, tensor in text.state.items()} | rest.state,
-        ignored=[f"backbone.{name}" for name in text.ignored] + rest.ignored,
-        unknown=[f"backbone.{name}" for name in text.unknown] + rest.unknown,
-    )
+    result = NAMES.translate({n: t for n, t in state.items() if n.removeprefix("backbone.") not in inner})
+    result.add(translate_text(inner), "text.", "backbone.")
+    return result
 
 
 def options(content: dict[str, Any]) -> Config:

@@ -12,7 +12,7 @@ from typing import Any
 from riszoo.encoders.clip.text import translate_text
 from riszoo.models.cris.published import HEAD_NAMES, numbered
 from riszoo.recipes import Config
-from riszoo.translation import Names, Replacement, State, Translation, without_prefix
+from riszoo.translation import Names, Replacement, State, Translation, state_in
 
 ADAPTER: tuple[tuple[str, Replacement], ...] = (
     (r"D_fc1\.", "down."),
@@ -42,15 +42,12 @@ NAMES = Names(
 
 def official_state(content: dict[str, Any]) -> State:
     """The model's tensors under the authors' names, without the prefix of distributed training."""
-    return dict(without_prefix(content["state_dict"]))
+    return dict(state_in(content, "state_dict"))
 
 
 def recognises(content: dict[str, Any]) -> bool:
     """Whether the content of a file has the keys of a DETRIS."""
-    state = content.get("state_dict")
-    if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
-        return False
-    return {"dinov2.cls_token", "txt_backbone.token_embedding.weight"} <= without_prefix(state).keys()
+    return {"dinov2.cls_token", "txt_backbone.token_embedding.weight"} <= official_state(content).keys()
 
 
 def variant(content: dict[str, Any]) -> str:
@@ -72,9 +69,7 @@ def translate(content: dict[str, Any]) -> Translation:
     state["neck.f5_proj.0.weight"] = state["neck.f5_proj.0.weight"].transpose(0, 1).contiguous()
     result = NAMES.translate({inside_adapters(name): tensor for name, tensor in state.items()})
     words = translate_text({name.removeprefix("txt_backbone."): tensor for name, tensor in text.items()})
-    result.state |= {f"text.{name}": tensor for name, tensor in words.state.items()}
-    result.ignored += [f"txt_backbone.{name}" for name in words.ignored]
-    result.unknown += [f"txt_backbone.{name}" for name in words.unknown]
+    result.add(words, "text.", "txt_backbone.")
     return result
 
 

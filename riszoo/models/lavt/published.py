@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from riszoo.recipes import Config
-from riszoo.translation import Names, Replacement, State, Translation, without_prefix
+from riszoo.translation import Names, Replacement, State, Translation, state_in
 
 FUSION = {
     "vis_project.0": "visual",
@@ -56,13 +56,8 @@ NAMES = Names(
 
 def recognises(content: dict[str, Any]) -> bool:
     """Whether the content of a file is one of the two layouts."""
-    state = content.get("model")
-    if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
-        return False
-    state = without_prefix(state)
-    return (
-        "backbone.layers.0.fusion.image_lang_att.W.0.weight" in state and "backbone.layers.0.res_gate.0.weight" in state
-    )
+    pair = {"backbone.layers.0.fusion.image_lang_att.W.0.weight", "backbone.layers.0.res_gate.0.weight"}
+    return pair <= state_in(content, "model").keys()
 
 
 def variant(content: dict[str, Any]) -> str:
@@ -72,8 +67,8 @@ def variant(content: dict[str, Any]) -> str:
 
 def official_state(content: dict[str, Any]) -> State:
     """All tensors of a file under the names of `lavt_one`."""
-    bert = without_prefix(content.get("bert_model", {}))
-    return without_prefix(content["model"]) | {f"text_encoder.{name}": tensor for name, tensor in bert.items()}
+    bert = state_in(content, "bert_model")
+    return state_in(content, "model") | {f"text_encoder.{name}": tensor for name, tensor in bert.items()}
 
 
 def translate(content: dict[str, Any]) -> Translation:
