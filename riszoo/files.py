@@ -18,6 +18,7 @@ ALLOWED = "-_.+=@,() "
 """Characters of a file name besides letters and digits."""
 LONGEST = 120
 """Bytes of a file name, which leaves room for suffixes and temporary names."""
+LFS_POINTER = b"version https://git-lfs"
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
 """Names of devices on Windows, with any suffix."""
 
@@ -53,6 +54,13 @@ def _safe_name(text: str) -> str:
 def _folded(name: str) -> str:
     """What a file system that ignores case and Unicode's forms compares."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def check_not_pointer(path: Path) -> None:
+    """Raise UserError for the text that git-lfs leaves in place of a file that was not fetched."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise UserError(f"{path} is a git-lfs pointer instead of the file: get the file with `git lfs pull`")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from riszoo.errors import UserError
+from riszoo.files import check_not_pointer
 
 METADATA = "riszoo"
 """The key of a .safetensors file's metadata that has all but the weights, as JSON."""
@@ -74,6 +75,7 @@ def metadata(path: Path) -> Any:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_not_pointer(path)
         with safe_open(path, "np") as file:
             return json.loads((file.metadata() or {}).get(METADATA, "null"))
     except (OSError, SafetensorError, ValueError, RecursionError) as error:

@@ -163,6 +163,10 @@ def _flipped(packed: Path, path: Path) -> None:
 DAMAGE: dict[str, tuple[Any, str]] = {
     "truncated": (lambda p, path: path.write_bytes(p.read_bytes()[:-9]), "cannot be read as safetensors"),
     "empty": (lambda p, path: path.write_bytes(b""), "cannot be read as safetensors"),
+    "git-lfs": (
+        lambda _, path: path.write_text("version https://git-lfs.github.com/"),
+        "is a git-lfs pointer",
+    ),
     "a changed bit": (_flipped, "are not those that were written"),
     "another hash": (lambda p, path: _rewritten(p, path, sha256="0"), "are not those that were written"),
     "another class": (lambda p, path: _rewritten(p, path, class_path="os.path.join"), "is not the class of a recipe"),

@@ -20,6 +20,7 @@ from riszoo.encoders.clip.archive import ARCHIVES, is_archive, read_archive
 from riszoo.encoders.darknet import is_darknet_file, load_darknet
 from riszoo.encoders.packages import in_package, package_path
 from riszoo.errors import UserError
+from riszoo.files import check_not_pointer
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ def existing(weights: str, option: str = OPTION) -> Path:
     """The file of a path; one of OpenAI's archives may also be in the cache and is then given by its name alone."""
     path, cached = Path(weights).expanduser(), Path(torch.hub.get_dir()) / "checkpoints" / weights
     if path.is_file():
+        check_not_pointer(path)
         return path
     if weights in ARCHIVES and cached.is_file():
         return cached

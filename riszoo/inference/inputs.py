@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ def pixels_of(image: ImageLike) -> Pixels:
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     if not isinstance(image, Image.Image):
-        raise UserError(f"a {type(image).__name__} is not an image: give a path, a PIL image, an array or a tensor")
+        raise UserError(
+            f"an object of type {type(image).__name__} is not an image: give a path, a PIL image, an array or a tensor"
+        )
     image = ImageOps.exif_transpose(image)
     if 0 in image.size:
         raise UserError(f"an image of {image.width} x {image.height} pixels is empty")
@@ -68,7 +70,8 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
 
 def sentence_lists(sentences: Sentences, images: int) -> list[list[str]]:
     """The sentences of each image."""
-    given: list[Any] = [sentences] if isinstance(sentences, str) else list(sentences)
+    single = isinstance(sentences, str) or not isinstance(sentences, Iterable)
+    given: list[Any] = [sentences] if single else list(sentences)
     if given and all(isinstance(each, list | tuple) for each in given):
         if len(given) != images:
             raise UserError(f"{len(given)} lists of sentences do not fit {images} images: give one for each image")

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from riszoo import recipes
 from riszoo.errors import UserError
+from riszoo.files import check_not_pointer
 
-LFS_POINTER = b"version https://git-lfs"
 ZIP = b"PK\x03\x04"
 Weights = Mapping[str, Tensor]
 
@@ -42,14 +42,13 @@ def check_file(path: Path) -> None:
     """Raise UserError for a file that is recognised as something else than a checkpoint by its first bytes."""
     try:
         with path.open("rb") as file:
-            head = file.read(len(LFS_POINTER))
+            head = file.read(len(ZIP))
+        check_not_pointer(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     if not head:
         raise UserError(f"{path} is empty: copy the checkpoint again")
-    if head == LFS_POINTER:
-        raise UserError(f"{path} is a git-lfs pointer instead of the file: get the file with `git lfs pull`")
-    if not head.startswith(ZIP):
+    if head != ZIP:
         raise UserError(f"{path} is not a checkpoint: give a .ckpt file that `riszoo fit` has written")
 
 
@@ -132,16 +131,20 @@ def check_weights(weights: Weights, model: nn.Module, path: Path) -> None:
     """Raise UserError where weights are missing, unknown, of the wrong shape or not finite."""
     own = model.state_dict()
     problems = [
-        _named("lacks", [name for name in own if name not in weights]),
-        _named("has unknown", [name for name in weights if name not in own]),
-        _named("has wrongly shaped", [n for n, value in weights.items() if n in own and value.shape != own[n].shape]),
+        _named("lacks {} weights", [name for name in own if name not in weights]),
+        _named("has {} unknown weights", [name for name in weights if name not in own]),
+        _named(
+            "has {} weights of another shape", [n for n, w in weights.items() if n in own and w.shape != own[n].shape]
+        ),
     ]
     if any(problems):
         raise UserError(f"{path} does not fit its model: it {', and '.join(filter(None, problems))}")
     broken = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        raise UserError(f"{path} {_named('has NaN or infinite values in', broken)}: use an earlier checkpoint")
+        raise UserError(
+            f"{path} {_named('has NaN or infinite values in {} weights', broken)}: use an earlier checkpoint"
+        )
 
 
 def _named(problem: str, names: list[str]) -> str:
-    return f"{problem} {len(names)} weights, such as {names[0]:.80}" if names else ""
+    return f"{problem.format(len(names))}, such as {names[0]:.80}" if names else ""

@@ -52,7 +52,9 @@ class RISCheckpointIO(TorchCheckpointIO):
             partial.unlink(missing_ok=True)
             kept = "the earlier one is kept" if Path(path).is_file() else "there is no earlier one"
             reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-            raise UserError(f"cannot write the checkpoint {path}: {reason}; {kept}") from error
+            raise UserError(
+                f"cannot write the checkpoint {path}: {reason} ({kept}); make room there or choose another --run.root"
+            ) from error
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The whole checkpoint; weights that do not fit the model raise UserError."""

@@ -16,6 +16,8 @@ from riszoo.errors import UserError
 from riszoo.inference.hub.fetch import fetch, is_address, parse
 
 CARD = "run.json"
+DESCRIPTION = {CARD, "config.yaml", "hparams.yaml"}
+"""What every run writes before its first step."""
 CARD_TYPES = {"model": str, "data": str, "scale": str, "started": float}
 LARGEST_CARD = 1 << 20  # bytes
 
@@ -38,8 +40,8 @@ def create(root: Path, stem: str) -> Path:
 
 
 def remove_if_unused(folder: Path) -> None:
-    """Remove the folder of a run that failed before it wrote anything but its configuration."""
-    if not any(path.is_file() and path.name != "config.yaml" for path in folder.rglob("*")):
+    """Remove the folder of a run that failed before it wrote anything but what describes it."""
+    if not any(path.is_file() and path.name not in DESCRIPTION for path in folder.rglob("*")):
         shutil.rmtree(folder, ignore_errors=True)
 
 

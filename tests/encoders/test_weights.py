@@ -192,6 +192,7 @@ class Unsafe:
         ("w.pth", {"model": {"epoch": 3}}, "contains no named tensors"),
         ("w.pth", torch.zeros(3), "contains no named tensors"),
         ("w.pth", {"model": Unsafe()}, "cannot be read as .pth"),
+        ("w.pth", b"version https://git-lfs.github.com/spec/v1", "w.pth is a git-lfs pointer instead of the file"),
         ("w.pth", b"not a zip", "cannot be read as .pth"),
         ("w.safetensors", b"\x08", "cannot be read as .safetensors"),
         ("w.npz", b"", "has an unknown format"),

@@ -78,6 +78,8 @@ def test_an_invalid_image_is_refused(image: object, predictor: Predictor) -> Non
         predictor.segment(scene(), [])
     with pytest.raises(UserError, match="5 is not a sentence: give one text"):
         predictor.segment(scene(), ["a", 5])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="5 is not a sentence: give one text"):
+        predictor.segment(scene(), 5)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

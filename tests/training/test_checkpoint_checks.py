@@ -60,8 +60,8 @@ def without(key: str) -> Callable[[Content], Content]:
         (lambda content: {**content, "riszoo": {"class_path": 3}}, "does not name the model's class"),
         (lambda content: {**content, "state_dict": {"a": 1}}, "values that are not tensors"),
         (lambda content: {**content, "state_dict": {}}, "does not fit its model: it lacks"),
-        (with_weight("extra", lambda weight: weight), "it has unknown 1 weights, such as extra"),
-        (with_weight(WEIGHT, lambda weight: weight[:1]), "it has wrongly shaped 1 weights, such as head.weight"),
+        (with_weight("extra", lambda weight: weight), "it has 1 unknown weights, such as extra"),
+        (with_weight(WEIGHT, lambda weight: weight[:1]), "it has 1 weights of another shape, such as head.weight"),
         (
             with_weight(WEIGHT, lambda weight: weight * float("nan")),
             "has NaN or infinite values in 1 weights, such as he",

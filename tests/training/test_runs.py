@@ -59,8 +59,13 @@ def test_without_a_sound_run_the_command_that_trains_one_is_given(tmp_path: Path
 
 def test_only_a_folder_without_results_is_removed(tmp_path: Path) -> None:
     """A test of a checkpoint that lies outside of a run leaves its results in a folder of its own."""
-    for name, file in (("failed", "config.yaml"), ("tested", "test-scenes/metrics.json")):
-        (tmp_path / name / file).parent.mkdir(parents=True)
+    files = {
+        "failed": ["config.yaml", "hparams.yaml", "run.json"],
+        "tested": ["config.yaml", "test-scenes/metrics.json"],
+    }
+    for name, file in ((name, file) for name, listed in files.items() for file in listed):
+        (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name / file).touch()
+    for name in files:
         runs.remove_if_unused(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["tested"]
