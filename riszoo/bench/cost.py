@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -106,6 +107,15 @@ def gflops(model: RISModule, sentences: int = 1) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
+def training_gflops(model: RISModule, plan: StepPlan) -> float:
+    """Floating-point operations of a training step's two passes, in billions, what is computed again included."""
+    model.train()
+    batch = on_device(model, training_batch(model, plan), next(model.parameters()).device)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        total_loss(model, batch).backward()  # type: ignore[no-untyped-call]
+    return float(counter.get_total_flops()) / 1e9
+
+
 def activation_memory(model: RISModule) -> float:
     """MiB of distinct storage that autograd saves for one image with one sentence, without weights."""
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
@@ -172,11 +182,18 @@ def on_device(model: RISModule, batch: Batch, device: torch.device) -> Batch:
     return batch.to(device)
 
 
-def latency(model: RISModule, sentences: int, device: torch.device, repeats: int) -> dict[str, float]:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context in which a model runs in a precision of the trainer: 32-true or bf16-mixed."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
+
+
+def latency(
+    model: RISModule, sentences: int, device: torch.device, repeats: int, precision: str = "32-true"
+) -> dict[str, float]:
     """Milliseconds for one image with all its sentences: median and interquartile range."""
     model.eval()
     batch = on_device(model, random_batch(model, sentences), device)
-    with torch.no_grad():
+    with torch.no_grad(), autocast(device, precision):
         seconds = times(lambda: model(batch), device, repeats)
     name = f"ms_{sentences}_sentence" + ("" if sentences == 1 else "s")
     return {name: 1000 * statistics.median(seconds), f"{name}_spread": 1000 * spread(seconds)}
@@ -194,9 +211,10 @@ def training_batch(model: RISModule, plan: StepPlan) -> Batch:
     return random_batch(model, plan.per_image, plan.sentences // plan.per_image)
 
 
-def total_loss(model: RISModule, batch: Batch) -> torch.Tensor:
+def total_loss(model: RISModule, batch: Batch, precision: str = "32-true") -> torch.Tensor:
     """What a training step minimises."""
-    return torch.stack([value.mean() for value in model.loss(model(batch), batch).values()]).sum()
+    with autocast(batch.images.device, precision):
+        return torch.stack([value.mean() for value in model.loss(model(batch), batch).values()]).sum()
 
 
 def training_step(model: RISModule, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
@@ -211,24 +229,29 @@ def training_step(model: RISModule, loss: Callable[[], torch.Tensor]) -> Callabl
     return step
 
 
-def training_rate(model: RISModule, plan: StepPlan, device: torch.device, repeats: int) -> dict[str, float]:
+def training_rate(
+    model: RISModule, plan: StepPlan, device: torch.device, repeats: int, precision: str = "32-true"
+) -> dict[str, float]:
     """Images and sentences per second in whole optimiser steps, without data loading."""
     batch = on_device(model, training_batch(model, plan), device)
-    step = training_step(model, lambda: total_loss(model, batch))
+    step = training_step(model, lambda: total_loss(model, batch, precision))
     model.train()
     seconds = statistics.median(times(step, device, repeats, warm_up=1))
     return {"train_images_per_s": len(batch.images) / seconds, "train_sentences_per_s": len(batch) / seconds}
 
 
-def speed(model: RISModule, plan: StepPlan, device: torch.device, repeats: int = 15) -> dict[str, Any]:
+def speed(
+    model: RISModule, plan: StepPlan, device: torch.device, repeats: int = 15, precision: str = "32-true"
+) -> dict[str, Any]:
     """The measured columns of speed.csv; a training step is repeated a fifth as often as a forward pass."""
     total, trained = parameters(model)
     model.to(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    measured = latency(model, 1, device, repeats) | latency(model, 7, device, repeats)
-    measured |= training_rate(model, plan, device, max(2, repeats // 5))
+    measured = latency(model, 1, device, repeats, precision) | latency(model, 7, device, repeats, precision)
+    measured |= training_rate(model, plan, device, max(2, repeats // 5), precision)
     memory = peak_memory(device)  # before counting, which needs more memory
-    counted = {"gflop_1_sentence": gflops(model, 1), "gflop_7_sentences": gflops(model, 7)}
+    with torch.compiler.set_stance("force_eager"):  # operations inside compiled blocks are not counted
+        counted = {"gflop_1_sentence": gflops(model, 1), "gflop_7_sentences": gflops(model, 7)}
     sizes = {"parameters": total, "trained_parameters": trained}
     return {**sizes, **counted, **measured, "train_batch": plan.sentences, "peak_memory_mib": memory}

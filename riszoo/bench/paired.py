@@ -22,6 +22,7 @@ from torch import Tensor
 
 from riszoo.batch import Batch
 from riszoo.bench.cost import (
+    autocast,
     build,
     on_device,
     peak_memory,
@@ -33,6 +34,7 @@ from riszoo.bench.cost import (
     training_batch,
     training_step,
 )
+from riszoo.blocks import compile_blocks
 
 Part = Literal["model", "encoders", "vision"]
 FIRST = ["riszoo.bench.paired"]
@@ -49,6 +51,8 @@ class Side:
     sentences  about the one image of a forward pass
     batch      sentences of a training step; None: the recipe's
     threads    of the CPU; None: torch's default
+    precision  32-true or bf16-mixed
+    compiled   whether each repeated block is compiled
     """
 
     model: str
@@ -60,12 +64,15 @@ class Side:
     sentences: int = 1
     batch: int | None = None
     threads: int | None = None
+    precision: str = "32-true"
+    compiled: bool = False
 
     @property
     def title(self) -> str:
-        part = "" if self.part == "model" else f", {self.part}"
-        changes = "".join(f", {name} {value}" for name, value in _leaves(json.loads(self.over), ()))
-        return f"{self.model} {self.scale}{part}{changes}"
+        facts = [self.part] * (self.part != "model") + [self.precision] * (self.precision != "32-true")
+        facts += ["compiled"] * self.compiled
+        changes = [f"{name} {value}" for name, value in _leaves(json.loads(self.over), ())]
+        return ", ".join([f"{self.model} {self.scale}", *facts, *changes])
 
 
 def _leaves(config: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
@@ -91,9 +98,11 @@ class Subject:
         if side.threads is not None:
             torch.set_num_threads(side.threads)
         torch.manual_seed(0)
-        self.device, self.part = torch.device(side.device), side.part
+        self.device, self.part, self.precision = torch.device(side.device), side.part, side.precision
         model, _, config = build(side.model, side.data, side.scale, json.loads(side.over))
         self.model = model.to(self.device)
+        if side.compiled:
+            compile_blocks(model, self.device.type)
         self.batch = on_device(model, random_batch(model, side.sentences), self.device)
         self.train_batch = on_device(model, training_batch(model, step_plan(config, side.batch)), self.device)
         self.update = training_step(model, lambda: self.loss(self.train_batch))
@@ -108,12 +117,13 @@ class Subject:
     def loss(self, batch: Batch) -> Tensor:
         """The model's loss; of encoders, the mean square of everything they return."""
         if self.part == "model":
-            return total_loss(self.model, batch)
-        return torch.stack([output.square().mean() for output in self.outputs(batch)]).sum()
+            return total_loss(self.model, batch, self.precision)
+        with autocast(self.device, self.precision):
+            return torch.stack([output.square().mean() for output in self.outputs(batch)]).sum()
 
     def forward(self) -> None:
         self.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), autocast(self.device, self.precision):
             self.model(self.batch) if self.part == "model" else self.outputs(self.batch)
 
     def training(self) -> None:

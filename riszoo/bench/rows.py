@@ -64,7 +64,7 @@ SPEED = Table(
     (
         "parameters", "trained_parameters", "gflop_1_sentence", "gflop_7_sentences",
         "ms_1_sentence", "ms_1_sentence_spread", "ms_7_sentences", "ms_7_sentences_spread",
-        "train_images_per_s", "train_sentences_per_s", "train_batch", "peak_memory_mib",
+        "train_images_per_s", "train_sentences_per_s", "train_batch", "train_gflop", "matrix_share", "peak_memory_mib",
         "commit", "versions", "precision", "config", "command",
     ),
 )  # fmt: skip

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PARTS = ("model", "encoders", "vision")
 STEPS = ("forward", "training")
+PRECISIONS = ("32-true", "bf16-mixed")
 ONLY_PAIRED = ("part", "sentences", "steps")
 
 
@@ -36,6 +37,8 @@ def parser() -> CommandParser:
     parser.add_argument("--device", help="cpu or cuda; the accelerator where there is one")
     parser.add_argument("--threads", type=int, help="threads of the CPU; torch's default when left out")
     parser.add_argument("--batch", type=int, help="sentences of a training step; the recipe's when left out")
+    parser.add_argument("--precision", choices=PRECISIONS, default="32-true", help="as that of the trainer")
+    parser.add_argument("--compile", action="store_true", help="compile each repeated block of the model")
     parser.add_argument("--repeats", type=int, default=15, help="measurements, or turns; the median counts")
     parser.add_argument("--over", default="{}", help="changes to the recipe, as JSON; or --model.width 256")
     parser.add_argument("--out", type=Path, help="a JSON file for the row")
@@ -134,13 +137,13 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _circumstances(device: torch.device) -> dict[str, Any]:
-    """Commit, versions, device and precision of a measurement."""
+def circumstances_of(device: torch.device) -> dict[str, Any]:
+    """Commit, versions and device of a measurement."""
     from riszoo.training.provenance import circumstances
 
     facts = circumstances(device)
     versions = " ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    return {**facts, "versions": versions, "precision": "32-true"}
+    return {**facts, "versions": versions}
 
 
 def _measure_one(args: Namespace) -> dict[str, Any]:
@@ -151,14 +154,23 @@ def _measure_one(args: Namespace) -> dict[str, Any]:
     import torch
 
     from riszoo.bench.cost import build, speed, step_plan
+    from riszoo.blocks import compile_blocks
 
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device = _device(args.device)
     model, _, config = build(args.model, args.data, scale, args.over)
-    names = {"model": args.model, "data": args.data, "scale": scale}
-    return names | speed(model, step_plan(config, args.batch), device, args.repeats) | _circumstances(device)
+    if args.compile:
+        compile_blocks(model, device.type)
+    names = {"model": args.model, "data": args.data, "scale": scale, "variant": variant(args.precision, args.compile)}
+    measured = speed(model, step_plan(config, args.batch), device, args.repeats, args.precision)
+    return names | measured | circumstances_of(device) | {"precision": args.precision}
+
+
+def variant(precision: str, compiled: bool) -> str:
+    """What distinguishes a measurement of a recipe from that in full precision without torch.compile, in speed.csv."""
+    return "/".join([precision] * (precision != PRECISIONS[0]) + ["compiled"] * compiled)
 
 
 def _compare(args: Namespace, argv: list[str]) -> dict[str, Any]:
@@ -171,7 +183,7 @@ def _compare(args: Namespace, argv: list[str]) -> dict[str, Any]:
     rows = paired.compare(first, second, steps, args.repeats)
     print(paired.table(first, second, rows))
     titles = {"a": first.title, "b": second.title, "steps": rows}
-    return titles | _circumstances(device) | {"command": "riszoo speed " + shlex.join(argv)}
+    return titles | circumstances_of(device) | {"command": "riszoo speed " + shlex.join(argv)}
 
 
 def shared_words(argv: list[str]) -> list[str]:
@@ -199,5 +211,5 @@ def _as_side(args: Namespace, device: torch.device) -> Side:
     options = {name: getattr(args, name) for name in ("part", "sentences") if getattr(args, name) is not None}
     return Side(
         args.model, args.data, args.scale, json.dumps(args.over), device=str(device),
-        batch=args.batch, threads=args.threads, **options,
+        batch=args.batch, threads=args.threads, precision=args.precision, compiled=args.compile, **options,
     )  # fmt: skip
