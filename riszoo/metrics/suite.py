@@ -19,7 +19,7 @@ from riszoo.metrics.sentence_table import COUNTS, NO_HEAD, SentenceTable, width
 from riszoo.metrics.summary import Values, summarise
 from riszoo.metrics.window import foreground_window
 
-CELLS_AT_ONCE = {"cpu": 2**17, "cuda": 2**24}
+CELLS_AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
 """Pixels processed at a time: as many as a CPU cache holds, or as a device's memory allows."""
 
 

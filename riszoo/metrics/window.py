@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from riszoo.batch import Geometry
 from riszoo.metrics.protocols import Protocol, Resampling
-from riszoo.metrics.resample import Axes, Size, above, axes, frame_axes, taps_inside
+from riszoo.metrics.resample import Axes, Ints, Size, above, axes, frame_axes, taps_inside
 
 Masks = NDArray[np.bool_]
 Maps = NDArray[np.float32]
@@ -41,15 +41,20 @@ def resize_alike(maps: Maps, along: Axes, resampling: Resampling, window: Window
         [part[:, span] for part in taps_inside(axis, grid, resampling)]
         for axis, grid, span in zip(along, maps.shape[1:], window, strict=True)
     )
-    wide = np.take(maps, cols[0], 2) * col_weights[0]
-    for cells, weights in zip(cols[1:], col_weights[1:], strict=True):
-        wide += np.take(maps, cells, 2) * weights  # (n, h, m1)
-    out = np.take(wide, rows[0], 1) * row_weights[0, :, None]
-    for cells, weights in zip(rows[1:], row_weights[1:], strict=True):
-        part = np.take(wide, cells, 1)
-        part *= weights[:, None]
-        out += part  # (n, m0, m1)
-    return out
+    first, last = rows[0, 0], rows[-1, -1]
+    wide = _weighted_sum(maps[:, first : last + 1], cols, col_weights, 2)  # (n, h, m1)
+    return _weighted_sum(wide, rows - first, row_weights[:, :, None], 1)
+
+
+def _weighted_sum(maps: Maps, cells: Ints, weights: Maps, axis: int) -> Maps:
+    """The sum over the taps of one axis."""
+    total = maps.take(cells[0], axis)
+    total *= weights[0]
+    for tap, weight in zip(cells[1:], weights[1:], strict=True):
+        part = maps.take(tap, axis)
+        part *= weight
+        total += part
+    return total
 
 
 def _foreground_bounds(maps: Maps, along: Axes, protocol: Protocol) -> Window:
@@ -68,7 +73,7 @@ def _foreground_bounds(maps: Maps, along: Axes, protocol: Protocol) -> Window:
     return rows, cols
 
 
-def _span(high: Masks, cells: NDArray[np.int64]) -> slice:
+def _span(high: Masks, cells: Ints) -> slice:
     """The output cells with a tap on a high input cell; one cell if none has."""
     found = high.nonzero()[0]
     if not len(found):

@@ -161,13 +161,16 @@ def test_the_window_contains_all_foreground_unchanged(name, size, kind):
 
 
 def test_the_window_is_no_larger_than_it_must_be():
-    """An object on cells 6 to 8 of 16 reaches half a cell further each way: rows 22 to 38 of 64."""
+    """An object on cells 6 to 8 of 16 reaches half a cell further each way: rows 22 to 38 of 64.
+
+    Columns start at a multiple of 8, because eight pixels are one octet of bits.
+    """
     logits = torch.full((1, 16, 16), -2.0)
     logits[0, 6:9, 2:5] = 3.0
     geometry = Geometry.fit("squeeze", (64, 64), (64, 64))
     window, corner = foreground_window(logits.numpy(), geometry, (64, 64), PROTOCOLS["original"])
-    assert corner == (22, 6)
-    assert window.shape == (1, 12 + 4, 12 + 4)
+    assert corner == (22, 0)
+    assert window.shape == (1, 12 + 4, 6 + 12 + 4)
 
 
 def test_cached_taps_from_inference_mode_allow_gradients():
