@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -232,3 +234,11 @@ def ignore_signals(_worker: int) -> None:
     """Leave signals to the main process; called in each loading process, which ends with it."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(name, signal.SIG_IGN)
+
+
+@atexit.register
+def end_loading_processes() -> None:
+    """End the loading processes that are left at exit; multiprocessing would wait for ever after a SIGTERM to them."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

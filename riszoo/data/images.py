@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -129,22 +130,28 @@ def load(path: Path, size: Size, strict: bool) -> Pixels:
     """The image at its annotated size.
 
     An image of another size is scaled to the annotated one, where its outlines belong. One that cannot be read is
-    black, so that every process still has the same batches. Both warn once; `strict` makes them errors.
+    black, so that every process still has the same batches. Both warn once in each process; `strict` makes them errors.
     """
     try:
         pixels = decode(path)
     except ImageError as error:
         if strict:
             raise
-        warnings.warn(f"{error} (shown as black; --data.strict true makes this an error)", stacklevel=2)
+        warn_once(f"{error} (shown as black; --data.strict true makes this an error)")
         return np.zeros((*size, 3), np.uint8)
     if pixels.shape[:2] == size:
         return pixels
     message = f"image {path} is {pixels.shape[1]} x {pixels.shape[0]} pixels, its annotation {size[1]} x {size[0]}"
     if strict:
         raise ImageError(f"{message}: replace the file, or leave --data.strict off to scale it")
-    warnings.warn(f"{message}: it is scaled", stacklevel=2)
+    warn_once(f"{message}: it is scaled")
     return resize(pixels, size)
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Warn with a message that this process has not shown: `catch_warnings` makes Python forget what it has shown."""
+    warnings.warn(message, stacklevel=3)
 
 
 def view_of(pixels: Pixels, view: View) -> Tensor:

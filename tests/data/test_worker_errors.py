@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,3 +35,22 @@ def test_an_error_of_a_loading_process_is_its_sentence(kind: type[UserError]) ->
     with pytest.raises(kind) as caught:
         next(iter(DataLoader(Broken(kind), num_workers=1)))
     assert str(caught.value) == SENTENCE
+
+
+LEFT = """
+from torch.utils.data import DataLoader
+from riszoo.data.datamodule import ignore_signals
+batches = iter(DataLoader(range(100), num_workers=1, worker_init_fn=ignore_signals))
+print(int(next(batches)))
+"""
+
+
+def test_a_program_ends_although_loading_processes_are_left() -> None:
+    """They ignore the signal by which multiprocessing ends its processes at exit."""
+    with subprocess.Popen([sys.executable, "-c", LEFT], stdout=subprocess.PIPE, start_new_session=True) as program:
+        try:
+            output, _ = program.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            os.killpg(program.pid, signal.SIGKILL)
+            raise
+    assert (program.returncode, output) == (0, b"0\n")
