@@ -70,7 +70,7 @@ def _foreground_bounds(maps: Maps, along: Axes, protocol: Protocol) -> Window:
     rows, cols = (
         _span(high.any(1 - i), taps_inside(along[i], high.shape[i], protocol.resampling)[0]) for i in range(2)
     )
-    return rows, cols
+    return rows, slice(cols.start // 8 * 8, cols.stop)  # whole octets of bits
 
 
 def _span(high: Masks, cells: Ints) -> slice:
