@@ -29,6 +29,7 @@ from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError, find_user_error
 from riszoo.model import RISModule
 from riszoo.signatures import options_of
+from riszoo.threads import leave_processors
 from riszoo.training import runs
 from riszoo.training.callbacks.dashboard import Dashboard, build_loggers, finish
 from riszoo.training.callbacks.prediction_files import PredictionWriter
@@ -266,6 +267,8 @@ class RISCLI(LightningCLI):
             compile_blocks(self.model, self.trainer.strategy.root_device.type)
         if self.datamodule.seed is None:
             self.datamodule.seed = self.seed
+        if self.request.verb != "fit" and self.trainer.strategy.root_device.type == "cpu":
+            leave_processors(self.datamodule.workers)
         if is_rank_zero():
             devices = f"{self.trainer.num_devices} x " if self.trainer.num_devices > 1 else ""
             checkpoint = f", checkpoint {runs.described(self.request.checkpoint)}" if self.request.checkpoint else ""
