@@ -70,9 +70,10 @@ class Segment:
 class CBL(nn.Sequential):
     """Convolution without bias, BatchNorm, LeakyReLU(0.1)."""
 
-    def __init__(self, inside: int, outside: int, kernel: int = 1) -> None:
+    def __init__(self, inside: int, outside: int, kernel: int = 1, dilation: int = 1) -> None:
+        padding = dilation * (kernel // 2)
         super().__init__(
-            nn.Conv2d(inside, outside, kernel, padding=kernel // 2, bias=False),
+            nn.Conv2d(inside, outside, kernel, padding=padding, dilation=dilation, bias=False),
             nn.BatchNorm2d(outside),
             nn.LeakyReLU(0.1),
         )
