@@ -4,22 +4,23 @@
 
 The first has the share of each kind of operation in both passes and the optimiser (torch.profiler), and that of the two
 encoders: the time of a step of the encoders alone on the same images and sentences, relative to that of the model. The
-second has sentences a second for 1, 2, 4 and 8 sentences of each image in a step of the same number of sentences.
+second has sentences a second (of processor time on a CPU) for 1, 2, 4 and 8 sentences of each image in a step of the
+same number of sentences.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
-import torch
 from torch.profiler import ProfilerActivity, profile
 
-from riszoo.bench.cost import build, step_plan, times, training_rate
-from riszoo.bench.paired import Side, Subject
+from riszoo.bench.paired import Side, measure, subject
 
 KINDS = {
     "convolution": r"conv|mkldnn|cudnn_conv",
@@ -41,13 +42,13 @@ def kind_of(operator: str) -> str:
 
 def shares(side: Side, repeats: int) -> dict[str, float]:
     """The share of each kind of operation in the steps of a side, by the operators' own time."""
-    subject = Subject(side)
-    subject.training()
-    on_gpu = subject.device.type == "cuda"
+    one = subject(side)
+    one.training()
+    on_gpu = one.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_gpu]
     with profile(activities=activities) as profiled:
         for _ in range(repeats):
-            subject.training()
+            one.training()
     spent: Counter[str] = Counter()
     for event in profiled.key_averages():
         own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
@@ -57,24 +58,18 @@ def shares(side: Side, repeats: int) -> dict[str, float]:
     return {kind: spent[kind] / total for kind in (*KINDS, "pointwise")}
 
 
-def encoder_share(side: Side, encoders: Side, repeats: int) -> float:
-    """The time of a step of the encoders alone, relative to that of the model."""
-    seconds = []
-    for subject in (Subject(encoders), Subject(side)):
-        seconds.append(statistics.median(times(subject.training, subject.device, repeats, warm_up=1)))
-    return seconds[0] / seconds[1]
+def step_seconds(side: Side, repeats: int) -> float:
+    """The median of a step: events on a GPU, processor time on a CPU, which other work disturbs less."""
+    subject(side).training()
+    costs = [measure(side, "training") for _ in range(repeats)]
+    return statistics.median(cost.wall if side.device != "cpu" else cost.processor for cost in costs)
 
 
-def by_sentences(name: str, args: argparse.Namespace) -> list[float]:
+def by_sentences(side: Side, repeats: int) -> list[float]:
     """Sentences a second for each number of sentences of an image."""
-    rates = []
-    for count in PER_IMAGE:
-        over = {"data": {"init_args": {"sentences_per_image": count}}}
-        model, _, config = build(name, args.data, args.scale, over)
-        plan = step_plan(config, args.batch)
-        device = torch.device(args.device)
-        rates.append(training_rate(model.to(device), plan, device, args.repeats)["train_sentences_per_s"])
-    return rates
+    assert side.batch is not None
+    changes = [json.dumps({"data": {"init_args": {"sentences_per_image": count}}}) for count in PER_IMAGE]
+    return [side.batch / step_seconds(replace(side, over=over), repeats) for over in changes]
 
 
 def row(cells: Sequence[str]) -> str:
@@ -95,13 +90,13 @@ def main() -> None:
     print(row(["model", *kinds, "encoders alone"]), row(["---"] * (len(kinds) + 2)), sep="\n")
     for name in names:
         side = Side(name, args.data, args.scale, device=args.device, batch=args.batch)
-        encoders = Side(name, args.data, args.scale, device=args.device, batch=args.batch, part="encoders")
         found = shares(side, args.repeats)
-        cells = [f"{found[kind]:.0%}" for kind in kinds]
-        print(row([name, *cells, f"{encoder_share(side, encoders, args.repeats):.0%}"]), flush=True)
+        encoders = step_seconds(replace(side, part="encoders"), args.repeats) / step_seconds(side, args.repeats)
+        print(row([name, *(f"{found[kind]:.0%}" for kind in kinds), f"{encoders:.0%}"]), flush=True)
     print("", row(["model", *(f"{count} an image" for count in PER_IMAGE)]), row(["---"] * 5), sep="\n")
     for name in names:
-        print(row([name, *(f"{rate:.1f}" for rate in by_sentences(name, args))]), flush=True)
+        rates = by_sentences(Side(name, args.data, args.scale, device=args.device, batch=args.batch), args.repeats)
+        print(row([name, *(f"{rate:.1f}" for rate in rates)]), flush=True)
 
 
 if __name__ == "__main__":
