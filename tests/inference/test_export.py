@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from riszoo.data.images import place_image, view_of
 from riszoo.data.record import Pixels
 from riszoo.data.scenes import ScenesSplit
 from riszoo.errors import UserError
-from riszoo.inference.export import folder, runner
+from riszoo.inference.export import folder, quantized, runner
 from riszoo.inference.export.formats import FORMATS, Format
-from riszoo.inference.export.parity import TOLERANCE, check_parity
+from riszoo.inference.export.graphs import ImageGraph, image_inputs, programs, sentence_inputs
+from riszoo.inference.export.parity import TOLERANCE, check_parity, parity_cases, tracing_case
 from riszoo.inference.predictor import Predictor
 from riszoo.model import RISModule
 from riszoo.training import runs
 from riszoo.training.checkpoints import from_checkpoint
+from tests.support import risam_small, vipa_small
 from tests.support.scripts import load_script
 from tests.support.small_run import small_run
 from tests.support.zoo import Entry, entries
@@ -37,7 +40,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("export")
     run = small_run(root / "runs", text={"length": 6})
     words = ["export", "--model", "lts", "--run.root", str(root / "runs"), "--out", str(root / "lts"), "--int8"]
-    assert main(words) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantized, "IMAGES", 8)
+        assert main(words) == 0
     return run, root / "lts"
 
 
@@ -117,6 +122,18 @@ def test_a_failed_export_leaves_nothing(exported: tuple[Path, Path], tmp_path: P
     with pytest.raises(UserError, match="disk is full"):
         folder.export(model_of(exported[0]), tmp_path / "out", Format(".onnx", fail), about={})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("build", [vipa_small.small, risam_small.toy], ids=["vipa", "risam"])
+@torch.no_grad()
+def test_a_graph_decodes_another_number_of_sentences_than_it_was_traced_on(build: Callable[[], RISModule]) -> None:
+    """LTS is above, from image to mask; every recipe in both formats is below."""
+    model = build().eval().requires_grad_(False)
+    _, sentence = programs(model, tracing_case(model).batch)
+    batch = next(parity_cases(model)).batch
+    inputs = sentence_inputs(ImageGraph(model)(**image_inputs(batch)), batch)
+    assert len(batch) != len(sentence.inputs["ids"])
+    torch.testing.assert_close(sentence.program.module()(*inputs.values())[0], model(batch).logits, atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,17 +33,28 @@ class Format(NamedTuple):
             raise UserError(f"--format onnx needs {', '.join(missing)}: pip install 'riszoo[export]'")
 
 
+@contextmanager
+def without_log() -> Iterator[None]:
+    """Silence the log of converters, which warn of constants they do not fold; the results are checked afterwards."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def write_onnx(graph: Graph, outputs: list[str], path: Path) -> None:
     """An ONNX file; the weights are beside it where they are above 2 GB."""
     try:
-        written = torch.onnx.export(
-            graph.program,
-            dynamo=True,
-            opset_version=OPSET,
-            verbose=False,
-            input_names=graph.input_names(),
-            output_names=outputs,
-        )
+        with without_log():
+            written = torch.onnx.export(
+                graph.program,
+                dynamo=True,
+                opset_version=OPSET,
+                verbose=False,
+                input_names=graph.input_names(),
+                output_names=outputs,
+            )
     except Exception as error:  # the converter raises nearly anything
         reason = " ".join(str(error).split())[-200:]
         raise UserError(f"{path.name} cannot be converted to ONNX: {reason}; use --format torch_export") from error

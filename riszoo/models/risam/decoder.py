@@ -70,7 +70,7 @@ class MutualAwareMaskDecoder(WordDecoder):
     def tokens(self, words: Tensor, context: Context) -> Tokens:
         code = self.query.to(words.dtype).expand(words.shape[0], 1, -1)
         query = self.query_token(code, words, context)
-        always = context.word_mask.new_ones(len(words), 1)
+        always = context.word_mask.new_ones(words.shape[0], 1)  # len() would fix the number in an exported graph
         if not self.options.words:
             return query, code, always
         words, codes, real = super().tokens(words, context)
