@@ -224,3 +224,21 @@ def test_doctor_reports_a_damaged_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert fault.fault
     assert "lts.safetensors cannot be read as safetensors" in fault.text
     assert rest.text == f"{tmp_path}: none (shipped)"
+
+
+def test_an_installed_package_finds_its_recipes_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders that the wheel includes are those where an installed riszoo looks."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    root = Path(recipes.__file__).parents[1]
+    target = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for source, included in target["force-include"].items():
+        (tmp_path / included).parent.mkdir(exist_ok=True)
+        (tmp_path / included).symlink_to(root / source)
+    (package,) = target["packages"]
+    for module in (recipes, shipped):
+        monkeypatch.setattr(module, "__file__", str(tmp_path / package / "module.py"))
+    (found,) = recipes.folders.__wrapped__()  # without its cache
+    assert (found / "models" / "lts.yaml").is_relative_to(tmp_path)
+    assert (found / "models" / "lts.yaml").is_file()
+    assert shipped.folder().is_relative_to(tmp_path)
+    assert {"lts", "risam", "vipa"} <= set(shipped.files())
