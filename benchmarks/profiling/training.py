@@ -30,9 +30,8 @@ KINDS = {
     "softmax and loss": r"softmax|cross_entropy|logsumexp",
     "resizing": r"upsample|interpolate|pool",
     "copies": r"copy|cat$|clone|contiguous|index|gather|scatter|roll|embedding|stack|pad",
-    "optimiser": r"adam|foreach",
 }
-"""Patterns of the operators' names; the first that matches counts. The rest are pointwise operations."""
+"""Patterns of operators; the first that matches counts. The rest are pointwise operations, the optimiser's included."""
 PER_IMAGE = (1, 2, 4, 8)
 
 
