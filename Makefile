@@ -66,4 +66,4 @@ soak: $(STAMP) ## train, test and segment for 30 minutes; fails where memory or 
 	$(BIN)/python -m tests.reliability.soak --minutes $(or $(MINUTES),30)
 
 clean: ## remove the environment and caches; keep runs
-	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-floors build dist site *.egg-info .mypy_cache .ruff_cache
