@@ -123,4 +123,5 @@ def _moved(words: Words, columns: int) -> Words:
     padded[..., beyond : beyond + length] = words
     start = beyond + whole
     low, high = padded[..., start : start + length], padded[..., start + 1 : start + 1 + length]
-    return low >> bits | high << (WORD - bits)
+    moved: Words = low >> np.uint64(bits) | high << np.uint64(WORD - bits)
+    return moved

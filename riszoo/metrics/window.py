@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from riszoo.batch import Geometry
 from riszoo.metrics.protocols import Protocol, Resampling
-from riszoo.metrics.resample import Axes, Ints, Size, above, axes, frame_axes, taps_inside
+from riszoo.metrics.resample import Axes, Axis, Ints, Size, above, axes, frame_axes, taps_inside
 
 Masks = NDArray[np.bool_]
 Maps = NDArray[np.float32]
@@ -37,18 +37,22 @@ def foreground_window(scores: Maps, geometry: Geometry, size: Size, protocol: Pr
 @np.errstate(invalid="ignore")  # inf times 0 is nan, in silence as in PyTorch
 def resize_alike(maps: Maps, along: Axes, resampling: Resampling, window: Window = WHOLE) -> Maps:
     """(n, h, w) -> (n, M0, M1), or a window of it; element by element as `resample.resize`."""
-    (rows, row_weights), (cols, col_weights) = (
-        [part[:, span] for part in taps_inside(axis, grid, resampling)]
-        for axis, grid, span in zip(along, maps.shape[1:], window, strict=True)
-    )
+    rows, row_weights = _taps(along[0], maps.shape[1], resampling, window[0])
+    cols, col_weights = _taps(along[1], maps.shape[2], resampling, window[1])
     first, last = rows[0, 0], rows[-1, -1]
     wide = _weighted_sum(maps[:, first : last + 1], cols, col_weights, 2)  # (n, h, m1)
     return _weighted_sum(wide, rows - first, row_weights[:, :, None], 1)
 
 
+def _taps(axis: Axis, grid: int, resampling: Resampling, span: slice) -> tuple[Ints, Maps]:
+    """The taps of the output cells of a span."""
+    cells, weights = taps_inside(axis, grid, resampling)
+    return cells[:, span], weights[:, span]
+
+
 def _weighted_sum(maps: Maps, cells: Ints, weights: Maps, axis: int) -> Maps:
     """The sum over the taps of one axis."""
-    total = maps.take(cells[0], axis)
+    total: Maps = maps.take(cells[0], axis)
     total *= weights[0]
     for tap, weight in zip(cells[1:], weights[1:], strict=True):
         part = maps.take(tap, axis)
@@ -66,9 +70,10 @@ def _foreground_bounds(maps: Maps, along: Axes, protocol: Protocol) -> Window:
     inclusive = protocol.inclusive and protocol.threshold_at == "end"
     if protocol.resampling.kernel == "bicubic" or threshold < 0 or inclusive:
         return slice(0, along[0].cells), slice(0, along[1].cells)
-    high = ~(maps <= 0.999 * threshold).all(0)  # (h, w); nan is not low
+    high: Masks = ~np.logical_and.reduce(maps <= 0.999 * threshold, 0)  # (h, w); nan is not low
     rows, cols = (
-        _span(high.any(1 - i), taps_inside(along[i], high.shape[i], protocol.resampling)[0]) for i in range(2)
+        _span(np.logical_or.reduce(high, 1 - i), taps_inside(along[i], high.shape[i], protocol.resampling)[0])
+        for i in range(2)
     )
     return rows, slice(cols.start // 8 * 8, cols.stop)  # whole octets of bits
 

@@ -35,11 +35,11 @@ def test_the_order_of_memory_changes_no_count() -> None:
     """Masks that the COCO API draws lie in memory column by column."""
     rng = np.random.default_rng(9)
     predicted, true = blocks(rng, (70, 90), 0.3), blocks(rng, (70, 90), 0.3)
-    by_column = [np.ascontiguousarray(masks.swapaxes(1, 2)).swapaxes(1, 2) for masks in (predicted, true)]
-    assert np.array_equal(count_bits(*by_column, 0.02), count_bits(predicted, true, 0.02))
+    columns = [np.ascontiguousarray(masks.swapaxes(1, 2)).swapaxes(1, 2) for masks in (predicted, true)]
+    assert np.array_equal(count_bits(columns[0], columns[1], 0.02), count_bits(predicted, true, 0.02))
 
 
-def test_a_window_has_the_counts_of_the_whole_frame():
+def test_a_window_has_the_counts_of_the_whole_frame() -> None:
     """The first pair's window holds all of its 12 cells; the second's prediction is empty and stays at no place."""
     predicted, true = np.zeros((2, 2, 10, 12), np.bool_)
     predicted[0, 3:6, 4:8] = True
