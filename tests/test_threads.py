@@ -47,6 +47,6 @@ def test_the_number_of_threads_is_never_raised(eight: Path, monkeypatch: pytest.
 
 
 def test_a_loading_process_uses_one_thread() -> None:
-    loader = DataLoader([0], num_workers=1, collate_fn=lambda _: torch.get_num_threads())  # type: ignore[arg-type]
+    loader: DataLoader[int] = DataLoader([0], num_workers=1, collate_fn=lambda _: torch.get_num_threads())  # type: ignore[arg-type]
     (found,) = loader
     assert found == 1
