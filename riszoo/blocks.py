@@ -46,7 +46,7 @@ def compile_blocks(model: RISModule, device: str) -> None:
     if BACKEND == "inductor":
         check_compiler(device)
     model.text.fixed_length = True
-    torch._dynamo.config.recompile_limit = VARIANTS  # type: ignore[attr-defined]
+    torch._dynamo.config.recompile_limit = VARIANTS
     for block in repeated_blocks(model):
         block.compile(backend=BACKEND)
 
