@@ -78,5 +78,7 @@ def metadata(path: Path) -> Any:
         check_not_pointer(path)
         with safe_open(path, "np") as file:
             return json.loads((file.metadata() or {}).get(METADATA, "null"))
+    except UserError:
+        raise
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as safetensors: {str(error)[:100]}; copy the file again") from None

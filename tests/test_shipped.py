@@ -222,7 +222,7 @@ def test_doctor_reports_a_damaged_file(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(shipped, "folder", lambda: tmp_path)
     fault, rest = doctor.shipped_weights()
     assert fault.fault
-    assert "lts.safetensors cannot be read as safetensors" in fault.text
+    assert "lts.safetensors is a git-lfs pointer" in fault.text
     assert rest.text == f"{tmp_path}: none (shipped)"
 
 

@@ -182,7 +182,7 @@ def compare(first: Side, second: Side, steps: Sequence[str], repeats: int) -> li
 def compare_step(
     first: Side, second: Side, call_first: Call, call_second: Call, step: str, repeats: int
 ) -> dict[str, Any]:
-    """The row of a step. Every other turn starts with the second side."""
+    """The row of a step. Every other turn starts with the second side; no ratio to memory too small to show."""
     sides = [(first, call_first), (second, call_second)]
     for side, call in sides:
         call(warm_up, side, step)
@@ -192,9 +192,8 @@ def compare_step(
         costs = [call(measure, side, step) for side, call in order]
         turns.append(costs if turn % 2 == 0 else costs[::-1])
     peaks = [call(memory, side) for side, call in sides]
-    return (
-        {"step": step, "turns": repeats} | summary(turns) | {"memory_mib": peaks, "memory_ratio": peaks[1] / peaks[0]}
-    )
+    ratio = peaks[1] / peaks[0] if peaks[0] else None
+    return {"step": step, "turns": repeats} | summary(turns) | {"memory_mib": peaks, "memory_ratio": ratio}
 
 
 def summary(turns: Sequence[Sequence[Cost]]) -> dict[str, Any]:
@@ -218,5 +217,6 @@ def table(first: Side, second: Side, rows: Sequence[dict[str, Any]]) -> str:
             ratio = f"B/A {row[f'{kind}_ratio']:.3f} ± {row[f'{kind}_ratio_spread']:.3f}"
             lines.append(f"  {kind + ' time':<16}A {of_first:9.3f} s    B {of_second:9.3f} s    {ratio}")
         of_first, of_second = row["memory_mib"]
-        lines.append(f"  {'memory':<16}A {of_first:7,.0f} MiB  B {of_second:7,.0f} MiB  B/A {row['memory_ratio']:.3f}")
+        ratio = "" if row["memory_ratio"] is None else f"  B/A {row['memory_ratio']:.3f}"
+        lines.append(f"  {'memory':<16}A {of_first:7,.0f} MiB  B {of_second:7,.0f} MiB{ratio}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Checks that need neither data nor weights: numbers within their limits, names of splits and of options."""
+"""Checks that need neither data nor weights: numbers within their limits, precisions, names of splits and options."""
 
 from __future__ import annotations
 
@@ -71,14 +71,20 @@ LIMITS = {
 WORDS = ("null", "none", "true", "false", "auto", "")
 """Values that are not numbers and are left to the parser."""
 
+PRECISION = "trainer.precision"
+NOT_SUPPORTED = ("bf16-true", "16-true", "64-true", "64")
+"""Precisions for which Lightning converts each batch; those of riszoo contain frozen dataclasses, which it refuses."""
+
 SPLITS = ("data.train_split", "data.val_split", "data.test_splits")
 
 
 def check_values(data: str, configs: list[Config], options: list[str]) -> None:
-    """Raise UserError for the first value outside its limits, and for a split that the data set does not have."""
+    """Raise UserError for the first value that is not allowed: a number, a precision, a split of another data set."""
     for name, value in settings(configs, options):
         if name in LIMITS:
             check_number(name, value)
+        if name == PRECISION and str(value) in NOT_SUPPORTED:
+            raise UserError(f"--{name} {value} is not supported: choose 32-true, bf16-mixed or 16-mixed")
         if name in SPLITS:
             recipes.check_splits(data, map(str, _items(value)))
 
@@ -120,7 +126,7 @@ def settings(configs: list[Config], options: list[str]) -> Iterator[tuple[str, A
         if word.startswith("--"):
             name, equals, value = word.removeprefix("--").partition("=")
             name = name.replace(".init_args.", ".")
-            if name in LIMITS or name in SPLITS:
+            if name in LIMITS or name in SPLITS or name == PRECISION:
                 yield name, value if equals else next(words, "")
 
 

@@ -33,8 +33,8 @@ SHOWN = [command for page in pages.PAGES for command in pages.commands(page)]
 INVENTED = {"NAME": "lts", "MODEL": "lts", "SEED": "0", "N": "1", "mine": "lts", "shy": "lts"}
 INVENTED["my.module.Mine"] = "tests.support.toys.Early"
 """Words that stand for a reader's own, each with one that riszoo accepts."""
-OTHER_PROGRAMS = {"--eval_ori_size", "--signal"}
-"""Options of other projects that a page names."""
+OTHER_PROGRAMS = {"--eval_ori_size", "--signal", "--tiny"}
+"""Options of other projects, and of scripts in benchmarks/, that a page names."""
 
 
 class Parsed(BaseException):

@@ -99,6 +99,8 @@ FAST: list[tuple[str, str]] = [
     ("fit --model lts --seed_everything 99999999999", "--seed_everything 99999999999: give"),
     ("fit --model lts --model.optim.lr -1", "--model.optim.lr -1: give"),
     ("fit --model lts --model.optim.lr nan", "--model.optim.lr nan: give"),
+    ("fit --model lts --trainer.precision bf16-true", "--trainer.precision bf16-true is not supported: choose 32-true"),
+    ("test --model lts --trainer.precision=64", "--trainer.precision 64 is not supported"),
     ("fit --model lts --model.optim.lr 1e400", "--model.optim.lr 1e400: give"),
     ("fit --model lts --model.optim.lr high", "--model.optim.lr high: give"),
     ("fit --model lts --model.optim.weight_decay -0.1", "--model.optim.weight_decay -0.1: give"),
