@@ -1,4 +1,4 @@
-"""The repeated blocks of a model, which are compiled one by one or sharded over devices.
+"""The repeated blocks of a model, which are compiled one by one.
 
 A block is a module with children of which a list contains two or more of one class, such as a layer of a transformer or
 a residual block. Of nested ones the innermost count, so that equal blocks share one compiled graph.

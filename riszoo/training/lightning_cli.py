@@ -29,7 +29,6 @@ from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError, find_user_error
 from riszoo.model import RISModule
 from riszoo.signatures import options_of
-from riszoo.threads import leave_processors
 from riszoo.training import runs
 from riszoo.training.callbacks.dashboard import Dashboard, build_loggers, finish
 from riszoo.training.callbacks.prediction_files import PredictionWriter
@@ -41,6 +40,7 @@ from riszoo.training.nonfinite import NonFinite
 from riszoo.training.parser_errors import parser_error
 from riszoo.training.recorder import Recorder
 from riszoo.training.saving import BestCheckpoint, LastCheckpoint, changed_options, keep_curves
+from riszoo.training.threads import leave_processors
 
 if TYPE_CHECKING:
     from riszoo.cli.request import Request

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from riszoo import threads
+from riszoo.training import threads
 
 
 @pytest.fixture
