@@ -30,7 +30,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from riszoo import recipes
 from riszoo.bench import rows
 from riszoo.bench.cost import (
     build,
@@ -43,6 +42,7 @@ from riszoo.bench.cost import (
     training_gflops,
     training_rate,
 )
+from riszoo.bench.plan import models_with
 from riszoo.blocks import compile_blocks
 from riszoo.cli.main import main as riszoo
 from riszoo.cli.speed import circumstances_of, variant
@@ -96,7 +96,7 @@ class Session:
             with limit(left):
                 self.results[title] = part()
             print(f"[{time.monotonic() - started:5.1f} s] {title}: {self.results[title]}", flush=True)
-        except (RuntimeError, OSError, ValueError) as error:  # out of memory and out of time included
+        except Exception as error:  # the device's minutes are short: one part's failure does not end the others
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             self.failures.append(f"{title}: {reason}")
             print(f"[{time.monotonic() - started:5.1f} s] {title}: FAILED, {reason}", flush=True)
@@ -106,7 +106,7 @@ class Session:
 
 @contextmanager
 def limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError when the time is up."""
+    """Raise TimeoutError when the time is up, and again every 10 seconds: torch's compiler catches errors."""
     if seconds < 1:
         raise TimeoutError("no time was left")
 
@@ -114,7 +114,7 @@ def limit(seconds: float) -> Iterator[None]:
         raise TimeoutError("the time was up")
 
     previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 10)
     try:
         yield
     finally:
@@ -239,14 +239,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="tiny recipes, and a training of a few steps")
     parser.add_argument("--minutes", type=float, default=8.0, help="the script ends within so many minutes")
-    parser.add_argument("--models", default=",".join(recipes.names("models")), help="comma-separated")
+    parser.add_argument("--models", help="comma-separated; default: all that have the scale")
     parser.add_argument("--out", type=Path, default=Path("runs/cuda"), help="folder of the results")
     given = parser.parse_args(argv)
     device = torch.device(given.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device is available: give --device cpu --tiny")
     end = time.monotonic() + 60 * given.minutes - 10
-    session = Session(device, TINY if given.tiny else PAPER, given.out, given.models.split(","), end)
+    scale = TINY if given.tiny else PAPER
+    models = given.models.split(",") if given.models else models_with(scale.name, scale.data)
+    session = Session(device, scale, given.out, models, end)
     run_all(session)
     facts = circumstances_of(device) | {"results": session.results, "failures": session.failures}
     write_atomically(given.out / "cuda.json", json.dumps(facts, indent=1, default=str) + "\n")

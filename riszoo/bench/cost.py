@@ -6,8 +6,8 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -102,9 +102,22 @@ def gflops(model: RISModule, sentences: int = 1) -> float:
     Fused attention kernels are replaced by matrix products, because torch counts no operations in those of the CPU.
     """
     model.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    with untrained(model), FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model(_own_batch(model, sentences))
     return float(counter.get_total_flops()) / 1e9
+
+
+@contextmanager
+def untrained(model: RISModule) -> Iterator[None]:
+    """No parameter requires gradients. torch's counter looks for the gradient of a parameter that a module receives."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def training_gflops(model: RISModule, plan: StepPlan) -> float:

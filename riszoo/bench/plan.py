@@ -140,7 +140,7 @@ def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:
             recipes.checked_scale(name, options.data, scale)
             yield from ((name, row, overrides) for row, overrides in rows)
         return
-    models = options.models.split(",") if options.models else _models_with(scale, options.data)
+    models = options.models.split(",") if options.models else models_with(scale, options.data)
     if not models:
         raise UserError(f"no model has a scale '{scale}': choose another --scale, or name --models")
     for name in models:
@@ -148,7 +148,8 @@ def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:
         yield name, "", {}
 
 
-def _models_with(scale: str, data: str) -> list[str]:
+def models_with(scale: str, data: str) -> list[str]:
+    """The recipes of models that have a scale on a data set."""
     return [name for name in recipes.names("models") if scale in recipes.scales(name, data)]
 
 
@@ -156,7 +157,7 @@ def skipped_models(options: Any, jobs: list[Job]) -> list[str]:
     """The models without this scale; none if the command line names the models."""
     if options.models or options.ablation:
         return []
-    planned = _models_with(jobs[0].scale, jobs[0].data)
+    planned = models_with(jobs[0].scale, jobs[0].data)
     return [name for name in recipes.names("models") if name not in planned]
 
 
