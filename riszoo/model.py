@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from riszoo.batch import Batch, Features, GeometryKind, Output, Tokens, View, Words
-from riszoo.data.controls import Control
+from riszoo.data.controls import OF_CONTEXT, Control
 from riszoo.encoders.base import TextConfig, TextEncoder, VisionConfig, VisionEncoder
 from riszoo.encoders.text import build_text
 from riszoo.encoders.vision import build_vision
@@ -98,7 +98,7 @@ class RISModule(LightningModule, ABC):
         self.register_buffer("pixel_mean", pixel_mean, persistent=False)
         self.register_buffer("pixel_std", pixel_std, persistent=False)
         self.register_buffer("pixel_fill", (pixel_fill - pixel_mean) / pixel_std, persistent=False)
-        self.constant_context = False
+        self.control: Control = "none"
         self.controls: list[Control] = []
         self.suites: list[RISMetrics] = []
         self.loss_terms: dict[str, Tensor] = {}  # of the last training step, each (N,)
@@ -176,9 +176,18 @@ class RISModule(LightningModule, ABC):
         nearest, grid = maps[self.level_at(stride)], self.grid_at(stride)
         return nearest if nearest.shape[-2:] == grid else F.interpolate(nearest, grid, mode="bilinear")
 
-    def context(self, states: Tensor) -> Tensor:
-        """The keys and values of the decoder; all zero in an evaluation under the control `constant`."""
-        return torch.zeros_like(states) if self.constant_context else states
+    def context(self, states: Tensor, mask: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values (N, L, C) of the decoder and which of them count (N, L).
+
+        They are as given but in an evaluation under a control: all zero under `constant`, those of the next sentence
+        about the same image under `exchanged`.
+        """
+        if self.control == "constant":
+            return torch.zeros_like(states), mask
+        if self.control == "exchanged":
+            following = next_of_same_image(image_index)
+            return states[following], mask[following]
+        return states, mask
 
     def normalise(self, images: Tensor, valid: Tensor) -> Tensor:
         """Normalise pixels by mean and std, and overwrite everything outside `valid` with the fill."""
@@ -219,11 +228,11 @@ class RISModule(LightningModule, ABC):
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:  # type: ignore[override]
-        self.constant_context = self.controls[dataloader_idx] == "constant"
+        self.control = self.controls[dataloader_idx]
         try:
             output: Output = self(batch)
         finally:
-            self.constant_context = False
+            self.control = "none"
         output.check_finite(batch)
         self.suites[dataloader_idx].update(output, batch)
         return output
@@ -251,9 +260,10 @@ class RISModule(LightningModule, ABC):
 
     def on_validation_epoch_start(self) -> None:
         self.controls = [control for _, control in self.trainer.datamodule.suites]  # type: ignore[attr-defined]
-        if "constant" in self.controls and not self.has_context:
+        changed = [control for control in OF_CONTEXT if control in self.controls]
+        if changed and not self.has_context:
             raise UserError(
-                f"--control constant: the decoder of {type(self).__name__} has no keys and values that could be "
+                f"--control {changed[0]}: the decoder of {type(self).__name__} has no keys and values that could be "
                 "replaced; leave it out"
             )
         self.create_metrics(len(self.controls))
@@ -300,3 +310,12 @@ class RISModule(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.setdefault("riszoo", {})["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+
+
+def next_of_same_image(image_index: Tensor) -> Tensor:
+    """(N,) -> (N,): for each sentence the next one about its image, after the last the first."""
+    count = len(image_index)
+    position = torch.arange(count, device=image_index.device)
+    steps = (position - position[:, None] - 1) % count  # (N, N): from each sentence to each, its own position last
+    other = image_index != image_index[:, None]
+    return steps.masked_fill(other, count).argmin(1)

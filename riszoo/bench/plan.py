@@ -104,7 +104,6 @@ def make_jobs(options: Any) -> list[Job]:
         "scale": scale,
         "splits": tuple(options.splits.split(",")) if options.splits else (),
         "protocol": options.protocol or ("original,published" if scale == "paper" else "original"),
-        "controls": options.controls or "none,shuffled,blank",
         "devices": options.devices,
         "nodes": options.nodes,
     }
@@ -115,7 +114,8 @@ def make_jobs(options: Any) -> list[Job]:
             batch = Job(model, data, scale, overrides=overrides).batch
             overrides = recipes.merge(overrides, recipes.length_of_budget(options.budget, batch))
         path = checkpoints.get(f"{model}/{variant}" if variant else model)
-        jobs.append(Job(model, variant=variant, overrides=overrides, checkpoint=path, **common))
+        controls = options.controls or _controls(model, variant)
+        jobs.append(Job(model, variant=variant, overrides=overrides, checkpoint=path, controls=controls, **common))
     return [replace(job, seed=seed) for seed in range(options.seeds) for job in jobs]
 
 
@@ -148,6 +148,12 @@ def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:
         yield name, "", {}
 
 
+def _controls(model: str, variant: str) -> str:
+    """The controls of a test: those that an ablation's table asks for, or the usual ones."""
+    table = ablations(model)[variant.partition("/")[0]] if variant else {}
+    return str(table.get("controls", "none,shuffled,blank"))
+
+
 def models_with(scale: str, data: str) -> list[str]:
     """The recipes of models that have a scale on a data set."""
     return [name for name in recipes.names("models") if scale in recipes.scales(name, data)]
@@ -176,7 +182,7 @@ def _checkpoints(path: Path | None) -> dict[str, Path]:
 
 
 def ablations(name: str) -> dict[str, Any]:
-    """The tables of configs/ablations/NAME.yaml: `{title, claim, rows: {row: {model: {...}}}}` each.
+    """The tables of configs/ablations/NAME.yaml: `{title, claim, controls, rows: {row: {model: {...}}}}` each.
 
     `claim` lists the rows in the paper's order; an empty row is the recipe itself.
     """

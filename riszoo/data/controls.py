@@ -2,7 +2,8 @@
 
 shuffled    each image has another image's sentence
 blank       empty sentences
-constant    the sentences stay; the keys and values of the decoder are the same for all of them (`RISModule.context`)
+constant    the sentences stay; the keys and values of the decoder are zero for all of them (`RISModule.context`)
+exchanged   the sentences stay; the decoder has the keys and values of the next sentence about the same image
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Literal, get_args
 
 from riszoo.errors import UserError
 
-Control = Literal["none", "shuffled", "blank", "constant"]
+Control = Literal["none", "shuffled", "blank", "constant", "exchanged"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
+OF_CONTEXT: tuple[Control, ...] = ("constant", "exchanged")
+"""Those that change the keys and values of the decoder, and not the sentence."""
 
 
 def parse_controls(text: str) -> list[Control]:

@@ -43,8 +43,8 @@ class RISData(LightningDataModule, ABC):
         val_images: how many images validations during training use; left out, all
         test_splits: what `test` and `predict` use
         test_images: how many images of a split `validate`, `test` and `predict` use; left out, all
-        control: `none`, `shuffled` (each image with another image's sentence), `blank`, `constant` (constant keys and
-            values of the decoder, for models that have them), or several with commas
+        control: `none`, `shuffled` (each image with another image's sentence), `blank`, `constant` and `exchanged`
+            (the decoder's keys and values are zero, or another sentence's; for models that have them), or several
         augment: changes to training images that keep their sentences true; left out, none
         cache_features: store the features of a frozen backbone, as returned (`float32`) or rounded (`bf16`)
         cache_dir: the folder for them; left out, riszoo/features in the user's cache
@@ -85,6 +85,8 @@ class RISData(LightningDataModule, ABC):
             if most is not None and most < 1:
                 raise UserError(f"--data.{name} {most}: give at least 1, or leave it out for all")
         self.controls = parse_controls(control)
+        if "exchanged" in self.controls and not grouped:
+            raise UserError("--control exchanged needs all sentences of an image together: set data.grouped to true")
         self.augment = augment if augment is not None and augment.active else None
         self.cache_features, self.cache_dir = cache_features, cache_dir
         if cache_features is not None and self.augment is not None:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from riszoo.batch import Batch, Features, Geometry, GeometryKind, Sample, View
 from riszoo.data.augment import Augment, augmented
-from riszoo.data.controls import Control
+from riszoo.data.controls import OF_CONTEXT, Control
 from riszoo.data.features import FeatureCache, stack_maps
 from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.images import place_image, view_of
@@ -152,7 +152,7 @@ class RISDataset(Dataset[Example]):
         return samples
 
     def _controlled(self, text: str, image: int, within: int) -> str:
-        if self.control in ("none", "constant"):
+        if self.control in ("none", *OF_CONTEXT):
             return text
         if self.control == "blank":
             return ""

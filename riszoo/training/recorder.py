@@ -183,6 +183,7 @@ class Recorder(Callback):
 GAPS = {
     "shuffled": ("language gap", "shuffled sentences"),
     "constant": ("use of keys and values", "constant keys and values in the decoder"),
+    "exchanged": ("use of the sentence's own keys and values", "those of another sentence about the image"),
 }
 """What the difference to a control is called, and what the control changes."""
 

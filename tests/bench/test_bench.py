@@ -52,7 +52,10 @@ def test_a_budget_sets_the_steps_of_scenes_and_replaces_the_epochs_of_a_paper() 
     ("words", "message"),
     [
         (["--protocol", "original,typo"], "unknown protocol 'typo'"),
-        (["--controls", "none,blnak"], "unknown control 'blnak': choose among none, shuffled, blank, constant"),
+        (
+            ["--controls", "none,blnak"],
+            "unknown control 'blnak': choose among none, shuffled, blank, constant",
+        ),
         (["--controlled", "--scale", "paper"], "--controlled already sets --scale"),
         (["--ablation", "vipa", "--models", "lts"], "--ablation already sets --models"),
     ],
@@ -66,12 +69,15 @@ def test_an_ablation_plans_one_job_per_row_with_its_overrides(tmp_path: Path, mo
     (tmp_path / "ablations").mkdir()
     (tmp_path / "ablations" / "lts.yaml").write_text(
         "title: of LTS\nprior:\n  title: The prior\n  claim: [none, filter]\n"
+        "  controls: none,blank\n"
         "  rows: {none: {model: {size: 64}}, filter: {}}\nwhere: {rows: {far: {model: {size: 32}}}}\n"
     )
     monkeypatch.setattr(recipes, "folders", lambda: (tmp_path, *FOLDERS))
     jobs = planned("--ablation", "lts")
     assert [job.variant for job in jobs] == ["prior/none", "prior/filter", "where/far"]
     assert [job.config["model"]["init_args"]["size"] for job in jobs] == [64, 96, 32]
+    assert [job.controls for job in jobs] == ["none,blank", "none,blank", "none,shuffled,blank"]
+    assert {job.controls for job in planned("--ablation", "lts", "--controls", "none")} == {"none"}
     assert [job.variant for job in planned("--ablation", "lts/where")] == ["where/far"]
     with pytest.raises(UserError, match="unknown table of ablation 'lts' 'were': did you mean 'where'"):
         planned("--ablation", "lts/were")

@@ -351,4 +351,22 @@ def test_an_ablation_shows_its_rows_or_how_to_measure_them(folder: Path, monkeyp
     assert own["The prior"] == "filter"
     assert own["training sentences"] == "640"
     assert re.fullmatch(r"[\d.]+", own["scenes val mIoU"])
+    assert "scenes val constant" not in own
     assert "riszoo bench" not in text
+
+
+@pytest.mark.parametrize(("constant", "cell"), [("12.5", "12.50"), ("49.5", "49.50 *unused*")])
+def test_an_ablation_marks_rows_whose_keys_and_values_change_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, constant: str, cell: str
+) -> None:
+    monkeypatch.setattr(measurements, "ablations", lambda name: {"prior": {"title": "The prior", "rows": {"all": {}}}})
+    monkeypatch.setattr(recipes, "names", lambda kind: ["lts"])
+    measure(folder)
+    one = next(row for row in rows.read(folder / "accuracy.csv") if row["split"] == "val" and row["control"] == "none")
+    one |= {"variant": "prior/all", "mIoU": "50.0", "mIoU_low": "49.0", "mIoU_high": "51.0"}
+    rows.upsert(folder, rows.ACCURACY, [one, one | {"control": "constant", "mIoU": constant}])
+    text = table_of(folder, "ablations")
+    (own,) = lines(text)
+    assert own["scenes val constant"] == cell
+    assert own["scenes val mIoU"] == "50.00"
+    assert "not a measurement of its keys and values" in text

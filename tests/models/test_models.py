@@ -14,7 +14,7 @@ from torch import Tensor
 
 from riszoo.batch import Batch, Output, Tokens
 from riszoo.data.dataset import RISDataset
-from riszoo.model import RISModule
+from riszoo.model import RISModule, next_of_same_image
 from riszoo.training.checkpoints import from_checkpoint
 from riszoo.training.optim import make_optimizer
 from tests.support.zoo import Entry, ablations, batch_of, entries, tiny, total_loss, train, trained_names
@@ -261,3 +261,9 @@ def test_the_zoo_is_not_empty() -> None:
 def test_every_row_of_the_ablations_is_a_configuration(name: str, options: dict[str, Any]) -> None:
     with torch.device("meta"):
         assert tiny(name, **options).size
+
+
+def test_the_next_sentence_of_an_image_is_found_in_any_order() -> None:
+    assert next_of_same_image(torch.tensor([0, 0, 0, 1, 2, 2])).tolist() == [1, 2, 0, 3, 5, 4]
+    assert next_of_same_image(torch.tensor([1, 0, 1, 0, 1])).tolist() == [2, 3, 4, 1, 0]
+    assert next_of_same_image(torch.tensor([3])).tolist() == [0]

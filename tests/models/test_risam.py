@@ -260,6 +260,17 @@ def test_evidence_is_the_attention_of_the_last_block() -> None:
     assert math.isclose(over_cells(a.mT, torch.ones(1, 3, dtype=torch.bool)).sum().item(), 8, rel_tol=1e-5)
 
 
+def test_under_the_control_exchanged_the_mask_decoder_has_the_words_of_the_next_sentence() -> None:
+    model = toy()
+    batch = batch_of(model.double().eval(), 1, 2)
+    model.controls, model.protocols = ["none", "constant", "exchanged"], []
+    model.create_metrics(3)
+    own, constant, exchanged = (model.validation_step(batch, 0, control).logits for control in range(3))
+    assert (own - exchanged).abs().max() > 1e-6
+    assert (constant - exchanged).abs().max() > 1e-6
+    assert torch.equal(model(batch).logits, own)
+
+
 # ---- checkpoints of the trained part
 
 

@@ -261,6 +261,16 @@ def test_under_the_control_constant_the_expression_has_no_influence(kv: str) -> 
     assert torch.equal(model(batch).logits, after[0]), "the control ends with its step"
 
 
+def test_under_the_control_exchanged_the_next_sentence_of_the_image_is_decoded() -> None:
+    model = small(fusion={"kind": "none"}).double().eval()
+    batch = batch_of(model, 2, 3)
+    model.controls, model.protocols = ["none", "exchanged"], []
+    model.create_metrics(2)
+    own, exchanged = (model.validation_step(batch, 0, control).logits for control in (0, 1))
+    assert (own - exchanged).abs().max() > 1e-6
+    torch.testing.assert_close(exchanged, own[[1, 2, 0, 4, 5, 3]], rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("cues", ["both", "local", "global", "broadcast"])
 def test_cues_choose_the_rows_that_count(cues: str) -> None:
     expression = express(generator(cues=cues), random_words(valid=5))

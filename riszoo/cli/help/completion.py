@@ -80,7 +80,7 @@ def values() -> dict[str, list[str]]:
         "--data": recipes.names("data"),
         "--scale": sorted(scales),
         "--protocol": [*PROTOCOLS, "published"],
-        "--control": ["none", "shuffled", "blank", "constant"],
+        "--control": ["none", "shuffled", "blank", "constant", "exchanged"],
         "--logger": ["csv", "wandb", "tensorboard"],
         "--ckpt_path": ["best", "last"],
     }

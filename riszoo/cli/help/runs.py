@@ -23,7 +23,7 @@ NAMES = {
 EVALUATION = {
     "--split A,B": "splits to evaluate",
     "--protocol A,B": "evaluation protocols (riszoo list); `published`: the paper's own",
-    "--control A,B": "replace the sentences: none, shuffled, blank, constant",
+    "--control A,B": "change the sentences (none, shuffled, blank) or the decoder's input (constant, exchanged)",
     "--data.test_images N": "evaluate the first N images of each split",
 }
 TRAINING = {

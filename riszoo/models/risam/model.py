@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -95,6 +96,7 @@ class RISAM(RISModule):
     """
 
     published: ClassVar[str] = "original"
+    has_context: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -154,7 +156,8 @@ class RISAM(RISModule):
         attention: dict[str, Tensor] = {}
         for block in self.blocks:
             cells, aware, attention = block(cells, aware, context)  # F_lav (N, n, d), F_val (N, L, d)
-        logits, query = self.decoder(cells, aware, context, grid)  # (N, 1, 4 h, 4 w), (N, d)
+        tokens, mask = self.context(aware, words.mask, image_index)  # (N, L, d), (N, L)
+        logits, query = self.decoder(cells, tokens, replace(context, word_mask=mask), grid)  # (N, 1, 4 h, 4 w), (N, d)
         no_target = None if self.no_target_head is None else self.no_target_head(query)[:, 0]  # (N,)
         output = Output(logits, evidence_maps(attention, grid), no_target)
         if self.alignment is not None:

@@ -109,9 +109,8 @@ class VIPA(RISModule):
         grid = self.map_at(maps, self.veg_stride)  # F_v (N, C, h, w)
         expression = self.expression(grid, words, fused_words, self._cells(visual, self.veg_stride))  # E_V (N, L, d)
         pyramid = [self.map_at(maps, stride) for stride in self.strides]
-        logits = self.decoder(
-            pyramid, self._cells(visual, self.strides[-1]), self.context(expression.states), expression.mask
-        )  # (N, 1, h, w)
+        rows, mask = self.context(expression.states, expression.mask, image_index)
+        logits = self.decoder(pyramid, self._cells(visual, self.strides[-1]), rows, mask)  # (N, 1, h, w)
         evidence, aux = explain(expression, words, (grid.shape[-2], grid.shape[-1]))
         return Output(logits, evidence, self._no_target(expression), aux)
 
