@@ -102,6 +102,8 @@ class RISModule(LightningModule, ABC):
         self.controls: list[Control] = []
         self.suites: list[RISMetrics] = []
         self.loss_terms: dict[str, Tensor] = {}  # of the last training step, each (N,)
+        self.class_path = f"{type(self).__module__}.{type(self).__qualname__}"  # sharding changes the class
+        self.learned_tokens: frozenset[str] = frozenset()  # names of LearnedTokens that sharding has replaced
 
     # -- what a model implements ----------------------------------------------------------------------------------
 
@@ -252,11 +254,19 @@ class RISModule(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Tell the data module which views and ground truths are needed, before any loader is created."""
-        self.to(memory_format=self.memory_format)
+        if self.memory_format is torch.channels_last:
+            self.to(memory_format=self.memory_format)
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             data.views = self.views
             data.ground_truths = list(dict.fromkeys(protocol.ground_truth for protocol in self.protocols))
+
+    def configure_model(self) -> None:
+        """Shard the model where the strategy is `fsdp2`."""
+        if self.device_mesh is not None:
+            from riszoo.sharding import shard
+
+            shard(self, self.device_mesh["data_parallel"])
 
     def on_validation_epoch_start(self) -> None:
         self.controls = [control for _, control in self.trainer.datamodule.suites]  # type: ignore[attr-defined]
@@ -294,7 +304,7 @@ class RISModule(LightningModule, ABC):
 
     def decays(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether weight decay applies to a parameter under `optim.decayed: published`; by default, to matrices."""
-        return is_matrix(name, parameter)
+        return is_matrix(name, parameter, self.learned_tokens)
 
     def learning_rate_group(self, name: str) -> str:
         """The learning rate of a parameter: that of `vision`, of `text`, or of `new` modules."""
@@ -309,7 +319,7 @@ class RISModule(LightningModule, ABC):
         return dict(self.named_children())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint.setdefault("riszoo", {})["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint.setdefault("riszoo", {})["class_path"] = self.class_path
 
 
 def next_of_same_image(image_index: Tensor) -> Tensor:

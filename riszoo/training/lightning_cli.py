@@ -210,6 +210,10 @@ class RISCLI(LightningCLI):
             kwargs["enable_model_summary"] = False
         if torch.cuda.is_available() and not config.get("sync_batchnorm"):
             kwargs["sync_batchnorm"] = True  # without effect on one device
+        if config.get("strategy") == "fsdp2":
+            from riszoo.sharding import ShardedStrategy
+
+            kwargs["strategy"] = ShardedStrategy()
         kwargs.setdefault("use_distributed_sampler", False)
         kwargs.setdefault("default_root_dir", str(self.folder))
         kwargs["plugins"] = self._plugins(config.get("plugins"))

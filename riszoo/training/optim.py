@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Literal
 
@@ -69,7 +70,7 @@ def parameter_groups(module: RISModule, optim: Optim) -> list[dict[str, object]]
         "text": optim.lr if optim.lr_text is None else optim.lr_text,
         "new": optim.lr,
     }
-    decays = module.decays if optim.decayed == "published" else is_matrix
+    decays = module.decays if optim.decayed == "published" else partial(is_matrix, tokens=module.learned_tokens)
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {group: [] for group in product(rates, (True, False))}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -82,9 +83,12 @@ def parameter_groups(module: RISModule, optim: Optim) -> list[dict[str, object]]
     ]
 
 
-def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay usually applies: to matrices except position tables and learned tokens (`layers`)."""
-    excluded = isinstance(parameter, LearnedToken) or any(word in name for word in NOT_DECAYED)
+def is_matrix(name: str, parameter: nn.Parameter, tokens: Collection[str] = ()) -> bool:
+    """Whether weight decay usually applies: to matrices except position tables and learned tokens (`layers`).
+
+    `tokens` names learned tokens that a sharded model has as plain parameters.
+    """
+    excluded = isinstance(parameter, LearnedToken) or name in tokens or any(word in name for word in NOT_DECAYED)
     return parameter.ndim >= 2 and not excluded
 
 

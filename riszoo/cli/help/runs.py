@@ -38,7 +38,7 @@ TRAINING = {
 }
 DEVICES = {
     "--trainer.accelerator NAME": "cpu, gpu, ...; default: a GPU where one is available",
-    "--trainer.devices N": "devices on each machine; with --trainer.strategy ddp or fsdp",
+    "--trainer.devices N": "devices on each machine; with --trainer.strategy ddp or fsdp2",
     "--trainer.precision NAME": "32-true, bf16-mixed, ...",
     "--compile": "compile each repeated block of the model with torch.compile",
     "--data.root FOLDER": "of the data sets on disk; default: RISZOO_DATA, then ./data",
