@@ -6,6 +6,7 @@ import csv
 import io
 import time
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
+from riszoo.data.samplers import StepPlan
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from riszoo.recipes import Config
@@ -69,14 +71,24 @@ class LastCheckpoint(Checkpoint):
         self.saved_step, self.saved_time = 0, time.monotonic()
         self.validated_step = -1
         self.validation_due = False
+        self.plan: StepPlan | None = None
+        self.saved_plan: dict[str, int] = {}  # how a step was divided in the training that is continued
         self.signals = SignalHandler()
         self.group: Any = None  # of all processes, on the CPU: waits for no device
 
     def state_dict(self) -> dict[str, Any]:
-        return {"validated_step": self.validated_step, "validation_due": self.validation_due}
+        plan = {} if self.plan is None else asdict(self.plan)
+        return {"validated_step": self.validated_step, "validation_due": self.validation_due, "plan": plan}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.validated_step, self.validation_due = state_dict["validated_step"], state_dict["validation_due"]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Count the batches so far as this number of devices would have divided them."""
+        self.saved_plan = checkpoint.get("callbacks", {}).get(self.state_key, {}).get("plan", {})
+        if self.saved_plan:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            rescale_progress(progress, self.saved_plan["accumulate"], trainer.accumulate_grad_batches)
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -86,8 +98,10 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size > 1:
             self.group = torch.distributed.new_group(backend="gloo")
         self.saved_step, self.saved_time = trainer.global_step, time.monotonic()
+        self.plan = trainer.datamodule.step_plan  # type: ignore[attr-defined]
         if trainer.global_step and trainer.is_global_zero:
-            print(f"continuing from step {trainer.global_step} of {trainer.estimated_stepping_batches}")
+            change = plan_change(self.saved_plan, self.plan, trainer.world_size)
+            print(f"continuing from step {trainer.global_step} of {trainer.estimated_stepping_batches}{change}")
         if self.validation_due:
             _validate(trainer)
 
@@ -175,6 +189,23 @@ def _is_last_step(trainer: Trainer) -> bool:
 
 
 # -- continuing --------------------------------------------------------------------------------------------------------
+
+
+def rescale_progress(progress: dict[str, Any], before: int, after: int) -> None:
+    """Change the counts of Lightning's batches from `before` batches a step to `after`."""
+    for counts in (progress["total"], progress["current"]):
+        added = counts["ready"] // before * after - counts["ready"]
+        counts.update({name: count + added for name, count in counts.items()})
+
+
+def plan_change(saved: dict[str, int], plan: StepPlan, devices: int) -> str:
+    """How a step is divided now, where that differs from the saved training."""
+    if not saved or saved == asdict(plan):
+        return ""
+    if saved["total"] != plan.total:
+        return f": a step had {saved['total']} sentences and has {plan.total} now (--data.total_batch_size)"
+    division = f"{plan.accumulate} batch(es) of {plan.sentences} on each of {devices} device(s)"
+    return f": a step has {plan.total} sentences as before, now {division}"
 
 
 def changed_options(saved: Config, current: Config) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from riszoo.batch import Batch
 from riszoo.data.scenes import split as scenes
 from riszoo.data.sets import Scenes
+from riszoo.training.saving import LastCheckpoint
+from tests.support.two_processes import two_processes
 
 EPOCHS, BATCHES = 3, 5
 HOOKS = ("on_train_batch_end", "on_validation_end", "on_train_epoch_end")
@@ -45,21 +48,23 @@ class Saver(Callback):
                 folder / f"{name}-{trainer.global_step}.ckpt"))  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(scenes.PLANS, "train", scenes.ScenePlan(4 * BATCHES, 2))
-    monkeypatch.setitem(scenes.PLANS, "val", scenes.ScenePlan(2, 2))
+FEW_IMAGES = {"train": scenes.ScenePlan(4 * BATCHES, 2), "val": scenes.ScenePlan(2, 2)}
 
 
-def fit(*callbacks: Callback, checkpoint: Path | None = None, workers: int = 0, **options: Any) -> list[list[str]]:
+def fit(
+    *callbacks: Callback, checkpoint: Path | None = None, workers: int = 0, batch_size: int = 8, **options: Any
+) -> list[list[str]]:
     model = Listener()
-    data = Scenes(image_size=64, size=64, batch_size=8, sentences_per_image=2, workers=workers, seed=3)
+    batches = {"batch_size": batch_size, "total_batch_size": 8, "sentences_per_image": 2}
+    data = Scenes(image_size=64, size=64, workers=workers, seed=3, **batches)
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet |= {"enable_checkpointing": False, **options}
     trainer = Trainer(
-        accelerator="cpu", max_epochs=EPOCHS, callbacks=list(callbacks), enable_checkpointing=False,
-        num_sanity_val_steps=0, use_distributed_sampler=False, **quiet, **options,
+        accelerator="cpu", max_epochs=EPOCHS, callbacks=list(callbacks), num_sanity_val_steps=0,
+        use_distributed_sampler=False, **quiet,
     )  # fmt: skip
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+    with patch.dict(scenes.PLANS, FEW_IMAGES):
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
     asked: list[list[str]] = model.asked
     return asked
 
@@ -93,3 +98,30 @@ def test_loading_processes_change_nothing_of_that(tmp_path: Path) -> None:
     for steps in (BATCHES, BATCHES + 3):
         again = fit(checkpoint=tmp_path / f"on_train_batch_end-{steps}.ckpt", workers=1)
         assert again == whole[steps:]
+
+
+def fit_saved(last: Path, devices: int, steps: int) -> list[list[str]]:
+    """The sentences of this process in batches of at most four, from the last checkpoint on where there is one."""
+    return fit(
+        LastCheckpoint(last, steps=0, minutes=0, seed=0), checkpoint=last if last.is_file() else None, batch_size=4,
+        devices=devices, strategy="ddp" if devices > 1 else "auto", max_steps=steps, limit_val_batches=0,
+        enable_checkpointing=True,
+    )  # fmt: skip
+
+
+def test_the_steps_of_a_training_are_the_same_when_the_number_of_devices_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two batches a step on one device, then one on each of two, then two on one again, within and between epochs."""
+    last = tmp_path / "last.ckpt"
+    first = fit_saved(last, devices=1, steps=BATCHES + 2)
+    with two_processes([fit_saved.__module__]) as both:
+        second = both(fit_saved, last, 2, 2 * BATCHES)
+    third = fit_saved(last, devices=1, steps=EPOCHS * BATCHES)
+    halves = [*zip(first[::2], first[1::2], strict=True), *zip(*second, strict=True)]
+    halves += zip(third[::2], third[1::2], strict=True)
+    assert [set(one + other) for one, other in halves] == [set(step) for step in fit()]
+    assert (
+        f"continuing from step {2 * BATCHES} of {EPOCHS * BATCHES}: a step has 8 sentences as before, now 2 batch(es)"
+        in (capsys.readouterr().out)
+    )

@@ -31,6 +31,7 @@ def test_sharded_weights_have_the_gradients_of_whole_ones(name: str, both: Run) 
         torch.testing.assert_close(found, whole, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_two_processes_continue_the_training_of_one_and_one_that_of_two(both: Run, tmp_path: Path) -> None:
     """A second moment of AdamW keeps 0.999 of its value in a step, so every parameter is continued with its own."""
     assert command("fit", str(tmp_path), {"trainer.max_steps": 1, "trainer.devices": 1}) == 0
