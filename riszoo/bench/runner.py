@@ -58,7 +58,7 @@ class Bench:
         return failures
 
     def _steps(self) -> Iterator[tuple[str, Callable[[Job], None], Job]]:
-        timed = [job for job in self.jobs if self.speeds and job.seed == 0]  # the other seeds have the same speed
+        timed = [job for job in self.jobs if self.is_timed(job)]
         for number, job in enumerate(timed, 1):
             yield f"[speed {number}/{len(timed)}] {job.title}", self.measure_speed, job
         for number, job in enumerate(self.jobs, 1):
@@ -66,15 +66,37 @@ class Bench:
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
+    def is_timed(self, job: Job) -> bool:
+        """Whether the job's speed is measured: the other seeds have the same."""
+        return self.speeds and job.seed == 0
+
+    def is_finished(self, job: Job) -> bool:
+        """Whether the files of all steps of a job exist."""
+        folder = self.folder(job)
+        run = folder.finished_run()
+        checkpoint = job.checkpoint or (runs.checkpoint(run) if run else None)
+        tested = checkpoint is not None and folder.test_of(checkpoint) is not None
+        return tested and (folder.speed_file.is_file() or not self.is_timed(job))
+
+    def finish(self, job: Job) -> Path:
+        """Runs the steps of a job that are left, without recording rows; returns the folder of its test."""
+        if self.is_timed(job):
+            self.time_steps(job)
+        return self.test(job, job.checkpoint or self.train(job))
+
     def measure_speed(self, job: Job) -> None:
         """Measures the job's speed, unless that was done before, and records its row."""
+        row = json.loads(self.time_steps(job).read_text()) | {"variant": job.variant, "config": job.digest}
+        rows.upsert(self.out, rows.SPEED, [row])
+
+    def time_steps(self, job: Job) -> Path:
+        """The file with the job's speed, measured unless that was done before."""
         file = self.folder(job).speed_file
         if not file.is_file():
             arguments = ["speed", job.model, "--data", job.data, "--scale", job.scale, "--repeats", str(self.repeats)]
             arguments += ["--over", json.dumps(job.overrides)] if job.overrides else []
             self.execute(job, [*arguments, "--out", str(file)], launched=False)
-        row = json.loads(file.read_text()) | {"variant": job.variant, "config": job.digest}
-        rows.upsert(self.out, rows.SPEED, [row])
+        return file
 
     def measure_accuracy(self, job: Job) -> None:
         """Trains and tests the job, as far as that was not done before, and records the rows of its test."""

@@ -25,6 +25,11 @@ def main(argv: list[str]) -> int:
     for name in ("budget", "devices", "nodes", "seeds", "repeats"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: give at least 1")
+    if options.launcher and (options.launch or options.nodes):
+        other = "--launch" if options.launch else "--nodes"
+        raise UserError(f"--launcher submitit runs each job on the devices of one node: leave {other} out")
+    if options.slurm and not options.launcher:
+        raise UserError("--slurm has the options of an array: add --launcher submitit")
     return measure_published(options) if options.published else measure_models(options)
 
 
@@ -35,7 +40,7 @@ def measure_models(options: Any) -> int:
         print(f"skipped, no scale '{jobs[0].scale}' in their recipes: {', '.join(skipped)}")
     from riszoo.bench.runner import Bench
 
-    bench = Bench(jobs, Path(options.root), Path(options.out), shlex.split(options.launch), options.repeats)
+    bench = Bench(jobs, Path(options.root), Path(options.out), launch_words(options), options.repeats)
     if options.dry_run:
         print(plan.describe(jobs, bench.rates()))
         return 0
@@ -51,13 +56,22 @@ def measure_published(options: Any) -> int:
     print(found.describe())
     if options.dry_run or not found.jobs:
         return 0
-    launch = shlex.split(options.launch)
+    launch = launch_words(options)
     return finish(options, Bench(found.jobs, Path(options.root), Path(options.out), launch, speeds=False))
+
+
+def launch_words(options: Any) -> list[str]:
+    """The command that starts each process of a job."""
+    from riszoo.bench.array import OUTSIDE_SRUN
+
+    return OUTSIDE_SRUN if options.launcher else shlex.split(options.launch)
 
 
 def finish(options: Any, bench: Bench) -> int:
     """Runs a bench and updates tables, leaderboard and report."""
-    failures = bench.run()
+    from riszoo.bench import array
+
+    failures = array.run(bench, options.slurm) if options.launcher else bench.run()
     write_tables(Path(options.out), options.data)
     report = str(Path(options.root) / "report.html") if options.report is None else options.report
     if report:
@@ -98,6 +112,10 @@ def parser() -> CommandParser:
     parser.add_argument("--nodes", type=int, help="nodes of each training and test")
     parser.add_argument(
         "--launch", default="", help="command that starts each process, such as 'srun' or 'torchrun ...'"
+    )
+    parser.add_argument("--launcher", choices=("submitit",), help="send the jobs to SLURM as one array")
+    parser.add_argument(
+        "--slurm", default="", help="options of the array, such as 'partition=gpu timeout_min=600 cpus_per_task=8'"
     )
     parser.add_argument("--repeats", type=int, default=15, help="measurements of each latency")
     parser.add_argument("--root", default="runs/bench", help="folder of the runs")
