@@ -16,6 +16,7 @@ from PIL import Image
 from riszoo.batch import Batch, Output
 from riszoo.data.datamodule import RISData
 from riszoo.files import file_hash, write_atomically
+from riszoo.inference import evidence
 from riszoo.inference.drawing import save
 from riszoo.inference.predictions import draw_predictions
 from riszoo.metrics.console import render
@@ -47,6 +48,7 @@ class Recorder(Callback):
         self.trained_on = np.zeros(0, dtype=np.int64)
         self.training: dict[str, Any] = {}  # how the model's weights were trained
         self.images: list[Image.Image] = []
+        self.evidence: dict[str, evidence.EvidenceTable] = {}  # of this process, by split
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -106,14 +108,15 @@ class Recorder(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Draw predictions of the first batch of each split."""
+        """Measure the evidence, and draw predictions of the first batch of each split."""
+        if trainer.state.fn == "fit" or not isinstance(outputs, Output):
+            return
+        protocol, (dataset, control) = model_of(pl_module).protocols[0], data_of(trainer).suites[dataloader_idx]
+        if control == "none":
+            self.evidence.setdefault(dataset.split.name, evidence.EvidenceTable()).update(outputs, batch, protocol)
         count = min(int(self.run["images"]) - len(self.images), IMAGES_PER_SPLIT)
-        first = batch_idx == 0 and trainer.is_global_zero and trainer.state.fn != "fit"
-        if first and count > 0 and isinstance(outputs, Output):
-            dataset, _ = data_of(trainer).suites[dataloader_idx]
-            self.images += draw_predictions(
-                outputs, dataset.decoded(batch, count), model_of(pl_module).protocols[0], count
-            )
+        if batch_idx == 0 and trainer.is_global_zero and count > 0:
+            self.images += draw_predictions(outputs, dataset.decoded(batch, count), protocol, count)
 
     on_test_batch_end = on_validation_batch_end
 
@@ -125,18 +128,19 @@ class Recorder(Callback):
         self._write_results(trainer, model_of(pl_module), "test")
 
     def _write_results(self, trainer: Trainer, model: RISModule, verb: str) -> None:
-        results = self._results(trainer, model)
+        results, measured = self._results(trainer, model), self._evidence(trainer)
         if not trainer.is_global_zero:
             return
         if runs.card(self.folder) is None:
             self._write_card(trainer)  # of a checkpoint outside a run
         folder = runs.create(self.folder, f"{verb}-{self.run['data']}")
         metrics = write_results(folder, results, self._circumstances(trainer, model))
+        evidence.write_evidence(folder, measured)
         for index, image in enumerate(self.images):
             save(image, folder / "images" / f"{index:02d}.png")
         self.images = []
         print(render(metrics))
-        print(control_gaps(metrics))
+        print("\n".join(filter(None, [control_gaps(metrics), evidence.describe(measured)])))
         print(f"results: {folder}")
 
     def _results(self, trainer: Trainer, model: RISModule) -> dict[str, Evaluation]:
@@ -150,6 +154,24 @@ class Recorder(Callback):
                 chosen = {**dataset.split.describe(), "control": control}
                 results[name] = Evaluation(table, dataset.samples(table.index.tolist()), chosen)
         return results
+
+    def _evidence(self, trainer: Trainer) -> dict[str, Any]:
+        """The measures of each split measured with its own sentences, gathered from all processes."""
+        parts: list[dict[str, evidence.EvidenceTable] | None] = [self.evidence]
+        if trainer.world_size > 1:
+            parts = [None] * trainer.world_size
+            torch.distributed.all_gather_object(parts, self.evidence)
+        self.evidence = {}
+        found: dict[str, Any] = {}
+        for dataset, control in data_of(trainer).suites if trainer.is_global_zero else []:
+            if control == "none":
+                table, name = evidence.EvidenceTable(), dataset.split.name
+                table.merge(part[name] for part in parts if part and name in part)
+                found[name] = {
+                    "evidence": table.summary(),
+                    "guess": evidence.appearance_guess(dataset.split, table.values),
+                }
+        return found
 
     def _circumstances(self, trainer: Trainer, model: RISModule) -> dict[str, Any]:
         path = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None

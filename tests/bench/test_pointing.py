@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from riszoo.bench.html.pointing import Hit, Pointing, count, peak, peak_is_inside, with_peak
+from riszoo.bench.html.pointing import peak, peak_is_inside, with_peak
 
 MAP = np.zeros((4, 4))
 MAP[1, 2] = 1.0  # its centre is at 3/8 of the height and 5/8 of the width
@@ -26,13 +26,6 @@ def test_a_peak_is_inside_or_outside_the_target() -> None:
     assert peak_is_inside(MAP, target(20, 90)) is True
     assert peak_is_inside(MAP, target(20, 0)) is False
     assert peak_is_inside(MAP, np.zeros((80, 160), dtype=bool)) is None, "a sentence without a target"
-
-
-def test_sentences_without_a_target_are_not_counted() -> None:
-    hits: list[dict[str, Hit]] = [{"prior": True, "gate": False}, {"prior": None, "gate": None}, {"prior": False}]
-    assert count(hits) == {"prior": Pointing(1, 2), "gate": Pointing(0, 1)}
-    assert count(hits)["prior"].percent == 50
-    assert count([{"prior": None}]) == {}
 
 
 def test_the_ring_is_drawn_around_the_peak() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ from riszoo.cli.results.compare import main as compare_verb
 from riszoo.cli.results.report import main as report_verb
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
+from riszoo.inference.evidence import read_evidence
 from tests.support.accessibility import assert_accessible, assert_table_says_that_it_scrolls
 from tests.support.bench_runs import make_run
 from tests.support.devtools import Tab, browser
@@ -211,11 +213,18 @@ def test_each_sentence_has_image_ground_truth_and_every_models_mask_and_evidence
         assert item["evidence"]["near"][0][0] == "salience"
         hits = {hit for maps in item["evidence"].values() for _, _, hit in maps}
         assert hits <= ({None} if item["no_target"] else {True, False})
-    rows = {name: rows[0] for name, rows in data["pointing"].items()}
-    with_target = [item for item in data["items"] if not item["no_target"]]
-    for name, row in rows.items():
-        assert row["sentences"] == len(with_target)
-        assert row["hits"] == sum(item["evidence"][name][0][2] for item in with_target)
+
+
+def test_the_page_shows_the_evidence_of_whole_splits_and_the_guess_by_type(tests: list[Path], page: Path) -> None:
+    text = re.sub(r"\s+", " ", page.read_text())
+    for run in find_runs(tests):
+        pointing = read_evidence(run.folder, "val")["evidence"]["all"]["pointing of salience"]
+        cells = f'<td>pointing of salience</td><td class="number">{pointing:.1f}</td><td class="number">5.0</td>'
+        assert f'<th scope="row">{run.name}</th><td>val</td>{cells}' in text
+    plots = re.findall(
+        r'alt="mIoU by type of sentence, val, protocol original" src="data:image/svg\+xml;base64,([^"]+)"', text
+    )
+    assert [report.GUESS in base64.b64decode(plot).decode() for plot in plots] == [True] * len(plots) != []
 
 
 def test_a_sentence_cannot_inject_html(tests: list[Path], tmp_path: Path) -> None:

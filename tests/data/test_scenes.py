@@ -14,7 +14,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from riszoo.data.generated.logic import Facts, Kind, Placed, Ranked, Related, Without, bits, kind, names
+from riszoo.data.generated.guessing import guesses
+from riszoo.data.generated.logic import Facts, Kind, Placed, Ranked, Related, Without, bits, kind, names, subject
 from riszoo.data.generated.rng import RandomStream, WeightedChoices
 from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.scenes import PLANS, ScenesSplit, vocabulary
@@ -23,8 +24,8 @@ from riszoo.data.scenes.render import ShapeRendering
 from riszoo.data.scenes.sentences import SINGLE, SPATIAL
 from riszoo.data.scenes.shapes import AREA, FAMILIES, SHAPES
 from riszoo.errors import UserError
-from tests.support.scene_oracles import blind, colour_and_shape
-from tests.support.scene_reader import read
+from tests.support.scene_oracles import blind
+from tests.support.scene_reader import head_words, read
 
 GOLDEN = {
     "val": "2ff0a7dd2e042c70591c2eef7c165c7bf8baac25a49263f9df60bc1482d36660",
@@ -373,8 +374,15 @@ def test_ignoring_the_sentence_scores_low(name: str, most: float) -> None:
 
 @pytest.mark.parametrize("name", PLANS)
 def test_reading_only_colour_and_shape_scores_low(name: str) -> None:
-    scores = colour_and_shape(name, range(400))
+    scores = guesses(ScenesSplit(name), range(400))
     assert statistics.mean(score for each in scores.values() for score in each) <= 0.55
+
+
+def test_the_reader_of_appearance_knows_the_words_that_an_independent_reader_finds() -> None:
+    for _, sentences in scenes("val"):
+        for sentence in sentences:
+            known = [word for word in subject(sentence.form).values if word in ScenesSplit.appearance]
+            assert sorted(known) == sorted(head_words(sentence.text)), sentence.text
 
 
 def test_unknown_splits_and_sizes_are_errors() -> None:

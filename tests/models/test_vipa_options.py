@@ -70,7 +70,8 @@ def test_evidence_has_a_map_for_each_cue() -> None:
     model = small().eval()
     batch = batch_of(model, 2, 2)
     evidence = model(batch).evidence
-    assert set(evidence) == {"relevance", "retrieved", "attention"}
+    assert set(evidence) == {"global_relevance", "relevance", "retrieved", "attention"}
+    assert torch.equal(evidence.pop("global_relevance")[:, 0], evidence["relevance"][:, 0])
     assert {maps.shape for maps in evidence.values()} == {(4, batch.tokens.ids.shape[1], 8, 8)}
     torch.testing.assert_close(evidence["attention"].sum((-2, -1)), torch.ones(4, batch.tokens.ids.shape[1]))
 

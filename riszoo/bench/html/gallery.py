@@ -15,7 +15,7 @@ from PIL import Image
 
 from riszoo.batch import Sample
 from riszoo.bench.html.evaluated import EvaluatedRun, common_protocols, sentence_ious
-from riszoo.bench.html.pointing import Hit, Mask, count, peak_is_inside, with_peak
+from riszoo.bench.html.pointing import Hit, Mask, peak_is_inside, with_peak
 from riszoo.data.dataset import RISDataset, collate
 from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.masks import shrink
@@ -70,26 +70,16 @@ class Images:
 def gallery(found: Sequence[EvaluatedRun], splits: Sequence[str], size: int) -> dict[str, Any]:
     """The data of the page's script: about `size` examples over all splits."""
     items: list[dict[str, Any]] = []
-    areas: list[float] = []
     for split in splits:
         examples = select(found, split, max(1, size // len(splits)))
-        images, targets = draw(found, split, examples)
+        images = draw(found, split, examples)
         items += [{"split": split, **_entry(example, images[example.sample.sentence_id])} for example in examples]
-        areas += [float(target.mean()) for target in targets.values() if target.any()]
     return {
         "models": [run.name for run in found],
         "splits": list(splits),
         "protocols": [protocol.name for protocol in common_protocols(found)],
         "items": items,
-        "pointing": {run.name: pointing(items, run.name) for run in found},
-        "chance": 100 * float(np.mean(areas)) if areas else None,
     }
-
-
-def pointing(items: Sequence[dict[str, Any]], run: str) -> list[dict[str, Any]]:
-    """How often the peaks of a run's maps of whole sentences are inside the target."""
-    hits = [{label: hit for label, _, hit in item["evidence"].get(run, []) if ": " not in label} for item in items]
-    return [{"name": name, "percent": each.percent, **each._asdict()} for name, each in count(hits).items()]
 
 
 def _entry(example: Example, images: Images) -> dict[str, Any]:
@@ -162,10 +152,8 @@ def _select_row(
 # -- drawing ----------------------------------------------------------------------------------------------------------
 
 
-def draw(
-    found: Sequence[EvaluatedRun], split: str, examples: Sequence[Example]
-) -> tuple[dict[str, Images], dict[str, Mask]]:
-    """Images and target of every example by sentence; each checkpoint predicts again, under the main protocol."""
+def draw(found: Sequence[EvaluatedRun], split: str, examples: Sequence[Example]) -> dict[str, Images]:
+    """The images of every example by sentence; each checkpoint predicts again, under the main protocol."""
     targets: dict[str, Mask] = {}
     images: dict[str, Images] = {}
     dataset = RISDataset(found[0].data().split(split), (8, 8), "squeeze")
@@ -179,7 +167,7 @@ def draw(
             own.masks[run.name] = data_url(overlay(pixels, shrink(prediction.mask, pixels.shape[:2])))
             own.evidence[run.name] = [_drawn(pixels, label, values, target) for label, values in evidence]
             own.empty += [] if prediction.mask.any() else [run.name]
-    return images, targets
+    return images
 
 
 def _drawn(pixels: Any, label: str, values: Any, target: Mask) -> tuple[str, str, Hit]:

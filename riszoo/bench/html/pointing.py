@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +12,6 @@ Map = NDArray[np.floating[Any]]  # (h, w)
 Mask = NDArray[np.bool_]  # (H, W) of the same image at any resolution
 Hit = bool | None
 """Whether the peak is inside; None for a sentence without a target."""
-
-
-class Pointing(NamedTuple):
-    """One run's evidence of one name over several sentences."""
-
-    hits: int
-    sentences: int
-
-    @property
-    def percent(self) -> float:
-        return 100 * self.hits / max(1, self.sentences)
 
 
 def peak(values: Map) -> tuple[float, float]:
@@ -48,10 +36,3 @@ def with_peak(image: Image.Image, values: Map) -> Image.Image:
     for width, colour in ((4, "black"), (2, "white")):
         draw.circle(centre, radius, outline=colour, width=width)
     return marked
-
-
-def count(hits: Sequence[Mapping[str, Hit]]) -> dict[str, Pointing]:
-    """Each name's hits over the sentences with a target."""
-    names = dict.fromkeys(name for each in hits for name in each)
-    found = {name: [each[name] for each in hits if each.get(name) is not None] for name in names}
-    return {name: Pointing(sum(map(bool, values)), len(values)) for name, values in found.items() if values}

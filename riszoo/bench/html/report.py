@@ -16,10 +16,13 @@ from riszoo.bench.rows import circumstances
 from riszoo.data.controls import CONTROLS
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
+from riszoo.inference.evidence import read_evidence
 from riszoo.metrics.protocols import Protocol
 from riszoo.training import runs
 
 METRICS = ("oIoU", "mIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9")
+GUESS = "perfect masks, guessed from appearance"
+"""The line to beat by type: what words of appearance and a guess reach (riszoo/data/generated/guessing.py)."""
 REPLACED = tuple(control for control in CONTROLS if control != "none")
 
 
@@ -36,6 +39,7 @@ def write_report(folders: Sequence[Path], out: Path, splits: list[str] | None = 
             sections=[_section(found, splits, protocol) for protocol in common_protocols(found)],
             curves=_images(_curves(found)),
             gallery=gallery(found, splits, size),
+            evidence=[row for split in splits for run in found for row in _evidence(run, split)],
         )
     )
     write_atomically(out, page)
@@ -139,6 +143,22 @@ def _number(result: Any, metric: str) -> dict[str, str]:
     }
 
 
+def _evidence(run: EvaluatedRun, split: str) -> list[dict[str, str]]:
+    """A line for each measure of a run's evidence on a split."""
+    values = read_evidence(run.folder, split)["evidence"].get("all", {})
+    return [
+        {
+            "model": run.name,
+            "split": split,
+            "measure": measure,
+            "value": f"{value:.1f}",
+            "chance": f"{values['chance']:.1f}" if measure.startswith("pointing") else "",
+        }
+        for measure, value in values.items()
+        if measure != "chance"
+    ]
+
+
 # -- plots ------------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +189,10 @@ def _by_type(measured: Sequence[EvaluatedRun], split: str, protocol: Protocol) -
         for kind, values in run.metrics(split)["protocols"][protocol.name]["by_type"].items():
             if values["mIoU"] is not None:
                 groups.setdefault(kind, {})[run.name] = float(values["mIoU"])
+    guess = read_evidence(measured[0].folder, split)["guess"].get("by_type", {})
+    for kind, group in groups.items():
+        if kind in guess:
+            group[GUESS] = guess[kind]
     return groups
 
 

@@ -277,6 +277,11 @@ def kind(*values: str) -> Kind:
     return Kind(values)
 
 
+def subject(form: Form) -> Kind:
+    """The words for what a form names, or for the first of two things."""
+    return next(part for part in form.parts() if isinstance(part, Kind))
+
+
 def names(form: Form, facts: Facts) -> int | None:
     """The set that a form names, or None where that is unclear."""
     certain, possible = form.answer(facts)

@@ -92,6 +92,8 @@ class GeneratedSplit(Split, Generic[SceneT]):
 
     version: ClassVar[str]
     plans: ClassVar[Mapping[str, Plan]]
+    appearance: ClassVar[frozenset[str] | None] = None
+    """The words of a subject that a reader of appearance knows (guessing.py); None: all."""
 
     def __init__(self, name: str, size: Size = 96, seed: int = 0) -> None:
         if name not in self.plans:

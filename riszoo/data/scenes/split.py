@@ -20,9 +20,10 @@ from typing import ClassVar
 
 from riszoo.data.generated.rng import RandomStream, WeightedChoices
 from riszoo.data.generated.split import GeneratedSplit, Plan
-from riszoo.data.scenes.layout import HELD_OUT, SEEN, Combination, Scene, family, make_scene
+from riszoo.data.scenes.layout import COLOURS, HELD_OUT, SEEN, Combination, Scene, family, make_scene
 from riszoo.data.scenes.render import ShapeRendering
 from riszoo.data.scenes.sentences import GENERAL, SINGLE, SPATIAL, SentenceSampler
+from riszoo.data.scenes.shapes import SHAPES
 from riszoo.data.scenes.wording import vocabulary
 
 VERSION = "1"
@@ -56,6 +57,7 @@ class ScenesSplit(GeneratedSplit[Scene]):
     dataset = "scenes"
     version = VERSION
     plans: ClassVar[dict[str, ScenePlan]] = PLANS
+    appearance = frozenset({*COLOURS, *SHAPES})
     plan: ScenePlan
 
     def compose(self, rng: RandomStream, extent: tuple[float, float]) -> Scene:

@@ -147,15 +147,17 @@ class VIPA(RISModule):
 
 
 def explain(expression: Expression, words: Words, size: tuple[int, int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Evidence maps, each (N, L, h, w), and what the loss and reports read: the relevance of the global cue
-    `alignment` (N, h, w), and the number of tokens `retrieved` for each cue (N, L)."""
+    """Evidence maps, (N, L, h, w) or for the global cue (N, 1, h, w), and what the loss reads: the relevance of the
+    global cue `alignment` (N, h, w), and the number of tokens `retrieved` for each cue (N, L)."""
     evidence, aux = {}, {}
     if expression.scores is not None and expression.retrieved is not None:
-        evidence = {"relevance": expression.scores.detach(), "retrieved": expression.retrieved.float()}
-        aux = {
-            "alignment": as_maps(global_scores(expression.scores, words), size),
-            "retrieved": expression.retrieved.sum(-1),
+        of_sentence = global_scores(expression.scores, words)  # (N, T)
+        evidence = {
+            "global_relevance": of_sentence.detach()[:, None],
+            "relevance": expression.scores.detach(),
+            "retrieved": expression.retrieved.float(),
         }
+        aux = {"alignment": as_maps(of_sentence, size), "retrieved": expression.retrieved.sum(-1)}
     if expression.attention is not None:
         evidence["attention"] = expression.attention.detach()
     return {name: as_maps(values, size) for name, values in evidence.items()}, aux
