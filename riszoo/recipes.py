@@ -299,6 +299,17 @@ def length_of_budget(sentences: int, batch: int) -> Config:
     return {"trainer": {"max_steps": sentences // batch, "max_epochs": -1}}
 
 
+def check_mappings(base: Config, over: Config, prefix: str = "") -> None:
+    """Raise UserError where `over` has a number or a list in place of a mapping of `base`."""
+    for key, value in over.items():
+        name = prefix if key == "init_args" else f"{prefix}.{key}".lstrip(".")
+        if isinstance(base.get(key), dict):
+            if isinstance(value, dict):
+                check_mappings(base[key], value, name)
+            elif value is not None and not isinstance(value, str):  # text may name a YAML file
+                raise UserError(f"--{name} {str(value)[:60]}: expected a mapping such as that of the recipe")
+
+
 def merge(base: Config, over: Config) -> Config:
     """A copy of `base` overridden by `over`; mappings are merged, other values replaced."""
     merged = copy.deepcopy(base)

@@ -51,7 +51,7 @@ class JobFolder:
     def step(self) -> int | None:
         """The last step that the newest training has logged."""
         newest = max(self.path.glob("*/metrics.csv"), default=None, key=lambda path: path.parent.name)
-        steps = [int(float(row["step"])) for row in rows.read(newest) if row.get("step")] if newest else []
+        steps = [int(float(row["step"])) for row in rows.read_csv(newest) if row.get("step")] if newest else []
         return max(steps, default=None)
 
     def progress(self) -> float:

@@ -108,8 +108,13 @@ def make_jobs(options: Any) -> list[Job]:
         "nodes": options.nodes,
     }
     checkpoints = _checkpoints(options.checkpoints)
+    rows = list(_variants(options, scale))
+    known = [f"{model}/{variant}".rstrip("/") for model, variant, _ in rows]
+    unknown = next((name for name in checkpoints if name not in known), None)
+    if unknown is not None:
+        raise unknown_name(f"model in {options.checkpoints}", unknown, known)
     jobs = []
-    for model, variant, overrides in _variants(options, scale):
+    for model, variant, overrides in rows:
         if options.budget is not None:
             batch = Job(model, data, scale, overrides=overrides).batch
             overrides = recipes.merge(overrides, recipes.length_of_budget(options.budget, batch))

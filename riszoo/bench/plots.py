@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, pages_of, read
+from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, pages_of
 from riszoo.files import write_atomically
 
 if TYPE_CHECKING:
@@ -167,9 +167,9 @@ def _description(path: Path) -> str:
 
 def all_plots(folder: Path) -> dict[str, Plot]:
     """The plots of each data set by file name."""
-    accuracy = [row for row in read(folder / ACCURACY.file) if _is_headline(row)]
-    speed = [row for row in read(folder / SPEED.file) if not row["variant"]]
-    types = [row for row in read(folder / TYPES.file) if _is_headline(row)]
+    accuracy = [row for row in ACCURACY.read(folder) if _is_headline(row)]
+    speed = [row for row in SPEED.read(folder) if not row["variant"]]
+    types = [row for row in TYPES.read(folder) if _is_headline(row)]
     found: dict[str, Plot] = {}
     for data in dict.fromkeys(row["data"] for row in accuracy):
         means = _mean_miou(row for row in accuracy if row["data"] == data and row["split"] == "val")

@@ -46,6 +46,10 @@ class Table:
     def columns(self) -> tuple[str, ...]:
         return self.key + self.values
 
+    def read(self, folder: Path) -> list[Row]:
+        """Every row of the folder's file; none if it does not exist."""
+        return read_csv(folder / self.file, self.columns)
+
 
 KEY = ("data", "model", "scale", "trained", "variant")
 ACCURACY = Table(
@@ -76,12 +80,19 @@ def pages_of(folder: Path) -> Path:
     return pages if pages.is_dir() else folder
 
 
-def read(path: Path) -> list[Row]:
-    """Every row of a file; none if it does not exist."""
+def read_csv(path: Path, columns: Iterable[str] = ()) -> list[Row]:
+    """Every row of a file, which must have these columns; none if it does not exist."""
     if not path.is_file():
         return []
-    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
-        return [{name: value or "" for name, value in row.items()} for row in csv.DictReader(file)]
+    try:
+        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
+            rows = [{name: value or "" for name, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a readable CSV file ({error}): restore it") from None
+    missing = next((column for column in columns if rows and column not in rows[0]), None)
+    if missing is not None:
+        raise UserError(f"{path} has no column '{missing}': restore the file")
+    return rows
 
 
 def upsert(
@@ -90,7 +101,7 @@ def upsert(
     """Replaces the row with the same key, or adds the row; the file stays sorted by key, with the old rows to keep."""
     path = folder / table.file
     with _locked(path):
-        kept = {_key(row, table): row for row in read(path) if keep(row)}
+        kept = {_key(row, table): row for row in table.read(folder) if keep(row)}
         for row in rows:
             texts = {name: as_text(row.get(name)) for name in table.columns}
             kept[_key(texts, table)] = texts

@@ -190,7 +190,7 @@ class Bench:
     def rates(self) -> dict[str, float]:
         """Training sentences per second of each model whose speed is recorded."""
         settings = {(job.data, job.scale) for job in self.jobs}
-        known = [row for row in rows.read(self.out / rows.SPEED.file) if (row["data"], row["scale"]) in settings]
+        known = [row for row in rows.SPEED.read(self.out) if (row["data"], row["scale"]) in settings]
         return {row["model"]: float(row["train_sentences_per_s"]) for row in known if not row["variant"]}
 
     def remaining_seconds(self) -> float | None:

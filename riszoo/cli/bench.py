@@ -30,6 +30,10 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--launcher submitit runs each job on the devices of one node: leave {other} out")
     if options.slurm and not options.launcher:
         raise UserError("--slurm has the options of an array: add --launcher submitit")
+    for name in ("root", "out"):
+        path = Path(getattr(options, name))
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--{name} {path} is not a folder: give another")
     return measure_published(options) if options.published else measure_models(options)
 
 
@@ -64,7 +68,10 @@ def launch_words(options: Any) -> list[str]:
     """The command that starts each process of a job."""
     from riszoo.bench.array import OUTSIDE_SRUN
 
-    return OUTSIDE_SRUN if options.launcher else shlex.split(options.launch)
+    try:
+        return OUTSIDE_SRUN if options.launcher else shlex.split(options.launch)
+    except ValueError as error:
+        raise UserError(f"--launch {options.launch[:60]} is not a command line: {str(error).lower()}") from None
 
 
 def finish(options: Any, bench: Bench) -> int:

@@ -60,6 +60,15 @@ def _parser(verb: str, description: str | None) -> CommandParser:
     return parser
 
 
+def _on_disk(name: str) -> str:
+    """The name, unless it is of a data set that is generated or combined from others."""
+    from riszoo.data.readers.catalogue import READERS
+
+    if name not in READERS and recipes.find("data", name) is not None:
+        raise UserError(f"{name} is not read from files: name one of {', '.join(READERS)}")
+    return name
+
+
 def check_parser() -> CommandParser:
     parser = _parser("check", check.__doc__)
     parser.add_argument("--images-folder", help="the image folder, if it is elsewhere")
@@ -78,7 +87,7 @@ def check(argv: list[str]) -> int:
     from riszoo.data.readers.opening import Options
 
     options = Options(root=args.root, images=args.images_folder, prepared=args.prepared)
-    readers = [get_reader(name) for name in args.sets]
+    readers = [get_reader(_on_disk(name)) for name in args.sets]
     if args.record is not None:
         found = find_record(readers, options, args.record)
         print(json.dumps(found, indent=2))
@@ -101,7 +110,7 @@ def prepare(argv: list[str]) -> int:
     from riszoo.data.readers.opening import Options, prepare_indices
 
     options = Options(root=args.root, prepared=args.prepared)
-    for reader in map(get_reader, args.sets):
+    for reader in map(get_reader, map(_on_disk, args.sets)):
         for path in prepare_indices(reader, options):
             print(f"{reader.name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
         if images := reader.extract(options.folder()):

@@ -16,13 +16,16 @@ INFINITY = math.inf
 
 
 class Limits(NamedTuple):
-    """The type of an option's numbers and their limits, both included."""
+    """The type of an option's numbers and their limits, both included; `positive` excludes zero."""
 
     kind: type[int] | type[float]
     least: float
     most: float = INFINITY
+    positive: bool = False
 
     def advice(self) -> str:
+        if self.positive:
+            return "give a number above 0"
         if self.most == INFINITY:
             return f"give at least {self.least:g}"
         noun = "a whole number" if self.kind is int else "a number"
@@ -33,7 +36,8 @@ class Limits(NamedTuple):
             number = self.kind(value) if isinstance(value, str) else value
         except ValueError:
             return False
-        return isinstance(number, int | self.kind) and self.least <= number <= self.most
+        in_range = isinstance(number, int | self.kind) and self.least <= number <= self.most
+        return in_range and not (self.positive and number == 0)
 
 
 COUNT = Limits(int, 1)
@@ -62,7 +66,13 @@ LIMITS = {
     "trainer.devices": Limits(int, -1, 1024),
     "trainer.num_nodes": Limits(int, 1, 65_536),
     "trainer.accumulate_grad_batches": COUNT,
+    "trainer.gradient_clip_val": Limits(float, 0),
+    "trainer.val_check_interval": Limits(float, 0, positive=True),
+    "trainer.check_val_every_n_epoch": COUNT,
+    "trainer.log_every_n_steps": Limits(int, 0),
     "run.images": Limits(int, 0),
+    "run.save_steps": Limits(int, 0),
+    "run.save_minutes": Limits(float, 0),
     "budget": COUNT,
     "seed_everything": Limits(int, 0, 2**32 - 1),
 }
@@ -102,6 +112,8 @@ def check_options(base: list[Config], options: list[str]) -> None:
 
     Classes whose source does not tell are left to LightningCLI, as are those that another option names.
     """
+    for config in base[1:]:
+        recipes.check_mappings(base[0], config)
     for section in ("model", "data"):
         paths = [config[section].get("class_path") for config in base if isinstance(config.get(section), dict)]
         path = next((str(path) for path in reversed(paths) if path), None)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from riszoo import recipes
+from riszoo.cli.limits import check_options, check_values, settings
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
 
@@ -80,6 +81,8 @@ def arguments(argv: list[str]) -> Namespace:
         if step not in STEPS:
             raise UserError(f"--steps {args.steps}: give {' or '.join(STEPS)}, or both with a comma")
     args.over = recipes.merge(_overrides(args.over), changes)
+    if args.out is not None and (args.out.is_dir() or not args.out.absolute().parent.is_dir()):
+        raise UserError(f"--out {args.out} cannot be written: give a file in a folder that exists")
     return args
 
 
@@ -122,16 +125,23 @@ def _overrides(text: str) -> recipes.Config:
 
 
 def _scale(args: Namespace) -> str:
-    return recipes.checked_scale(args.model, args.data, args.scale or recipes.default_scale(args.data))
+    """The scale of the model, whose recipe the changes must fit."""
+    scale = recipes.checked_scale(args.model, args.data, args.scale or recipes.default_scale(args.data))
+    check_values(args.data, [args.over], [])
+    changed = [f"--{name}" for name, _ in settings([args.over], [])]
+    check_options([recipes.resolve(args.model, args.data, scale), args.over], changed)
+    return scale
 
 
 def _device(name: str | None) -> torch.device:
     import torch
 
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name is None else name)
     except RuntimeError:
-        raise UserError(f"--device {name} is not a device: give cpu or cuda") from None
+        raise UserError(f"--device '{name}' is not a device: give cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name} is not measured: give cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {name}: no CUDA device is available; give cpu")
     return device

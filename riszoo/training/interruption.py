@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -41,6 +43,16 @@ class SignalHandler:
             text = f"\nriszoo: {signal.Signals(signum).name}: saving a checkpoint at the end of this step{again}\n"
             os.write(2, text.encode())  # print could be interrupted by its own call
         self.received = self.received or signum
+
+
+def signal_of(error: BaseException) -> int | None:
+    """The signal that ended a run: Lightning turns Ctrl-C into sys.exit(1) and SIGTERM into its own exception."""
+    if isinstance(error, Interrupted):
+        return error.signum
+    if isinstance(error, SIGTERMException):
+        return signal.SIGTERM
+    interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+    return signal.SIGINT if interrupted else None
 
 
 def describe_stop(signum: int, checkpoint: Path) -> str:

@@ -21,7 +21,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from riszoo.blocks import compile_blocks
 from riszoo.build import extended_vocabulary, instantiate, missing_vocabulary
@@ -35,7 +34,7 @@ from riszoo.training.callbacks.prediction_files import PredictionWriter
 from riszoo.training.callbacks.progress import progress
 from riszoo.training.checkpoint_checks import check_class, check_model_class
 from riszoo.training.checkpoints import RISCheckpointIO, load_initial, model_section, read_checkpoint, run_names
-from riszoo.training.interruption import Interrupted, describe_stop, requeue_job
+from riszoo.training.interruption import Interrupted, describe_stop, requeue_job, signal_of
 from riszoo.training.nonfinite import NonFinite
 from riszoo.training.parser_errors import parser_error
 from riszoo.training.recorder import Recorder
@@ -50,6 +49,9 @@ FOLDER = "RISZOO_RUN_FOLDER"
 
 FINE_TUNING = 0.1
 """The learning rates of a training that starts from weights, as a share of the recipe's."""
+
+LEAST_PROCESSES = 8
+"""Processes of a run on a CPU that are allowed on every machine."""
 
 EXPECTED_WARNINGS = (
     "LeafSpec",
@@ -218,7 +220,14 @@ class RISCLI(LightningCLI):
         kwargs.setdefault("default_root_dir", str(self.folder))
         kwargs["plugins"] = self._plugins(config.get("plugins"))
         kwargs["callbacks"] = [*(config.get("callbacks") or []), *self._callbacks()]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError) as error:
+            raise find_user_error(error) or UserError(f"the trainer's options do not fit: {error}") from error
+        most = max(LEAST_PROCESSES, os.cpu_count() or 1)
+        if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > most:
+            raise UserError(f"--trainer.devices {trainer.num_devices}: give at most {most} on the CPU of this machine")
+        return trainer
 
     def _plugins(self, given: Any) -> list[Any]:
         """The user's plug-ins, with riszoo's checkpoints and SLURM without its requeuing unless one replaces them."""
@@ -326,7 +335,7 @@ def _stopped(error: BaseException, verb: str) -> int:
 
     A process that rank 0 has launched returns 0, because Lightning kills rank 0 where one of them fails.
     """
-    signum = _signal_of(error)
+    signum = signal_of(error)
     if signum is None:
         raise error
     if not is_rank_zero():
@@ -337,16 +346,6 @@ def _stopped(error: BaseException, verb: str) -> int:
         if requeued:
             print(requeued, file=sys.stderr)
     return 128 + signum
-
-
-def _signal_of(error: BaseException) -> int | None:
-    """The signal that ended a run: Lightning turns Ctrl-C into sys.exit(1) and SIGTERM into its own exception."""
-    if isinstance(error, Interrupted):
-        return error.signum
-    if isinstance(error, SIGTERMException):
-        return signal.SIGTERM
-    interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
-    return signal.SIGINT if interrupted else None
 
 
 def _use_initial(request: Request, path: Path) -> None:

@@ -8,23 +8,54 @@ import re
 from riszoo.errors import UserError
 
 UNKNOWN_OPTION = r"(?:[Uu]nrecognized arguments:|Key|Option) '?(-{0,2}[\w.]+)'?"
-ONE_TYPE = r"Expected (.*?)\. Got value: (\S+)"
-UNION_OF_TYPES = r"Does not validate.*?Errors: Expected (.*?) Given value type: .*?Given value: (\S+)"
-INVALID_VALUE = rf'key "(model|data)":.*key "([\w.]+)": (?:{ONE_TYPE}|{UNION_OF_TYPES})'
+UNEXPECTED_WORDS = r"[Uu]nrecognized arguments: ([^-].*)"
+NOT_A_SUBCLASS = r"Import path (\S+) does not correspond to a subclass of (\w+)"
+KEY = r'key "([\w.]+)":'
+GIVEN = r"NestedArg\(key='([\w.]+)'"
+VALUE = r"(?:Got value: |Given value: (?!NestedArg|\{)|Unable to load config |NestedArg\(key=.*?, val=)'?([^\s')]+)"
+TYPE = r"Expected an? (?:typing\.Literal\[(.*?)\]|<class '(?:\w+\.)*(\w+)'>|(dot import path))"
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a mapping",
+    "NoneType": "null",
+}
+"""What an option's type is called in a sentence."""
 
 
 def parser_error(message: str, known: list[str], argv: list[str]) -> UserError:
     """The error for a parser's message, given all known options and the words of the command line."""
     text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
+    if unexpected := re.search(UNEXPECTED_WORDS, text):
+        return UserError(f"unexpected '{unexpected.group(1)}': options begin with --, such as --model lts")
     if unknown := re.search(UNKNOWN_OPTION, text):
         name = full_name(unknown.group(1).lstrip("-"), argv)
         return unknown_option(f"--{name}", known)
-    if invalid := re.search(INVALID_VALUE, text):
-        section, key, *types = invalid.groups()
-        expected, value = [group for group in types if group]
-        name = full_name(key, argv, default=f"{section}.{key}")
-        return UserError(f"--{name} {value}: expected {readable_type(expected)}")
-    return UserError(text)
+    keys, value = re.findall(KEY, text), re.search(VALUE, text)
+    if not keys or value is None:
+        return UserError(text)
+    given = re.search(GIVEN, text)
+    path = [keys[0], given.group(1)] if given else dict.fromkeys([keys[0], keys[-1]])
+    name = full_name(keys[-1], argv, default=".".join(path))
+    if wrong_class := re.search(NOT_A_SUBCLASS, text):
+        return UserError(f"--{name} {wrong_class.group(1)} is not a subclass of {wrong_class.group(2)}")
+    return UserError(f"--{name} {value.group(1)}: expected {expected_types(text)}")
+
+
+def expected_types(text: str) -> str:
+    """The types or choices that a message names before the value, in words."""
+    if "Unable to load config" in text:
+        return "a mapping; its options are given by their full names"
+    found: list[str] = []
+    for choices, kind, path in re.findall(TYPE, re.split("Got value|Given value", text)[0]):
+        found += [choice.strip(" '") for choice in choices.split(",") if choice]
+        found += [TYPES.get(kind, kind)] * bool(kind) + ["a class such as my.module.Class"] * bool(path)
+    names = [name for name in dict.fromkeys(found) if name != "null"] + ["null"] * ("null" in found)
+    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names) or "another type"
 
 
 def unknown_option(name: str, known: list[str]) -> UserError:
@@ -46,9 +77,3 @@ def full_name(suffix: str, argv: list[str], default: str | None = None) -> str:
     """The option on the command line that ends with `suffix`: the parser reports only the end of some names."""
     options = (word.partition("=")[0].lstrip("-") for word in argv if word.startswith("--"))
     return next((option for option in options if f".{option}".endswith(f".{suffix}")), default or suffix)
-
-
-def readable_type(text: str) -> str:
-    """`a typing.Literal['a'] Expected a <class 'NoneType'>` -> `a Literal['a'] or null`"""
-    text = re.sub(r"<class '(\w+)'>", r"\1", text.replace("typing.", ""))
-    return re.sub(r"\ba int\b", "an int", text.replace(" Expected a ", " or ").replace("NoneType", "null"))

@@ -121,7 +121,7 @@ def test_rows_are_replaced_by_key_and_sorted(tmp_path: Path) -> None:
     row = {"data": "scenes", "model": "b", "scale": "tiny", "device": "cpu", "parameters": 1}
     rows.upsert(tmp_path, rows.SPEED, [row, row | {"model": "a"}])
     rows.upsert(tmp_path, rows.SPEED, [row | {"parameters": 2}])
-    found = rows.read(tmp_path / "speed.csv")
+    found = rows.SPEED.read(tmp_path)
     assert [(r["model"], r["parameters"]) for r in found] == [("a", "1"), ("b", "2")]
 
 
@@ -138,7 +138,7 @@ def test_concurrent_writers_lose_no_row(tmp_path: Path) -> None:
         worker.start()
     for worker in workers:
         worker.join()
-    assert len(rows.read(tmp_path / "speed.csv")) == 60
+    assert len(rows.SPEED.read(tmp_path)) == 60
 
 
 def test_the_rows_of_a_test_carry_its_numbers_and_provenance(tmp_path: Path) -> None:
@@ -210,14 +210,14 @@ def test_a_failure_does_not_stop_the_others_and_is_repeated_alone(
     monkeypatch.setattr(first, "execute", FakeProcesses(first.root, fail="fit seed 0"))
     (failure,) = first.run()
     assert "seed 0: 'riszoo fit' was killed, possibly out of memory" in failure
-    assert {row["seed"] for row in rows.read(tmp_path / "out" / "accuracy.csv")} == {"1"}
+    assert {row["seed"] for row in rows.ACCURACY.read(tmp_path / "out")} == {"1"}
 
     second = bench(tmp_path, jobs)
     processes = FakeProcesses(second.root)
     monkeypatch.setattr(second, "execute", processes)
     assert second.run() == []
     assert processes.calls == ["fit seed 0", "test seed 0"], "finished steps are not repeated"
-    assert {row["seed"] for row in rows.read(tmp_path / "out" / "accuracy.csv")} == {"0", "1"}
+    assert {row["seed"] for row in rows.ACCURACY.read(tmp_path / "out")} == {"0", "1"}
     assert list(second.tests) == [job.name for job in jobs]
 
 

@@ -122,7 +122,7 @@ def test_the_same_command_continues_where_it_was_killed(
     assert main([*ARGV, "--root", "a", "--out", "out"]) == 0
     assert noted("processes") == ["fit --ckpt_path", "test --ckpt_path"]
     assert noted("steps") == ["4", "5"], f"the last checkpoint is of step {KILLED_AT // BETWEEN * BETWEEN}"
-    (row,) = rows.read(Path("out") / "accuracy.csv")
+    (row,) = rows.ACCURACY.read(Path("out"))
     assert int(row["training_sentences"]) == 8 * STEPS
 
     assert main([*ARGV, "--root", "a", "--out", "out"]) == 0

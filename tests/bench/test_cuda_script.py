@@ -33,7 +33,7 @@ def test_another_result_is_a_failure(session: cuda.Session, monkeypatch: pytest.
 def test_a_measurement_is_a_row_of_speed_csv(session: cuda.Session) -> None:
     cuda.matrix_rate(session)
     cuda.measure(session, "lts", "bf16-mixed")
-    (row,) = rows.read(session.out / "speed.csv")
+    (row,) = rows.SPEED.read(session.out)
     assert (row["data"], row["model"], row["scale"], row["variant"]) == ("scenes", "lts", "tiny", "bf16-mixed")
     assert "cpu" in row["device"]
     assert float(row["train_gflop"]) > 2 * 2 * float(row["gflop_1_sentence"]), "two passes over two images"

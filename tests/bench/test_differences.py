@@ -112,7 +112,7 @@ def recorded_numbers_agree(folder: Path) -> int:
     found = read_sums(folder)
     measured = {
         (*(row[name] for name in IMAGES.key), row["weights"]): row
-        for row in rows.read(folder / rows.ACCURACY.file)
+        for row in rows.ACCURACY.read(folder)
         if row["control"] == "none"
     }
     for key, each in found.items():
@@ -143,7 +143,7 @@ def test_the_page_of_a_data_set_ends_with_the_matrix(tested: Path, out: Path) ->
     assert "Is A better than B?" not in pages.table(Results.read(out), "scenes"), "no sums are recorded yet"
     record(out, folders_of_tests(tested / "runs"))
     text = pages.table(Results.read(out), "scenes")
-    measured = {row["model"]: float(row["mIoU"]) for row in rows.read(out / "accuracy.csv") if row["control"] == "none"}
+    measured = {row["model"]: float(row["mIoU"]) for row in rows.ACCURACY.read(out) if row["control"] == "none"}
     difference = measured["lts"] - measured["vipa"]
     assert "| split | A | than lts | than vipa |" in text
     assert f"| val | lts |  | yes {difference:+.2f} ± " in text
@@ -172,7 +172,7 @@ def test_rows_of_other_sentences_are_not_compared(tested: Path, out: Path) -> No
 
 def test_a_replaced_row_loses_its_sums(tested: Path, out: Path) -> None:
     record(out, folders_of_tests(tested / "runs"))
-    replaced = [row | {"weights": "new"} for row in rows.read(out / "accuracy.csv") if row["model"] == "lts"]
+    replaced = [row | {"weights": "new"} for row in rows.ACCURACY.read(out) if row["model"] == "lts"]
     rows.upsert(out, rows.ACCURACY, replaced)
     assert record(out, folders_of_tests(tested / "runs")) == 1
     assert [key[1] for key in read_sums(out)] == ["vipa"]

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import pytest
 
 from riszoo.bench.html.leaderboard import as_json
-from riszoo.bench.rows import TYPES, read
+from riszoo.bench.rows import TYPES
 from riszoo.bench.tables.entries import Entry, read_entries
 from riszoo.cli.results.leaderboard import main
 from riszoo.errors import UserError
@@ -53,7 +53,7 @@ def test_the_page_has_every_claim_and_every_measurement(page: Path) -> None:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
     assert found
     content = json.loads(found[1])
-    names, types = {each["name"] for each in content["sets"]}, read(BENCHMARKS / TYPES.file)
+    names, types = {each["name"] for each in content["sets"]}, TYPES.read(BENCHMARKS)
     entries = [entry for entry in read_entries(BENCHMARKS) if entry.data in names]
     assert content["entries"] == json.loads(json.dumps([as_json(entry, types) for entry in entries]))
     assert {entry["kind"] for entry in content["entries"]} == {"claimed", "measured"}
@@ -79,7 +79,7 @@ def test_a_missing_folder_and_an_empty_one_are_errors(tmp_path: Path) -> None:
 
 
 def test_a_measured_row_has_its_results_by_type_of_sentence() -> None:
-    types = read(BENCHMARKS / TYPES.file)
+    types = TYPES.read(BENCHMARKS)
     entry = next(entry for entry in read_entries(BENCHMARKS) if entry.data == "scenes")
     rows = [row for row in types if row["weights"] == entry.facts["weights"] and row["protocol"] == entry.protocol]
     found = as_json(entry, types)["types"]
@@ -162,7 +162,7 @@ def test_a_row_opens_into_its_sources_command_and_types(page: Path, tab: Tab) ->
     text = tab.text(".details")
     assert best.facts["training command"] in text
     assert best.facts["commit"] in text
-    kind = as_json(best, read(BENCHMARKS / TYPES.file))["types"]["val"]["ordinal"]
+    kind = as_json(best, TYPES.read(BENCHMARKS))["types"]["val"]["ordinal"]
     assert f"{kind['mIoU']:.2f}" in tab.text(".types")
     assert tab.run("document.activeElement.getAttribute('aria-expanded')") == "true"
     address = tab.run("location.href")

@@ -138,7 +138,7 @@ def test_a_published_file_is_measured_and_compared_with_its_claims(
     monkeypatch.setattr(Bench, "execute", run)
     save(work / "files" / "lavt" / "refcoco.pth", "lavt")
     assert main(COMMAND) == 0
-    measured = rows.read(work / "out" / "accuracy.csv")
+    measured = rows.ACCURACY.read(work / "out")
     assert {(row["variant"], row["protocol"], row["split"]) for row in measured} == {
         ("published/lavt", "original", "val"),
         ("published/lavt", "lavt480", "val"),

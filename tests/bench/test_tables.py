@@ -31,10 +31,10 @@ def test_the_committed_tables_show_the_committed_rows() -> None:
 
 
 def test_every_measured_row_has_its_provenance() -> None:
-    for row in rows.read(BENCHMARKS / rows.ACCURACY.file):
+    for row in rows.ACCURACY.read(BENCHMARKS):
         needed = ("commit", "versions", "device", "protocol", "seed", "weights", "command")
         assert all(row[name] for name in needed), row
-    for row in rows.read(BENCHMARKS / rows.SPEED.file):
+    for row in rows.SPEED.read(BENCHMARKS):
         assert all(row[name] for name in ("commit", "versions", "device", "command")), row
 
 
@@ -230,7 +230,7 @@ def test_unmeasured_models_have_a_command_that_works(folder: Path) -> None:
 
 def test_results_under_another_protocol_have_a_table_of_their_own(folder: Path) -> None:
     measure(folder, "refcoco", "paper")
-    accuracy = rows.read(folder / "accuracy.csv")
+    accuracy = rows.ACCURACY.read(folder)
     rows.upsert(folder, rows.ACCURACY, [row | {"protocol": "mcn", "mIoU": "12.5"} for row in accuracy])
     main, other = table_of(folder, "refcoco").split("Measured under the protocol `mcn`:")
     assert "12.50" not in main
@@ -239,7 +239,7 @@ def test_results_under_another_protocol_have_a_table_of_their_own(folder: Path) 
 
 def test_another_scale_has_a_line_of_its_own(folder: Path) -> None:
     measure(folder)
-    accuracy = rows.read(folder / "accuracy.csv")
+    accuracy = rows.ACCURACY.read(folder)
     rows.upsert(
         folder, rows.ACCURACY, [row | {"scale": "controlled", "oIoU": "99", "mIoU": "23.5"} for row in accuracy]
     )
@@ -250,7 +250,7 @@ def test_another_scale_has_a_line_of_its_own(folder: Path) -> None:
 
 def test_the_summary_shows_only_models_and_columns_with_numbers(folder: Path) -> None:
     (value,) = measure(folder)
-    gap = rows.read(folder / "accuracy.csv")
+    gap = rows.ACCURACY.read(folder)
     shuffled = next(float(row["mIoU"]) for row in gap if row["control"] == "shuffled")
     (own,) = lines(table_of(folder, "summary"))
     assert list(own) == ["model", "paper", "val", "language gap", "minutes"]
@@ -341,9 +341,7 @@ def test_an_ablation_shows_its_rows_or_how_to_measure_them(folder: Path, monkeyp
     text = pages.table(Results(), "ablations")
     assert text == "**lts**\n\nNot measured yet:\n\n- The prior: `riszoo bench --ablation lts/prior`\n"
     measure(folder)
-    accuracy = [
-        row | {"variant": "prior/filter", "training_sentences": "640"} for row in rows.read(folder / "accuracy.csv")
-    ]
+    accuracy = [row | {"variant": "prior/filter", "training_sentences": "640"} for row in rows.ACCURACY.read(folder)]
     rows.upsert(folder, rows.ACCURACY, accuracy)
     text = table_of(folder, "ablations")
     assert "The paper's order, on its own data, best last: none, filter." in text

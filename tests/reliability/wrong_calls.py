@@ -109,6 +109,8 @@ FAST: list[tuple[str, str]] = [
     ("fit --model lts --model.text.length 0", "--model.text.length 0: give"),
     ("fit --model lts --trainer.max_steps -7", "--trainer.max_steps -7: give"),
     ("fit --model lts --trainer.devices -2", "--trainer.devices -2: give"),
+    ("fit --model lts --trainer.val_check_interval 0", "--trainer.val_check_interval 0: give a number above 0"),
+    ("fit --model lts --trainer.gradient_clip_val -3", "--trainer.gradient_clip_val -3: give at least 0"),
     ("fit --model lts --run.images -1", "--run.images -1: give"),
     ("bench --budget 0 --dry-run", "--budget 0: give at least 1"),
     ("bench --budget -5 --dry-run", "--budget -5: give at least 1"),
@@ -128,6 +130,12 @@ FAST: list[tuple[str, str]] = [
     ("speed lts --batch 0", "--batch 0: give at least 1"),
     ("speed lts --over {", "--over"),
     ("speed lts --over [1]", "--over"),
+    ("speed lts --over '{\"model\": 3}'", "--model 3: expected a mapping"),
+    ("speed lts --model.optim 3", "--model.optim 3: expected a mapping"),
+    ("speed lts --model.size 0", "--model.size 0: give"),
+    ("speed lts --model.nope 3", "unknown option --model.nope"),
+    ("speed lts --out absent/row.json", "--out absent/row.json cannot be written"),
+    ("speed lts --out .", "--out . cannot be written"),
     ("speed --paired lts ltz", "did you mean 'lts'"),
     ("speed --paired lts --repeats", "--paired"),
     ("speed lts --paired lts vipa", "leave 'lts' out"),
@@ -171,10 +179,15 @@ FAST: list[tuple[str, str]] = [
     ("fit --config section.yaml", "section.yaml: 'data'"),
     ("fit --config '{broken'", "--config"),
     ('fit --config \'{"model": "lts", "trainer": 3}\'', "'trainer'"),
+    ('fit --model lts --config \'{"model": {"init_args": {"vision": 3}}}\'', "--model.vision 3: expected a mapping"),
     ("fit --config '{\"model\": 3}'", "'model'"),
     ("bench --checkpoints absent.yaml --dry-run", "absent.yaml"),
     ("bench --checkpoints list.yaml --dry-run", "list.yaml"),
     ("bench --checkpoints checkpoints.yaml --dry-run", "nowhere.ckpt"),
+    ("bench --checkpoints misspelt.yaml --models lts --dry-run", "unknown model in misspelt.yaml 'ltz'"),
+    ("bench --root text.txt --dry-run", "--root text.txt is not a folder"),
+    ("bench --out text.txt --dry-run", "--out text.txt is not a folder"),
+    ("bench --launch '\"' --dry-run", "is not a command line: no closing quotation"),
     ("test --model lts --data refcoco", "riszoo fit --model lts"),
     ("test --model lts --ckpt_path absent.ckpt", "absent.ckpt"),
     ("test --model lts --ckpt_path .", "checkpoint . is not a file"),
@@ -208,6 +221,7 @@ LOADED: list[tuple[str, str]] = [
     ("data import absent", "absent does not exist"),
     ("data import empty_folder", "contains no .json file"),
     ("data check refcocoo", "did you mean"),
+    ("data check scenes", "scenes is not read from files"),
     ("data show refcoco --root absent", "absent"),
     ("data prepare refcoco --root absent", "absent"),
     ("compare absent_a absent_b", "absent_a"),
@@ -217,8 +231,21 @@ LOADED: list[tuple[str, str]] = [
     ("score rle.json", "rle.json"),
     ("score empty_folder", "empty_folder"),
     ("tables --out absent", "absent is not a folder"),
+    ("tables --out other_results", "accuracy.csv has no column 'data'"),
+    ("leaderboard --benchmarks other_results", "accuracy.csv has no column 'data'"),
+    ("fit extra --model lts", "unexpected 'extra'"),
+    ("fit --model lts --trainer.precision half", "--trainer.precision half: expected a whole number, transformer"),
+    ("fit --model lts --trainer.fast_dev_run x", "--trainer.fast_dev_run x: expected a whole number or true or false"),
+    ("fit --model lts --run.nonfinite ignore", "--run.nonfinite ignore: expected stop or skip"),
+    ("fit --model lts --model.vision 3", "--model.vision 3: expected a mapping"),
+    ("fit --model lts --data.augment nope", "--data.augment nope: expected a class such as my.module.Class or null"),
+    ("fit --model lts --data.class_path os.path", "--data.class_path os.path is not a subclass of RISData"),
+    ("fit --model lts --trainer.strategy nope", "the trainer's options do not fit"),
+    ("fit --model lts --trainer.devices 999", "--trainer.devices 999: give at most"),
     ("speed lts --device gpu7", "gpu7"),
     ("speed lts --device cuda:99", "cuda:99"),
+    ("speed lts --device meta", "--device meta is not measured"),
+    ("speed lts --device ''", "--device '' is not a device"),
 ]
 
 
@@ -234,6 +261,7 @@ def files(folder: Path) -> None:
     (folder / "deep.yaml").write_text("a: " + "[" * 50_000)
     (folder / "bomb.yaml").write_text(yaml_bomb())
     (folder / "checkpoints.yaml").write_text("lts: nowhere.ckpt\n")
+    (folder / "misspelt.yaml").write_text("ltz: text.txt\n")
     (folder / "text.txt").write_text("not a checkpoint, not JSON\n")
     (folder / "lfs.ckpt").write_text(
         "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 12345\n"
@@ -242,6 +270,8 @@ def files(folder: Path) -> None:
         json.dumps([{"id": "a", "segmentation": {"size": [2, 2], "counts": [[1], [1, 2]]}}])
     )
     (folder / "empty_folder").mkdir()
+    (folder / "other_results").mkdir()
+    (folder / "other_results" / "accuracy.csv").write_text("model,IoU\nlts,0.3\n")
     Image.new("RGB", (32, 24)).save(folder / "image.png")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from riszoo import recipes
-from riszoo.bench.rows import circumstances, read
+from riszoo.bench.rows import circumstances, read_csv
 from riszoo.build import instantiate
 from riszoo.data.datamodule import RISData
 from riszoo.errors import UserError
@@ -75,7 +75,7 @@ class EvaluatedRun:
     def curve(self, column: str) -> list[tuple[float, float]]:
         """(step, value) logged during training, without the final validation, which uses other images."""
         steps = (runs.card(self.folder.parent) or {}).get("training", {}).get("steps", float("inf"))
-        points = [(float(row["step"]), row.get(column)) for row in read(self.folder.parent / "metrics.csv")]
+        points = [(float(row["step"]), row.get(column)) for row in read_csv(self.folder.parent / "metrics.csv")]
         return [(step, float(value)) for step, value in points if value and step < steps]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from riszoo import recipes
 from riszoo.bench.html.environment import environment
-from riszoo.bench.rows import TYPES, Row, read
+from riszoo.bench.rows import TYPES, Row
 from riszoo.bench.tables.entries import CLAIMED, METRICS, Entry, read_entries
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
@@ -31,7 +31,7 @@ def write_leaderboard(folder: Path, out: Path) -> None:
     sets = data_sets(entries)
     if not sets:
         raise UserError(f"{folder} has no results: give --benchmarks a folder with accuracy.csv or paper.csv")
-    names, rows = {each["name"] for each in sets}, read(folder / TYPES.file)
+    names, rows = {each["name"] for each in sets}, TYPES.read(folder)
     shown = [as_json(entry, rows) for entry in entries if entry.data in names]
     content = {"sets": sets, "axes": AXES, "entries": shown}
     page = environment().get_template("leaderboard.html.j2").render(content=content)

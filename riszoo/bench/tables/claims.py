@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from riszoo.bench.rows import Row, read
+from riszoo.bench.rows import Row, read_csv
 
 FILE = "paper.csv"
 OMIT = "omit"
@@ -50,7 +50,7 @@ class Claim:
 def claims(path: Path) -> list[Claim]:
     """One claim for each method, encoders and training: that of the most trusted source."""
     found: dict[tuple[str, ...], Claim] = {}
-    for row in read(path):
+    for row in read_csv(path, (*IDENTITY, "paper", "year", "split", "metric", "value", "notes")):
         if row["trust"] != OMIT and row["metric"] != UNSTATED:
             identity = tuple(row[name] for name in IDENTITY)
             claim = found.setdefault(identity, _empty(row))

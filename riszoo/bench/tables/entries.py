@@ -12,7 +12,7 @@ from pathlib import Path
 
 from riszoo import recipes
 from riszoo.bench.published import LIST, PREFIX, Published, read_list
-from riszoo.bench.rows import ACCURACY, SPEED, Row, read
+from riszoo.bench.rows import ACCURACY, SPEED, Row
 from riszoo.bench.tables.claims import FILE, Claim, claims
 
 CLAIMED, MEASURED, REPRODUCED = "claimed", "measured", "reproduced"
@@ -74,10 +74,10 @@ class Entry:
 
 def read_entries(folder: Path) -> list[Entry]:
     """Every entry of a folder's files: measured ones first, then reproduced and claimed ones."""
-    accuracy = read(folder / ACCURACY.file)
+    accuracy = ACCURACY.read(folder)
     listed = read_list(folder / LIST) if (folder / LIST).is_file() else []
     return [
-        *measured_entries(accuracy, read(folder / SPEED.file)),
+        *measured_entries(accuracy, SPEED.read(folder)),
         *reproduced_entries(accuracy, listed),
         *map(claimed_entry, claims(folder / FILE)),
     ]

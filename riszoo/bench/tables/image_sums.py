@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from riszoo.bench.rows import ACCURACY, KEY, Row, Table, as_text, circumstances, read, upsert
+from riszoo.bench.rows import ACCURACY, KEY, Row, Table, as_text, circumstances, upsert
 from riszoo.errors import UserError
 from riszoo.metrics.bootstrap import Ints, sum_by_image
 from riszoo.metrics.protocols import Protocol
@@ -70,7 +70,7 @@ def record(folder: Path, tests: Sequence[Path]) -> int:
 
     Returns the number of rows recorded. A test belongs to the rows with its weights, splits, protocols and numbers.
     """
-    accuracy = [row for row in read(folder / ACCURACY.file) if row["control"] == "none"]
+    accuracy = [row for row in ACCURACY.read(folder) if row["control"] == "none"]
     current = {(*(row[name] for name in IMAGES.key), row["weights"]) for row in accuracy}
     by_result: dict[tuple[str, ...], list[Row]] = {}
     for row in accuracy:
@@ -107,8 +107,8 @@ def read_sums(folder: Path) -> dict[tuple[str, ...], ImageSums]:
     """The sums by the values of `IMAGES.key` and the hash of the weights."""
     path = folder / IMAGES.file
     try:
-        return {(*(row[name] for name in IMAGES.key), row["weights"]): _parsed(row) for row in read(path)}
-    except (OSError, EOFError, KeyError, ValueError):
+        return {(*(row[name] for name in IMAGES.key), row["weights"]): _parsed(row) for row in IMAGES.read(folder)}
+    except ValueError:
         raise UserError(f"{path} is damaged: remove it and run `riszoo tables --from FOLDER` with the runs") from None
 
 

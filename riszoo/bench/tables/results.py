@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from riszoo import recipes
-from riszoo.bench.rows import ACCURACY, SPEED, Row, read
+from riszoo.bench.rows import ACCURACY, SPEED, Row
 from riszoo.bench.tables.entries import Entry, read_entries
 from riszoo.bench.tables.image_sums import ImageSums, read_sums
 
@@ -28,8 +28,8 @@ class Results:
         notes = recipes.read_yaml(file) if file.is_file() else {}
         return cls(
             read_entries(folder),
-            read(folder / ACCURACY.file),
-            read(folder / SPEED.file),
+            ACCURACY.read(folder),
+            SPEED.read(folder),
             read_sums(folder),
             notes.get("methods", {}),
             notes.get("sources", {}),

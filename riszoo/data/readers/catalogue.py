@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-
 from riszoo.data.readers.base import Counts, Reader
 from riszoo.data.readers.folder import Folder
 from riszoo.data.readers.parquet.refcoco_m import RefCOCOM
 from riszoo.data.readers.phrasecut import PhraseCut
 from riszoo.data.readers.refer import RefClef, Refer
 from riszoo.data.readers.referit import ReferIt
-from riszoo.errors import UserError
+from riszoo.errors import UserError, unknown_name
 
 REFER = "Licheng Yu's `refer` project (UNC; an issue there lists mirrors)"
 UNKNOWN = Counts(None, None, None)
@@ -115,6 +113,4 @@ def get_reader(name: str, by: str | None = None) -> Reader:
     if named or any(other.dataset == name for other in _ALL):
         partitions = ", ".join(other.by for other in _ALL if other.dataset == name)
         raise UserError(f"{name} has no partition '{by}': choose among {partitions}")
-    near = difflib.get_close_matches(name, READERS, 1)
-    hint = f"did you mean '{near[0]}'?" if near else f"choose among {', '.join(READERS)}"
-    raise UserError(f"unknown data set '{name}': {hint}")
+    raise unknown_name("data set", name, READERS)
