@@ -42,9 +42,10 @@ def measure_models(options: Any) -> int:
     jobs = plan.make_jobs(options)
     if skipped := plan.skipped_models(options, jobs):
         print(f"skipped, no scale '{jobs[0].scale}' in their recipes: {', '.join(skipped)}")
+    launch = launch_words(options)
     from riszoo.bench.runner import Bench
 
-    bench = Bench(jobs, Path(options.root), Path(options.out), launch_words(options), options.repeats)
+    bench = Bench(jobs, Path(options.root), Path(options.out), launch, options.repeats)
     if options.dry_run:
         print(plan.describe(jobs, bench.rates()))
         return 0
@@ -66,12 +67,15 @@ def measure_published(options: Any) -> int:
 
 def launch_words(options: Any) -> list[str]:
     """The command that starts each process of a job."""
-    from riszoo.bench.array import OUTSIDE_SRUN
-
     try:
-        return OUTSIDE_SRUN if options.launcher else shlex.split(options.launch)
+        words = shlex.split(options.launch)
     except ValueError as error:
         raise UserError(f"--launch {options.launch[:60]} is not a command line: {str(error).lower()}") from None
+    if options.launcher:
+        from riszoo.bench.array import OUTSIDE_SRUN
+
+        return OUTSIDE_SRUN
+    return words
 
 
 def finish(options: Any, bench: Bench) -> int:

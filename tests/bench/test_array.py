@@ -40,7 +40,7 @@ def test_tasks_train_and_test_and_the_rows_are_recorded_afterwards(bench: Bench,
     assert failure.startswith(
         "lts on scenes, scale tiny, seed 1: 'riszoo fit' ended with exit code 3; riszoo: out of luck"
     )
-    assert {row["seed"] for row in rows.read(bench.out / "accuracy.csv")} == {"0"}
+    assert {row["seed"] for row in rows.ACCURACY.read(bench.out)} == {"0"}
     assert [job.seed for job in bench.jobs if not bench.is_finished(job)] == [1], "only this one is submitted again"
 
 

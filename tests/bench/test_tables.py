@@ -360,7 +360,7 @@ def test_an_ablation_marks_rows_whose_keys_and_values_change_nothing(
     monkeypatch.setattr(measurements, "ablations", lambda name: {"prior": {"title": "The prior", "rows": {"all": {}}}})
     monkeypatch.setattr(recipes, "names", lambda kind: ["lts"])
     measure(folder)
-    one = next(row for row in rows.read(folder / "accuracy.csv") if row["split"] == "val" and row["control"] == "none")
+    one = next(row for row in rows.ACCURACY.read(folder) if row["split"] == "val" and row["control"] == "none")
     one |= {"variant": "prior/all", "mIoU": "50.0", "mIoU_low": "49.0", "mIoU_high": "51.0"}
     rows.upsert(folder, rows.ACCURACY, [one, one | {"control": "constant", "mIoU": constant}])
     text = table_of(folder, "ablations")
