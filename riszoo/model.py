@@ -163,7 +163,7 @@ class RISModule(LightningModule, ABC):
     def level_at(self, stride: int) -> int:
         """Index of the map with the nearest stride; of two equally near the finer, of two equal strides the deeper."""
         strides = self.vision.strides
-        return -min((abs(math.log2(each / stride)), each, -i) for i, each in enumerate(strides))[2]
+        return -min([(abs(math.log2(each / stride)), each, -i) for i, each in enumerate(strides)])[2]
 
     def channels_at(self, stride: int) -> int:
         """Channels of the map nearest to a stride."""
