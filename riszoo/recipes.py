@@ -299,6 +299,13 @@ def length_of_budget(sentences: int, batch: int) -> Config:
     return {"trainer": {"max_steps": sentences // batch, "max_epochs": -1}}
 
 
+def data_section(name: str, root: str | None = None) -> Config:
+    """The class and the options of a data set that is read without a model."""
+    recipe = get("data", name).content
+    options = merge(recipe.get("common", {}).get("data", {}), {"root": root} if root else {})
+    return {"class_path": recipe["class_path"], "init_args": options}
+
+
 def check_mappings(base: Config, over: Config, prefix: str = "") -> None:
     """Raise UserError where `over` has a number or a list in place of a mapping of `base`."""
     for key, value in over.items():

@@ -1,4 +1,4 @@
-"""Two models measured in turns, so that whatever else the machine does falls on both: their ratio is what counts.
+"""Two models measured in turns, so that other work of the machine slows both: the result is their ratio.
 
 Each side has a process of its own, which builds the model once and keeps it, so that its peak memory is its own. Only
 one of the two works at a time. Processor time is the more reliable ratio on a shared CPU, wall time on an accelerator.

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from riszoo.data.datamodule import RISData
 
 
+MOST_SHOWN = 500
+"""Sentences of one contact sheet."""
+
+
 def show_parser() -> CommandParser:
     parser = CommandParser(prog="riszoo data show", description=show.__doc__)
     parser.add_argument("data", help="a data set's recipe")
@@ -32,6 +36,8 @@ def show(argv: list[str]) -> int:
     for name, least in (("count", 1), ("start", 0)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)}: give at least {least}")
+    if args.count > MOST_SHOWN:
+        raise UserError(f"--count {args.count}: give at most {MOST_SHOWN}, and --start for those that follow")
     from riszoo.inference.contact_sheet import sheet
     from riszoo.inference.drawing import save
 
@@ -48,9 +54,7 @@ def load_data(name: str, root: str | None = None) -> RISData:
     from riszoo.build import instantiate
     from riszoo.data.datamodule import RISData
 
-    recipe = recipes.get("data", name).content
-    options = recipes.merge(recipe.get("common", {}).get("data", {}), {"root": root} if root else {})
-    return instantiate(RISData, {"class_path": recipe["class_path"], "init_args": options})  # type: ignore[type-abstract]
+    return instantiate(RISData, recipes.data_section(name, root))  # type: ignore[type-abstract]
 
 
 def _parser(verb: str, description: str | None) -> CommandParser:

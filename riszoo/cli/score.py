@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     scored = score(read_predictions(path), split, protocols)
     scored.check_any(path)
     out = options.out or path.with_name(f"{path.stem}-score")
-    circumstances = {"predictions": str(path), **scored.problem_counts()}
+    circumstances = {
+        "command": shlex.join(["riszoo", "score", *(argv or [])]),
+        "predictions": str(path),
+        "data": options.data,
+        "root": options.root,
+        **scored.problem_counts(),
+    }
     metrics = write_results(out, {split.name: scored.evaluation}, circumstances)
     print("\n".join([*scored.warnings(), render(metrics), f"results: {out}"]))
     return 0

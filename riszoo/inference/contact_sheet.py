@@ -18,9 +18,7 @@ def sheet(split: Split, count: int = 8, start: int = 0, seed: int | None = None,
     """
     total = len(split.sentence_target)
     if count < 1 or not 0 <= start < total:
-        raise UserError(
-            f"{split.dataset} {split.name} has {total} sentences: ask for at least one, starting from 0 to {total - 1}."
-        )
+        raise UserError(f"{split.dataset} {split.name} has {total} sentences: give --start 0 to {total - 1}.")
     indices = list(range(start, min(start + count, total)))
     if seed is not None:
         indices = sorted(np.random.default_rng(seed).choice(total, min(count, total), replace=False).tolist())

@@ -138,7 +138,7 @@ def score(predictions: Mapping[str, MaskPrediction], split: Split, protocols: Se
     blocks: list[Ints] = []
     missing: list[str] = []
     unusable: dict[str, str] = {}
-    predictions = _by_sentence(predictions, split.sentence_ids())
+    predictions = by_sentence(predictions, split.sentence_ids())
     for record, group, target_indices in RISDataset(split, (1, 1), "squeeze").by_image():
         predicted = [predictions.get(sample.sentence_id) for sample in group]
         masks: list[Mask | None] = []
@@ -159,7 +159,7 @@ def score(predictions: Mapping[str, MaskPrediction], split: Split, protocols: Se
     return ScoredPredictions(evaluation, missing, unusable, unexpected)
 
 
-def _by_sentence(predictions: Mapping[str, MaskPrediction], ids: Sequence[str]) -> dict[str, MaskPrediction]:
+def by_sentence(predictions: Mapping[str, MaskPrediction], ids: Sequence[str]) -> dict[str, MaskPrediction]:
     """The predictions by sentence id, where files may have the names that `riszoo predict` gives them."""
     found = dict(predictions)
     for sentence_id, name in zip(ids, file_names(ids), strict=True):
@@ -215,6 +215,12 @@ def _decode(prediction: MaskPrediction, size: Size) -> Mask | str:
             return mask
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
         return "the file is not a readable image"
+
+
+def mask_or_empty(prediction: MaskPrediction | None, size: Size) -> Mask:
+    """The predicted mask; an empty one where it is missing or cannot be used."""
+    decoded = None if prediction is None else _decode(prediction, size)
+    return decoded if isinstance(decoded, np.ndarray) else np.zeros(size, np.bool_)
 
 
 def _other_size(found: Size, size: Size) -> str:

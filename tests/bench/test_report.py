@@ -20,7 +20,7 @@ from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from riszoo.inference.evidence import read_evidence
 from tests.support.accessibility import assert_accessible, assert_table_says_that_it_scrolls
-from tests.support.bench_runs import make_run
+from tests.support.bench_runs import make_run, make_score
 from tests.support.devtools import Tab, browser
 
 
@@ -85,6 +85,21 @@ def test_the_validation_of_a_fit_is_reported_and_compared(
         assert content(out)["models"] == ["near", "far"]
         assert compare_verb([str(tests[0]), str(folder), "--split", "val"]) == 0
         assert "difference" in capsys.readouterr().out
+
+
+def test_scored_masks_are_reported_and_compared_as_a_test_is(
+    tests: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = make_score(tmp_path, shift=3)
+    out = tmp_path / "report.html"
+    assert report_verb([str(tests[0]), str(scored), "--out", str(out), "--count", "4"]) == 0
+    shown = content(out)
+    assert shown["models"] == ["near", "othercode"]
+    assert all(item["masks"].keys() == {"near", "othercode"} for item in shown["items"])
+    assert not any(item["empty"] for item in shown["items"])
+    assert "riszoo score othercode" in out.read_text()
+    assert compare_verb([str(tests[0]), str(scored)]) == 0
+    assert f"B = {scored}" in capsys.readouterr().out
 
 
 def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:

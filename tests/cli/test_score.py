@@ -158,7 +158,7 @@ def test_predictions_of_which_none_can_be_used_are_an_error_with_the_reasons(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_sentence(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_error_is_one_sentence(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
     assert main(["score", *words]) == 2
     complaint = capsys.readouterr().err

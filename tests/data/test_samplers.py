@@ -58,7 +58,7 @@ def batches(
 
 
 @pytest.mark.parametrize("per_image", [1, 2])
-def test_a_step_holds_the_same_on_any_number_of_devices(per_image: int) -> None:
+def test_a_step_contains_the_same_sentences_on_any_number_of_devices(per_image: int) -> None:
     one = list(batches(1, 0, per_image=per_image))
     two = [list(batches(2, rank, per_image=per_image)) for rank in range(2)]
     accumulated = list(batches(1, 0, per_image=per_image, most=2))

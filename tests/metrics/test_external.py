@@ -83,6 +83,8 @@ def test_the_command_scores_a_data_set_by_name_and_writes_a_result(
     circumstances = json.loads((tmp_path / "out" / "run.json").read_text())
     assert circumstances["missing"] == 1
     assert circumstances["predictions"] == str(folder)
+    assert (circumstances["data"], circumstances["root"]) == ("refcoco", "folder")
+    assert circumstances["command"].startswith(f"riszoo score {folder} --data refcoco")
 
 
 def test_perfect_masks_score_100_in_a_square_frame_too(blobs: Blobs, tmp_path: Path):

@@ -114,6 +114,6 @@ def test_a_controlled_bench_says_who_is_in_it(data: str, capsys: pytest.CaptureF
     ] == MODELS
 
 
-def test_a_model_without_it_is_told_so() -> None:
+def test_a_model_without_the_scale_is_a_user_error() -> None:
     with pytest.raises(UserError, match="unknown scale of 'maris' 'controlled'"):
         main(["--controlled", "--models", "maris", "--dry-run"])

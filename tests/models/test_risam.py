@@ -280,7 +280,7 @@ def save(model: RISAM, path: Path, trained_only: bool) -> None:
     RISCheckpointIO(model, trained_only).save_checkpoint(checkpoint, path)
 
 
-def test_a_checkpoint_can_hold_the_trained_part_alone(tmp_path: Path) -> None:
+def test_a_checkpoint_can_contain_the_trained_part_alone(tmp_path: Path) -> None:
     path, _, _ = save_sam(tmp_path / "sam.pth")
     model = over_sam(path)
     train_steps(model, 2)

@@ -143,6 +143,7 @@ FAST: list[tuple[str, str]] = [
     ("speed lts --part vision", "--part is an option of 'riszoo speed --paired A B'"),
     ("speed lts --model.width", "option --model.width needs a value"),
     ("data show scenes --count 0", "--count 0: give at least 1"),
+    ("data show scenes --count 99999999", "--count 99999999: give at most 500"),
     ("data show scenes --start -1", "--start -1: give at least 0"),
     ("report run --count 0", "--count 0"),
     # options

@@ -6,11 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from PIL import Image
 
+from riszoo import recipes
 from riszoo.batch import Batch, Output
+from riszoo.build import instantiate
+from riszoo.data.datamodule import RISData
 from riszoo.data.dataset import RISDataset, collate
+from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.samplers import SampleKey
 from riszoo.data.sets import Scenes
 from riszoo.files import file_hash, write_atomically
@@ -69,6 +75,21 @@ def make_run(
     guess = {"all": 40.0, "by_type": {"attribute": 70.0}}
     write_evidence(test, {split: {"evidence": {"all": means, "by_type": {}}, "guess": guess} for split in splits})
     return test
+
+
+def make_score(folder: Path, *, shift: int) -> Path:
+    """The folder of a score of other code's masks: the ground truths of a few images, shifted by `shift` cells."""
+    masks = folder / "othercode"
+    masks.mkdir(parents=True)
+    split = instantiate(RISData, recipes.data_section("scenes")).split("val")  # type: ignore[type-abstract]
+    for record in (split[i] for i in range(IMAGES)):
+        for target, sentence in record.sentences():
+            mask = np.roll(record.targets[target].segmentation.draw(GroundTruth()), 2 * shift, -1)
+            Image.fromarray(mask).save(masks / f"{sentence.sentence_id}.png")
+    score = folder / "othercode-score"
+    origin = {"command": "riszoo score othercode", "predictions": str(masks), "data": "scenes", "root": None}
+    write_results(score, {"val": evaluated("val", shift, "original")}, origin)
+    return score
 
 
 def evaluated(split: str, shift: int, names: str, control: str = "none") -> Evaluation:

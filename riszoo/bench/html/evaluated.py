@@ -1,4 +1,4 @@
-"""Run folders with a test in them, as the report compares them."""
+"""The results of tests, validations and scored masks, as the report compares them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from riszoo.training import runs
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """A test's folder and the name that the report shows."""
+    """A folder of results and the name that the report shows."""
 
     name: str
     folder: Path
@@ -30,12 +30,18 @@ class EvaluatedRun:
     @property
     def checkpoint(self) -> Path:
         """The file that the test names, or the best checkpoint of the run that contains the test."""
-        named = (circumstances(self.folder)["checkpoint"] or {}).get("path")
+        named = (circumstances(self.folder).get("checkpoint") or {}).get("path")
         candidates = [Path(str(named))] * bool(named) + [runs.checkpoint(self.folder.parent)]
         found = next((path for path in candidates if path.is_file()), None)
         if found is None:
             raise UserError(f"the checkpoint of {self.folder} is missing: restore {named} to draw its masks")
         return found
+
+    @property
+    def predictions(self) -> Path | None:
+        """The masks of other code that `riszoo score` measured; None for a model's run."""
+        path = circumstances(self.folder).get("predictions")
+        return None if path is None else Path(str(path))
 
     @property
     def splits(self) -> list[str]:
@@ -63,9 +69,12 @@ class EvaluatedRun:
         return read_evaluation(self.folder, split)
 
     def data(self) -> RISData:
-        """The data module with the run's own configuration."""
+        """The data module with the run's own configuration; that of the recipe for scored masks."""
         config = self.folder.parent / "config.yaml"
-        if config.is_file():
+        if self.predictions is not None:
+            origin = circumstances(self.folder)
+            section = recipes.data_section(str(origin.get("data")), origin.get("root"))
+        elif config.is_file():
             section = recipes.read_yaml(config)["data"]
         else:
             card = runs.card(self.folder.parent) or {}
@@ -74,6 +83,8 @@ class EvaluatedRun:
 
     def curve(self, column: str) -> list[tuple[float, float]]:
         """(step, value) logged during training, without the final validation, which uses other images."""
+        if self.predictions is not None:
+            return []
         steps = (runs.card(self.folder.parent) or {}).get("training", {}).get("steps", float("inf"))
         points = [(float(row["step"]), row.get(column)) for row in read_csv(self.folder.parent / "metrics.csv")]
         return [(step, float(value)) for step, value in points if value and step < steps]
@@ -90,8 +101,11 @@ def find_runs(paths: Sequence[Path]) -> list[EvaluatedRun]:
 
 
 def find_run(path: Path) -> EvaluatedRun:
-    """The results of a run's or a test's folder; named by the model."""
+    """The results of a run's, a test's or a score's folder; named by the model, or by the file of the scored masks."""
     folder = result_folder(path)
+    masks = EvaluatedRun("", folder).predictions
+    if masks is not None:
+        return EvaluatedRun(masks.stem, folder)
     return EvaluatedRun(str((runs.card(folder.parent) or {}).get("model", folder.parent.name)), folder)
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from riszoo.data.masks import shrink
 from riszoo.data.samplers import SampleKey
 from riszoo.errors import UserError
 from riszoo.inference.drawing import heat, overlay
-from riszoo.inference.predictions import Prediction, evidence_of, predictions
+from riszoo.inference.predictions import evidence_of, predictions
+from riszoo.metrics.external import by_sentence, mask_or_empty, read_predictions
 from riszoo.metrics.protocols import Protocol
 from riszoo.training.checkpoints import from_checkpoint
 
@@ -32,6 +34,8 @@ IMAGES_PER_BATCH = 8
 REASONS = ("worst", "best", "disagreement", "types")
 Maps = list[tuple[str, str, Hit]]
 """The label of each evidence map, its image as a data URL, and whether its peak is inside the target."""
+Predicted = tuple[str, Mask, Any, list[tuple[str, Any]]]
+"""The id of a sentence, the mask, the pixels of the image, and the labelled evidence maps."""
 
 
 @dataclass
@@ -153,7 +157,10 @@ def _select_row(
 
 
 def draw(found: Sequence[EvaluatedRun], split: str, examples: Sequence[Example]) -> dict[str, Images]:
-    """The images of every example by sentence; each checkpoint predicts again, under the main protocol."""
+    """The images of every example by sentence; each checkpoint predicts again, under the main protocol.
+
+    Masks of other code are read from their files.
+    """
     targets: dict[str, Mask] = {}
     images: dict[str, Images] = {}
     dataset = RISDataset(found[0].data().split(split), (8, 8), "squeeze")
@@ -162,11 +169,15 @@ def draw(found: Sequence[EvaluatedRun], split: str, examples: Sequence[Example])
         images[name] = Images(data_url(Image.fromarray(pixels)), data_url(overlay(pixels, None, mask)))
     protocol = common_protocols(found)[0]
     for run in found:
-        for prediction, pixels, evidence in _predictions(run, split, examples, protocol):
-            own, target = images[prediction.sentence_id], targets[prediction.sentence_id]
-            own.masks[run.name] = data_url(overlay(pixels, shrink(prediction.mask, pixels.shape[:2])))
+        if run.predictions is not None:
+            predicted = _scored(run, run.predictions, split, examples)
+        else:
+            predicted = _predicted(run, split, examples, protocol)
+        for name, mask, pixels, evidence in predicted:
+            own, target = images[name], targets[name]
+            own.masks[run.name] = data_url(overlay(pixels, shrink(mask, pixels.shape[:2])))
             own.evidence[run.name] = [_drawn(pixels, label, values, target) for label, values in evidence]
-            own.empty += [] if prediction.mask.any() else [run.name]
+            own.empty += [] if mask.any() else [run.name]
     return images
 
 
@@ -194,11 +205,20 @@ def _ground_truths(dataset: RISDataset, examples: Sequence[Example]) -> Iterator
             yield sample.sentence_id, pixels, shrink(mask, pixels.shape[:2])
 
 
+def _scored(run: EvaluatedRun, file: Path, split: str, examples: Sequence[Example]) -> Iterator[Predicted]:
+    """Each example's mask in the file or folder that `riszoo score` measured, and pixels; there is no evidence."""
+    dataset = RISDataset(run.data().split(split), (8, 8), "squeeze")
+    given = by_sentence(read_predictions(file), dataset.split.sentence_ids())
+    for item in _items(examples, dataset):
+        record = dataset.split[item.image]
+        pixels = resized(record.load(), SIDE)
+        for sample in dataset.samples(item.sentences):
+            yield sample.sentence_id, mask_or_empty(given.get(sample.sentence_id), record.size), pixels, []
+
+
 @torch.no_grad()
-def _predictions(
-    run: EvaluatedRun, split: str, examples: Sequence[Example], protocol: Protocol
-) -> Iterator[tuple[Prediction, Any, list[tuple[str, Any]]]]:
-    """Each example's prediction, pixels and labelled evidence maps."""
+def _predicted(run: EvaluatedRun, split: str, examples: Sequence[Example], protocol: Protocol) -> Iterator[Predicted]:
+    """Each example's mask, pixels and labelled evidence maps from the run's checkpoint."""
     model = from_checkpoint(run.checkpoint)
     dataset = RISDataset(
         run.data().split(split),
@@ -215,7 +235,8 @@ def _predictions(
         output = model(batch)
         pixels = [resized(dataset.split[item.image].load(), SIDE) for item in chunk]
         for i, prediction in enumerate(predictions(output, batch, protocol)):
-            yield prediction, pixels[int(batch.image_index[i])], _labelled(evidence_of(output, batch, i))
+            evidence = _labelled(evidence_of(output, batch, i))
+            yield prediction.sentence_id, prediction.mask, pixels[int(batch.image_index[i])], evidence
 
 
 def _labelled(evidence: Mapping[str, Any]) -> list[tuple[str, Any]]:

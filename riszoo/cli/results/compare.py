@@ -11,7 +11,7 @@ from riszoo.metrics.protocols import get_protocols
 
 def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo compare", description=__doc__)
-    parser.add_argument("run_a", type=Path, help="a test's folder, or a run's folder: its newest test")
+    parser.add_argument("run_a", type=Path, help="the folder of a test, a score or a run: its newest test")
     parser.add_argument("run_b", type=Path, help="the run to compare with it")
     parser.add_argument("--protocol", default="original")
     parser.add_argument("--split", help="default: every split of both runs")

@@ -1,4 +1,4 @@
-"""`riszoo report RUN...`: tests side by side in one HTML file that needs no network."""
+"""`riszoo report RUN...`: tests and scored masks side by side in one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def parser() -> CommandParser:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="a test's folder, or a run's folder: its newest test, or validation",
+        help="the folder of a test or of `riszoo score`, or a run's folder: its newest test, or validation",
     )
     parser.add_argument("--out", type=Path, default=Path("report.html"))
     parser.add_argument("--split", help="with commas; default: every split that all runs measured")

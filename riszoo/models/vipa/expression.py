@@ -82,7 +82,7 @@ class VisualExpressionGenerator(nn.Module):
         self.step2 = Refinement(width, heads, options.position) if options.step2 else None
 
     def forward(self, grid: Tensor, words: Words, fused_words: Words, cells: Tensor) -> Expression:
-        """A map (N, C, h, w), the words before and after they met the image, and the valid cells (N, T) of the map."""
+        """A map (N, C, h, w), the words before and after the fusion, and the valid cells (N, T) of the map."""
         tokens = self.project(to_tokens(grid))  # F_v (N, T, d)
         pooled, rows, mask, scores = self.step1(tokens, fused_words, cells)  # F_a (N, L, d), (N, L), M (N, L, T), S
         retrieved = None if scores is None else mask
@@ -96,7 +96,7 @@ class VisualExpressionGenerator(nn.Module):
 
 
 class Retrieved(NamedTuple):
-    """What was retrieved."""
+    """The cells retrieved for each word."""
 
     scores: Tensor  # S (N, L, T): relevance
     mask: Tensor  # M (N, L, T) bool
@@ -336,7 +336,7 @@ class Refinement(nn.Module):
 
 
 class VanillaLanguageExpression(nn.Module):
-    """Words before they met the image as keys and values."""
+    """Words before the fusion as keys and values."""
 
     def __init__(self, words: int, width: int) -> None:
         super().__init__()
@@ -347,7 +347,7 @@ class VanillaLanguageExpression(nn.Module):
 
 
 class AdvancedLanguageExpression(VanillaLanguageExpression):
-    """Words after they met the image as keys and values."""
+    """Words after the fusion as keys and values."""
 
     def forward(self, grid: Tensor, words: Words, fused_words: Words, cells: Tensor) -> Expression:
         return super().forward(grid, fused_words, fused_words, cells)

@@ -72,7 +72,7 @@ class NoFusion(nn.Module):
     def forward(
         self, visual: Features, words: Words, vision: VisionEncoder, text: TextEncoder
     ) -> tuple[list[Tensor], Words]:
-        """The image's maps, each (N, C, h, w), and the words, after they have met."""
+        """The image's maps, each (N, C, h, w), and the words, after the fusion."""
         *finer, coarsest = visual.maps
         return [*finer, self.position(coarsest)], words
 
