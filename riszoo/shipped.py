@@ -17,6 +17,8 @@ from riszoo.files import check_not_pointer
 METADATA = "riszoo"
 """The key of a .safetensors file's metadata that has all but the weights, as JSON."""
 SUFFIX = ".safetensors"
+LARGEST_HEADER = 100_000_000
+"""Bytes of a file's header, at most, as in the safetensors package."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,28 @@ def card(path: Path) -> dict[str, Any]:
 
 def metadata(path: Path) -> Any:
     """The JSON value in the metadata of a .safetensors file; None where riszoo has not written the file."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         check_not_pointer(path)
-        with safe_open(path, "np") as file:
-            return json.loads((file.metadata() or {}).get(METADATA, "null"))
+        return json.loads(_header(path).get("__metadata__", {}).get(METADATA, "null"))
     except UserError:
         raise
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as safetensors: {str(error)[:100]}; copy the file again") from None
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The JSON header of a .safetensors file; raises ValueError where the file is not as long as its header says.
+
+    The safetensors package would import NumPy, which takes longer than every other part of `riszoo list`.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size, LARGEST_HEADER):
+            raise ValueError(f"its header has {length:,} bytes")
+        header: dict[str, Any] = json.loads(file.read(length))
+    tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+    expected = 8 + length + max((entry["data_offsets"][1] for entry in tensors), default=0)
+    if size != expected:
+        raise ValueError(f"it has {size:,} bytes instead of {expected:,}")
+    return header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,15 @@ def test_the_csv_file_has_the_curves_alone(run: Path) -> None:
     header, *_ = (run / "metrics.csv").read_text().splitlines()
     assert "val/mIoU" in header
     assert "best/mIoU" not in header
+
+
+@pytest.mark.parametrize("logger", ["wandb", "tensorboard"])
+def test_a_logger_that_is_not_installed_is_named(
+    logger: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, logger, None)  # as where the package is missing
+    assert main(["fit", "--model", "lts", "--logger", logger]) == 2
+    assert f"needs the package {logger}: pip install 'riszoo[logging]'" in capsys.readouterr().err
 
 
 def test_an_upload_needs_wandb(capsys: pytest.CaptureFixture[str]) -> None:
