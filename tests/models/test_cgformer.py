@@ -15,7 +15,7 @@ from riszoo.bench.cost import skeleton
 from riszoo.errors import UserError
 from riszoo.model import RISModule
 from riszoo.models.cgformer.decoder import GroupingDecoder, Head, MaskHead, Query
-from riszoo.models.cgformer.grouping import Group, WordReader
+from riszoo.models.cgformer.grouping import Group, GumbelNoise, WordReader
 from riszoo.models.cgformer.published import NAMES
 from riszoo.training.optim import Optim, parameter_groups
 from tests.support import cgformer_small, official
@@ -218,7 +218,14 @@ def decoded(decoder: GroupingDecoder, seed: int) -> Tensor:
 
 @pytest.mark.parametrize(
     ("noise", "training", "random"),
-    [("training", False, False), ("training", True, True), ("always", False, True), ("never", True, False)],
+    [
+        ("seeded", False, False),
+        ("seeded", True, True),
+        ("training", False, False),
+        ("training", True, True),
+        ("always", False, True),
+        ("never", True, False),
+    ],
 )
 def test_when_the_grouping_is_random(noise: str, training: bool, random: bool) -> None:
     decoder = build_decoder(noise=noise)
@@ -229,9 +236,20 @@ def test_when_the_grouping_is_random(noise: str, training: bool, random: bool) -
 
 def test_the_noise_is_gumbel_noise() -> None:
     torch.manual_seed(0)
-    noise = build_decoder(noise="always").noise(torch.zeros(200_000))
-    assert abs(noise.mean() - 0.5772) < 0.02
-    assert abs(noise.std() - torch.pi / 6**0.5) < 0.02
+    drawn, seeded = GumbelNoise("always", 4, []), GumbelNoise("seeded", 4, [50_000]).eval()
+    for noise in (drawn, seeded):
+        values = noise(torch.zeros(1, 4, 50_000))
+        assert abs(values.mean() - 0.5772) < 0.02
+        assert abs(values.std() - torch.pi / 6**0.5) < 0.02
+
+
+def test_the_seeded_noise_is_the_same_for_every_sentence_and_precision() -> None:
+    noise = GumbelNoise("seeded", 2, [16, 64]).eval()
+    values = noise(torch.zeros(3, 2, 16))
+    assert torch.equal(values[0], values[1])
+    assert torch.equal(noise(torch.zeros(1, 2, 16, dtype=torch.float64)), values[:1].double())
+    assert noise(torch.zeros(1, 2, 64)).shape == (1, 2, 64)
+    assert noise.state_dict() == {}
 
 
 # -- options ----------------------------------------------------------------------------------------------------------

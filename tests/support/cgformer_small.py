@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from riszoo import recipes
 from riszoo.model import RISModule
 from riszoo.models.cgformer.published import translate
 from tests.support import lavt_small, official
@@ -44,6 +45,7 @@ def section(config: dict[str, Any]) -> dict[str, Any]:
 
 def build(source: Reference, *, noisy: bool = True, **over: Any) -> RISModule:
     """The fixture's model with its weights, in evaluation mode; `noisy` with the fixture's noise, otherwise without."""
+    over = over if noisy else recipes.merge({"group": {"noise": "never"}}, over)
     model = official.build(section(source.config), translate({"model_state_dict": source.weights}).state, **over)
     if noisy:
         model.decoder.noise = Replay([source.tensors[f"input.noise.{level}"] for level in (1, 2, 3)])

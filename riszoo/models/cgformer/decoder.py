@@ -97,7 +97,7 @@ class GroupingDecoder(nn.Module):
         )
         self.readers = nn.ModuleList(WordReader(width, words, query.readers, group.dropout) for _ in finer[1:])
         self.groupings = nn.ModuleList(GROUPINGS[group.kind](width, group.dropout) for _ in finer[:2])
-        self.noise = GumbelNoise(group.noise)
+        self.noise = GumbelNoise(group.noise, query.tokens, [h * w for h, w in grids[:-1]])
         self.head = MaskHead(width, head)
 
     def forward(self, maps: list[Tensor], words: Words) -> tuple[Tensor, list[Tensor]]:

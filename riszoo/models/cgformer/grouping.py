@@ -7,6 +7,7 @@ Sections 4 and 5 of docs/models/cgformer.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,19 +16,24 @@ from torch import Tensor, nn
 
 from riszoo.batch import Words
 
+TINY = torch.finfo(torch.float32).tiny
+Noise = Literal["seeded", "always", "training", "never"]
+
 
 @dataclass
 class Group:
     """Section 5.
 
     kind         hard: each pixel belongs to one token; soft: to each in part; attention: plain cross-attention
-    noise        when Gumbel noise is added to the scores of a hard grouping; the authors' code: always
+    noise        Gumbel noise on the scores of a hard grouping. It is drawn in training; in evaluation it is one seeded
+                 draw for all sentences (`seeded`), drawn anew (`always`, as the authors' code) or absent (`training`).
+                 `never`: no noise in training either
     consecutive  each grouping reads a map made of two neighbouring levels; without it, of one level
     dropout      of the token updates, in training
     """
 
     kind: Literal["hard", "soft", "attention"] = "hard"
-    noise: Literal["training", "always", "never"] = "training"
+    noise: Noise = "seeded"
     consecutive: bool = True
     dropout: float = 0.1
 
@@ -79,17 +85,30 @@ class WordReader(nn.Module):
 
 
 class GumbelNoise(nn.Module):
-    """Gumbel(0, 1) noise for every score, or zeros."""
+    """Gumbel(0, 1) noise for every score (N, T, P), or zeros.
 
-    def __init__(self, when: Literal["training", "always", "never"]) -> None:
+    A token that was trained to share the pixels with others by chance gets too few or too many of them without noise.
+
+    Args:
+        tokens, pixels: T and each P that occurs, for the draws of `seeded`
+    """
+
+    def __init__(self, when: Noise, tokens: int, pixels: Iterable[int]) -> None:
         super().__init__()
         self.when = when
+        for count in set(pixels) if when == "seeded" else ():
+            generator = torch.Generator().manual_seed(count)
+            exponential = -torch.rand(tokens, count, generator=generator, device="cpu").clamp_min(TINY).log()
+            self.register_buffer(f"draw_{count}", -exponential.clamp_min(TINY).log(), persistent=False)
 
     def forward(self, scores: Tensor) -> Tensor:
-        if self.when == "never" or (self.when == "training" and not self.training):
-            return torch.zeros_like(scores)
-        exponential = torch.empty_like(scores).exponential_()
-        return -exponential.clamp_min(torch.finfo(scores.dtype).tiny).log()
+        if self.when == "always" or (self.when != "never" and self.training):
+            exponential = torch.empty_like(scores).exponential_()
+            return -exponential.clamp_min(torch.finfo(scores.dtype).tiny).log()
+        if self.when == "seeded":
+            draw: Tensor = getattr(self, f"draw_{scores.shape[-1]}")
+            return draw.to(scores.dtype).expand_as(scores)
+        return torch.zeros_like(scores)
 
 
 def cosine(query: Tensor, key: Tensor) -> Tensor:

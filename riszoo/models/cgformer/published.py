@@ -93,7 +93,7 @@ def options(content: dict[str, Any]) -> Config:
         },
         "fusion": {"heads": 8},
         "query": {"tokens": tokens, "width": width},
-        "group": {"noise": "training"},
+        "group": {"noise": "seeded"},
     }
 
 
