@@ -23,14 +23,18 @@ def count_bits(predicted: Masks, true: Masks, band: float, corner: Size = (0, 0)
 
     The prediction may be a window of the frame with its first pixel at `corner`, and is False beyond it.
     """
-    pair = pack(predicted, true, corner)
-    counts = np.zeros((len(COUNTS), len(true)), np.int64)
+    return count_words(pack(predicted, true, corner), (true.shape[1], true.shape[2]), band)
+
+
+def count_words(pair: Words, size: Size, band: float) -> Ints:
+    """(2, n, M0, V) of predictions and ground truths -> (n, 13), as `count_bits`; `size` is M0, M1."""
+    counts = np.zeros((len(COUNTS), pair.shape[1]), np.int64)
     counts[0], counts[1:3] = _pixels(pair[0] & pair[1]), _pixels(pair)
     sides = counts[5:].reshape(2, 4, -1)  # of both masks: top, left, bottom, right
     sides[:, 0], sides[:, 2] = _ends(np.bitwise_or.reduce(pair, axis=-1) != 0)
     sides[:, 1], sides[:, 3] = _ends(_columns(pair))
     if band:
-        counts[3:5] = band_counts(_around(pair, sides), band_width((true.shape[1], true.shape[2]), band))
+        counts[3:5] = band_counts(_around(pair, sides), band_width(size, band))
     return counts.T
 
 

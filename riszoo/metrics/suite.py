@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,16 +11,21 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from riszoo.batch import Batch, Geometry, Output
-from riszoo.metrics.bits import count_bits
+from riszoo.metrics.bits import Words, count_words, pack
 from riszoo.metrics.counts import count
 from riszoo.metrics.protocols import Protocol
 from riszoo.metrics.resample import Size, foreground, score
 from riszoo.metrics.sentence_table import COUNTS, NO_HEAD, SentenceTable, width
 from riszoo.metrics.summary import Values, summarise
-from riszoo.metrics.window import foreground_window
+from riszoo.metrics.window import Maps, foreground_window
+
+Kind = TypeVar("Kind", bound=Hashable)
 
 CELLS_AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
 """Pixels processed at a time: as many as a CPU cache holds, or as a device's memory allows."""
+
+COUNTED_AT_ONCE = 2**22
+"""Pixels counted at a time on a CPU, where they are bits."""
 
 
 class RISMetrics(Metric):
@@ -86,14 +91,28 @@ def protocol_counts(logits: Tensor, geometries: Sequence[Geometry], batch: Batch
 def _counts_on_cpu(
     logits: Tensor, geometries: Sequence[Geometry], sizes: Sequence[Size], true: Sequence[Tensor], protocol: Protocol
 ) -> Tensor:
-    """By NumPy, on masks as bits; the sentences of a chunk have one geometry, so that one resize serves all."""
+    """By NumPy, on masks as bits: one resize for all sentences of a geometry, one count for all of a size."""
     scores = score(logits, protocol).numpy()
     counts = np.empty((len(scores), len(COUNTS)), np.int64)
-    for chunk in _chunks_alike(sizes, geometries):
-        first = chunk[0]
-        mask, corner = foreground_window(scores[chunk], geometries[first], sizes[first], protocol)
-        counts[chunk] = count_bits(mask, np.stack([true[i].numpy() for i in chunk]), protocol.band, corner)
+    for size, alike in _groups(range(len(sizes)), sizes).items():
+        for chunk in _pieces(alike, size, COUNTED_AT_ONCE):
+            pieces = [
+                piece
+                for group in _groups(chunk, geometries).values()
+                for piece in _pieces(group, size, CELLS_AT_ONCE["cpu"])
+            ]
+            words = [
+                _packed(scores[piece], geometries[piece[0]], [true[i] for i in piece], protocol) for piece in pieces
+            ]
+            counts[[i for piece in pieces for i in piece]] = count_words(np.concatenate(words, 1), size, protocol.band)
     return torch.from_numpy(counts)
+
+
+def _packed(scores: Maps, geometry: Geometry, true: Sequence[Tensor], protocol: Protocol) -> Words:
+    """(2, n, M0, V): the predictions and ground truths of sentences that share a geometry, as bits."""
+    masks = np.stack([mask.numpy() for mask in true])
+    predicted, corner = foreground_window(scores, geometry, (masks.shape[1], masks.shape[2]), protocol)
+    return pack(predicted, masks, corner)
 
 
 def _counts_on_device(
@@ -127,14 +146,18 @@ def _check_sizes(ground_truths: Sequence[Tensor], sizes: Sequence[Size]) -> None
             )
 
 
-def _chunks_alike(sizes: Sequence[Size], geometries: Sequence[Geometry]) -> Iterator[list[int]]:
-    """Indices of sentences with one size and geometry, at most `CELLS_AT_ONCE` pixels."""
-    alike: dict[tuple[Size, Geometry], list[int]] = {}
-    for i, kind in enumerate(zip(sizes, geometries, strict=True)):
-        alike.setdefault(kind, []).append(i)
-    for (size, _), indices in alike.items():
-        most = max(1, CELLS_AT_ONCE["cpu"] // (size[0] * size[1]))
-        yield from (indices[start : start + most] for start in range(0, len(indices), most))
+def _groups(indices: Iterable[int], kinds: Sequence[Kind]) -> dict[Kind, list[int]]:
+    """The indices of each kind."""
+    groups: dict[Kind, list[int]] = {}
+    for i in indices:
+        groups.setdefault(kinds[i], []).append(i)
+    return groups
+
+
+def _pieces(indices: list[int], size: Size, most: int) -> Iterator[list[int]]:
+    """The indices of maps of one size in pieces of at most so many pixels."""
+    count = max(1, most // (size[0] * size[1]))
+    return (indices[start : start + count] for start in range(0, len(indices), count))
 
 
 def _chunks(sizes: Sequence[Size], geometries: Sequence[Geometry], device: str) -> Iterator[list[int]]:
