@@ -199,6 +199,7 @@ FAST: list[tuple[str, str]] = [
     ("test --model lts --init text.txt", "--init is an option of 'riszoo fit'"),
     ("data import export --val 2", "--val 2: give a share"),
     ("segment --model lts --image absent.png --text star", "absent.png"),
+    ("segment --model lts --image '/**[' --text star", "--image /**[ is not a pattern"),
     ("segment --model lts --image image.png --text star --ckpt_path absent.ckpt", "absent.ckpt"),
     ("segment --model lts --image image.png --text star --out text.txt", "text.txt"),
     ("segment --model lts --image image.png --text star --data refcoco", "riszoo fit --model lts"),

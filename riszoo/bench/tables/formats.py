@@ -16,9 +16,9 @@ LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def markdown(grid: Grid, left: int = 1) -> str:
-    """The first `left` columns are aligned left, the rest right."""
+    """The first `left` columns are aligned left, as is one of sources; the rest right."""
     rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in grid]
-    rule = "|" + " --- |" * left + " ---: |" * (len(grid[0]) - left)
+    rule = "|" + "".join(" --- |" if i < left or title == "source" else " ---: |" for i, title in enumerate(grid[0]))
     return "\n".join([rows[0], rule, *rows[1:]]) + "\n"
 
 

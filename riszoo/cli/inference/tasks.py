@@ -78,7 +78,10 @@ def _files(image: str) -> list[Path]:
             raise UserError(f"the folder {image} contains no image: give --image a file, a folder or a pattern")
         return found
     if any(character in image for character in "*?["):
-        found = sorted(each for each in _matches(path) if each.is_file())
+        try:
+            found = sorted(each for each in _matches(path) if each.is_file())
+        except ValueError as error:
+            raise UserError(f"--image {image} is not a pattern: {error}") from None
         if not found:
             raise UserError(f"no file matches --image {image}: check the pattern")
         return found
