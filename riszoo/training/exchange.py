@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -157,7 +158,8 @@ def write_weights(checkpoint: Content, path: Path) -> None:
             torch.save({**about, "state_dict": weights, "callbacks": {}}, partial)
         partial.replace(path)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error}; choose another --out") from None
 
 

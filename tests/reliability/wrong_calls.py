@@ -11,6 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from riszoo import shipped
+
 FAST: list[tuple[str, str]] = [
     # verbs
     ("fti --model lts", "did you mean 'fit'"),
@@ -227,6 +229,8 @@ LOADED: list[tuple[str, str]] = [
     ("data show refcoco --root absent", "absent"),
     ("data prepare refcoco --root absent", "absent"),
     ("compare absent_a absent_b", "absent_a"),
+    ("convert weights.safetensors --out text.txt/x.ckpt", "cannot write text.txt/x.ckpt"),
+    ("convert weights.safetensors --out x.pt", "unknown format"),
     ("report absent", "absent"),
     ("score absent", "absent"),
     ("score text.txt", "text.txt is not valid JSON"),
@@ -271,6 +275,7 @@ def files(folder: Path) -> None:
     (folder / "rle.json").write_text(
         json.dumps([{"id": "a", "segmentation": {"size": [2, 2], "counts": [[1], [1, 2]]}}])
     )
+    (folder / "weights.safetensors").symlink_to(shipped.folder() / "lts.safetensors")
     (folder / "empty_folder").mkdir()
     (folder / "other_results").mkdir()
     (folder / "other_results" / "accuracy.csv").write_text("model,IoU\nlts,0.3\n")
