@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     if Path(args.model).is_file() or is_address(args.model):
         from riszoo.cli.weights.describe import described
 
-        print("\n".join(described(runs.existing(args.model))))
+        print("\n".join(described(runs.existing(args.model, None))))
         return 0
     recipe = recipes.get("models", args.model)
     scale = recipes.checked_scale(args.model, args.data, args.scale or recipes.default_scale(args.data))

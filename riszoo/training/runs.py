@@ -179,8 +179,11 @@ PUBLISHED_FILES = ("model.safetensors", "pytorch_model.bin")
 """The weights in a folder of the Hugging Face Hub."""
 
 
-def existing(path: str, option: str = "--ckpt_path") -> Path:
-    """The path of a checkpoint that exists; of a folder or an address of the Hugging Face Hub, that of its weights."""
+def existing(path: str, option: str | None = "--ckpt_path") -> Path:
+    """The path of a checkpoint that exists; of a folder or an address of the Hugging Face Hub, that of its weights.
+
+    `option` is the one that names the checkpoint, None where an argument without an option does.
+    """
     if is_address(path):
         return fetch(parse(path))
     for name in PUBLISHED_FILES:
@@ -188,5 +191,6 @@ def existing(path: str, option: str = "--ckpt_path") -> Path:
             return Path(path) / name
     if not Path(path).is_file():
         others = ", or `best`, `last` or `shipped`" if option == "--ckpt_path" else ""
-        raise UserError(f"checkpoint {path} is not a file: give {option} FILE or hf://user/repository{others}")
+        given = "a file" if option is None else f"{option} FILE"
+        raise UserError(f"checkpoint {path} is not a file: give {given} or hf://user/repository{others}")
     return Path(path)

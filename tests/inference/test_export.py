@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,14 @@ def test_every_recipe_is_exported(entry: Entry, format: str, tmp_path: Path) -> 
     model = entry.build().eval()
     described = folder.export(model, tmp_path / "out", FORMATS[format], about={})
     assert described["parity"]["largest_difference"] <= TOLERANCE
+
+
+def test_missing_packages_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as where the package is missing
+    assert main(["export", "--model", "lts", "--out", str(tmp_path / "out")]) == 2
+    assert "--format onnx needs onnxruntime: pip install 'riszoo[export]'" in capsys.readouterr().err
 
 
 def test_wrong_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -199,6 +199,8 @@ FAST: list[tuple[str, str]] = [
     ("fit --model lts --init absent.ckpt", "give --init FILE or hf://"),
     ("fit --model lts --init text.txt --ckpt_path last", "leave one of them out"),
     ("test --model lts --init text.txt", "--init is an option of 'riszoo fit'"),
+    ("convert nope --out new.safetensors", "checkpoint nope is not a file: give a file or hf://user/repository"),
+    ("export --model lts --out new --ckpt_path nope", "checkpoint nope is not a file: give --ckpt_path FILE"),
     ("data import export --val 2", "--val 2: give a share"),
     ("segment --model lts --image absent.png --text star", "absent.png"),
     ("segment --model lts --image '/**[' --text star", "--image /**[ is not a pattern"),

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
+from riszoo.training import runs
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-NAMES = ("onnx", "torch_export")
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch_export": ()}
+"""What each format needs besides riszoo's own requirements."""
 
 
 def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo export", description=__doc__)
     parser.add_argument("--model", required=True, help="a recipe's name, or your own class")
-    parser.add_argument("--format", choices=NAMES, default="onnx", help="of the graphs; default: onnx")
+    parser.add_argument("--format", choices=PACKAGES, default="onnx", help="of the graphs; default: onnx")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--int8", action="store_true", help="ONNX: also graphs with 8-bit weights, and their loss")
     parser.add_argument("--ckpt_path", metavar="FILE", help="default: the best of the newest run, then the shipped")
@@ -34,10 +37,8 @@ def main(argv: list[str]) -> int:
     from riszoo.inference.export.formats import FORMATS
     from riszoo.inference.predictor import load
 
-    format = FORMATS[args.format]
-    format.check()
     predictor = load(args.model, args.ckpt_path, data=args.data, root=args.root, device="cpu")
-    description = export(predictor.model, args.out, format, int8=args.int8, about={"model": args.model})
+    description = export(predictor.model, args.out, FORMATS[args.format], int8=args.int8, about={"model": args.model})
     _report(description, args.out)
     return 0
 
@@ -51,6 +52,10 @@ def _check(args: Namespace) -> None:
         raise UserError(f"--out {args.out} exists already: choose a new folder")
     if args.int8 and args.format != "onnx":
         raise UserError(f"--int8 needs --format onnx, not {args.format}")
+    runs.chosen(args.ckpt_path, Path(args.root), args.model, args.data)
+    missing = [name for name in PACKAGES[args.format] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"--format {args.format} needs {', '.join(missing)}: pip install 'riszoo[export]'")
 
 
 def _report(description: dict[str, Any], out: Path) -> None:

@@ -23,7 +23,7 @@ def parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     best = runs.checkpoint(Path(args.run))
-    source = best if best.is_file() else runs.existing(args.run)
+    source = best if best.is_file() else runs.existing(args.run, None)
     if args.out.suffix not in (".safetensors", ".ckpt"):
         raise UserError(f"--out {args.out} has an unknown format: give a .safetensors or .ckpt file")
     if args.out.exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,21 +15,13 @@ from riszoo.inference.export.graphs import Graph
 
 Write = Callable[[Graph, list[str], Path], None]
 OPSET = 20
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 class Format(NamedTuple):
-    """How a graph is written, the suffix of its file, and the packages that this needs."""
+    """How a graph is written, and the suffix of its file."""
 
     suffix: str
     write: Write
-    packages: tuple[str, ...] = ()
-
-    def check(self) -> None:
-        """Raise UserError where a package is missing."""
-        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
-        if missing:
-            raise UserError(f"--format onnx needs {', '.join(missing)}: pip install 'riszoo[export]'")
 
 
 @contextmanager
@@ -67,4 +58,4 @@ def write_torch(graph: Graph, _outputs: list[str], path: Path) -> None:
     torch.export.save(graph.program, path)
 
 
-FORMATS = {"onnx": Format(".onnx", write_onnx, PACKAGES), "torch_export": Format(".pt2", write_torch)}
+FORMATS = {"onnx": Format(".onnx", write_onnx), "torch_export": Format(".pt2", write_torch)}

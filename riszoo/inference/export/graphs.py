@@ -5,6 +5,7 @@ I images   N sentences   L tokens
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -105,7 +106,9 @@ def programs(model: RISModule, batch: Batch) -> tuple[Graph, Graph]:
 
 def _traced(graph: ImageGraph | SentenceGraph, inputs: Inputs, shapes: Inputs) -> Graph:
     try:
-        program = torch.export.export(graph, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The tensor attributes")  # those of a GRU; results are checked
+            program = torch.export.export(graph, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # the tracer raises nearly anything
         part = "image encoder" if isinstance(graph, ImageGraph) else "decoder"
         reason = " ".join(str(error).split())[:200]
