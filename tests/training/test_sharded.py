@@ -24,9 +24,10 @@ def both() -> Iterator[Run]:
         yield run
 
 
-def test_sharded_weights_have_the_gradients_of_whole_ones(both: Run) -> None:
-    whole = gradients("risam", {}, devices=1, batch=TOTAL)
-    for found in both(gradients, "risam", {}, 2, TOTAL // 2, True):
+@pytest.mark.parametrize("name", ["risam", pytest.param("evfsam", marks=pytest.mark.slow)])
+def test_sharded_weights_have_the_gradients_of_whole_ones(name: str, both: Run) -> None:
+    whole = gradients(name, {}, devices=1, batch=TOTAL)
+    for found in both(gradients, name, {}, 2, TOTAL // 2, True):
         torch.testing.assert_close(found, whole, rtol=1e-9, atol=1e-12)
 
 
