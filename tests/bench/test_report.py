@@ -263,7 +263,7 @@ def test_a_sentence_cannot_inject_html(tests: list[Path], tmp_path: Path) -> Non
 @pytest.mark.parametrize("reason", ["worst", "disagreement"])
 def test_a_filter_shows_its_sentences_in_order(page: Path, tab: Tab, reason: str) -> None:
     def rank(item: dict[str, Any]) -> float:
-        ious = list(item["iou"]["original"].values())
+        ious: list[float] = list(item["iou"]["original"].values())
         return sum(ious) if reason == "worst" else min(ious) - max(ious)
 
     wanted = sorted((item for item in content(page)["items"] if reason in item["reasons"]), key=rank)

@@ -48,5 +48,6 @@ def build(source: Reference, *, noisy: bool = True, **over: Any) -> RISModule:
     over = over if noisy else recipes.merge({"group": {"noise": "never"}}, over)
     model = official.build(section(source.config), translate({"model_state_dict": source.weights}).state, **over)
     if noisy:
-        model.decoder.noise = Replay([source.tensors[f"input.noise.{level}"] for level in (1, 2, 3)])
+        decoder: Any = model.decoder
+        decoder.noise = Replay([source.tensors[f"input.noise.{level}"] for level in (1, 2, 3)])
     return model
