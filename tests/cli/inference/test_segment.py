@@ -265,3 +265,15 @@ def test_long_sentences_and_large_images_are_reported(run: Path, capsys: pytest.
     assert "the model reads only the first 20 words of 'the star the star" in errors
     assert "1 image(s) are resized to fit 64 x 64 pixels, such as wide.png (700 x 40)" in errors
     assert "--tile 256 segments them in windows" in errors
+
+
+def test_segmenting_imports_no_package_of_an_extra() -> None:
+    """Nor the code of trainings and benchmarks: imports are nearly all of the time of a short command."""
+    code = (
+        "import sys\nimport riszoo.cli.inference.files, riszoo.cli.inference.segment, riszoo.inference.predictor\n"
+        "heavy = {'gradio', 'onnx', 'onnxruntime', 'pandas', 'pyarrow', 'tensorboard', 'lightning.pytorch.cli',\n"
+        "         'riszoo.bench', 'riszoo.data.datamodule', 'riszoo.training.lightning_cli'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
