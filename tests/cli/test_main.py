@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,9 +34,9 @@ def only_run(root: Path = Path("runs")) -> Path:
     return run
 
 
-def result(run: Path, verb: str) -> dict[str, object]:
+def result(run: Path, verb: str) -> dict[str, Any]:
     (folder,) = run.glob(f"{verb}-scenes-*")
-    found: dict[str, object] = json.loads((folder / "metrics.json").read_text())
+    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return found
 
 
