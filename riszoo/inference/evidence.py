@@ -1,6 +1,6 @@
 """What a model's evidence maps show over a whole split.
 
-pointing    % of the sentences with the largest cell of a map on the target; of maps for each word, their mean is taken
+pointing    how often, in %, the largest cell of a map is on the target; of maps for each word, their mean is taken
 chance      that percentage for a random point: the mean area of the targets
 overlap     mean IoU, in %, of the cells that two words of a sentence retrieve (maps named `retrieved`)
 guess       mIoU of a reader with perfect masks that knows only words of appearance (generated data sets)
@@ -115,19 +115,28 @@ def word_tokens(batch: Batch) -> Tensor:
 
 
 def pointing(maps: Tensor, batch: Batch, targets: Sequence[Tensor]) -> list[float]:
-    """For each sentence 100 if the largest cell of its map (h, w) is on the target, else 0; NaN without a target."""
+    """For each sentence how much, in %, of the largest cells of its map (h, w) is on the target; NaN without a target.
+
+    Most maps have one largest cell; a map of zeros and ones has many.
+    """
     (height, width), (rows, cols) = batch.images.shape[-2:], maps.shape[-2:]
-    valid = batch.valid[batch.image_index]
-    cells = valid_cells(valid, (height, width), (rows, cols))
-    best = maps.masked_fill(~cells, -torch.inf).flatten(1).argmax(1)
-    top, left, bottom, right = valid.unbind(1)
-    down = ((best // cols + 0.5) * height / rows - top) / (bottom - top)
-    across = ((best % cols + 0.5) * width / cols - left) / (right - left)
-    points = torch.stack([down, across], 1).clamp(0, 1 - 1e-6).tolist()
-    return [
-        100.0 * bool(target[int(y * target.shape[0]), int(x * target.shape[1])]) if target.any() else torch.nan
-        for (y, x), target in zip(points, targets, strict=True)
-    ]
+    boxes = batch.valid[batch.image_index].cpu()
+    cells = valid_cells(boxes, (height, width), (rows, cols))
+    maps = maps.cpu().masked_fill(~cells, -torch.inf)
+    largest = (maps == maps.amax((1, 2), keepdim=True)) & cells
+    found = []
+    for peaks, (top, left, bottom, right), target in zip(largest, boxes.tolist(), targets, strict=True):
+        down = centres(rows, height, top, bottom, target.shape[0])
+        across = centres(cols, width, left, right, target.shape[1])
+        inside = target.cpu()[down][:, across][peaks]
+        found.append(100 * float(inside.float().mean()) if target.any() else torch.nan)
+    return found
+
+
+def centres(cells: int, length: int, first: int, last: int, pixels: int) -> Tensor:
+    """(cells,) the pixel of the image under the centre of each cell of the frame; the image lies from first to last."""
+    centre = (torch.arange(cells) + 0.5) * length / cells
+    return ((centre - first) / (last - first) * pixels).floor().long().clamp(0, pixels - 1)
 
 
 def word_overlap(sets: Tensor, batch: Batch) -> Tensor:

@@ -74,6 +74,12 @@ def test_a_peak_on_the_target_is_a_hit(row: int, column: int, hit: float) -> Non
     assert found["chance"] == pytest.approx([100 * 10 * 40 / (40 * 80)] * 2)
 
 
+def test_of_equal_largest_cells_the_share_on_the_target_counts() -> None:
+    maps = peak_at(6, 9)
+    maps[:, :, 6, 7] = maps[:, :, 9, 9] = maps[:, :, 6, 9] = maps[:, :, 7, 15] = 3.0
+    assert measures(output(group=maps), batch(targets=2), PROTOCOL)["pointing of group"] == [50.0, 50.0]
+
+
 def test_the_map_of_a_sentence_is_the_mean_over_its_words_alone() -> None:
     maps = torch.zeros(2, 5, 16, 16)
     maps[:, 1:4, 6, 9] = 1.0  # words
