@@ -207,7 +207,7 @@ def _checked_loggers(text: str) -> list[str]:
         if logger not in LOGGERS:
             raise unknown_name("logger", logger, LOGGERS)
         if importlib.util.find_spec(logger) is None:  # `csv` is a module of Python
-            raise UserError(f"--logger {logger} needs the package {logger}: pip install 'riszoo[logging]'")
+            raise UserError(f"--logger {logger} needs the package {logger}: pip install {logger}")
     return loggers
 
 
