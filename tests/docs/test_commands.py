@@ -23,6 +23,7 @@ from riszoo.cli.help.runs import common_options
 from riszoo.cli.main import LIGHTNING, VERBS, dispatch, help_text, main
 from riszoo.cli.parser import CommandParser
 from riszoo.cli.request import ALIASES, FLAGS, Request
+from riszoo.cli.speed import split_changes
 from riszoo.signatures import options_of
 from riszoo.training.lightning_cli import RISCLI
 from tests.support import pages
@@ -98,6 +99,8 @@ def accept(verb: str, words: list[str], *, whole: bool) -> None:
     parser = parser_of([verb, *words])
     for action in parser._actions:
         action.required = action.required and whole
+    if verb == "speed":
+        words, _ = split_changes(words)
     parser.parse_args(words[1:] if verb == "data" else words)
 
 

@@ -14,6 +14,8 @@ from riszoo.training.optim import Optim, factor, make_optimizer, moving_average,
 
 
 class Model(nn.Module):
+    learned_tokens: frozenset[str] = frozenset()
+
     def __init__(self) -> None:
         super().__init__()
         self.vision = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))

@@ -107,7 +107,7 @@ class GumbelNoise(nn.Module):
             return -exponential.clamp_min(torch.finfo(scores.dtype).tiny).log()
         if self.when == "seeded":
             draw: Tensor = getattr(self, f"draw_{scores.shape[-1]}")
-            return draw.to(scores.dtype).expand_as(scores)
+            return draw.to(scores).expand_as(scores)
         return torch.zeros_like(scores)
 
 
