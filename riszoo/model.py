@@ -264,7 +264,7 @@ class RISModule(LightningModule, ABC):
     def configure_model(self) -> None:
         """Shard the model where the strategy is `fsdp2`."""
         if self.device_mesh is not None:
-            from riszoo.sharding import shard
+            from riszoo.training.sharding import shard
 
             shard(self, self.device_mesh["data_parallel"])
 

@@ -30,12 +30,12 @@ from riszoo.model import RISModule
 from riszoo.signatures import options_of
 from riszoo.training import runs
 from riszoo.training.callbacks.dashboard import Dashboard, build_loggers, finish
+from riszoo.training.callbacks.nonfinite import NonFinite
 from riszoo.training.callbacks.prediction_files import PredictionWriter
 from riszoo.training.callbacks.progress import progress
 from riszoo.training.checkpoint_checks import check_class, check_model_class
 from riszoo.training.checkpoints import RISCheckpointIO, load_initial, model_section, read_checkpoint, run_names
 from riszoo.training.interruption import Interrupted, describe_stop, requeue_job, signal_of
-from riszoo.training.nonfinite import NonFinite
 from riszoo.training.parser_errors import parser_error
 from riszoo.training.recorder import Recorder
 from riszoo.training.saving import BestCheckpoint, LastCheckpoint, changed_options, keep_curves
@@ -213,7 +213,7 @@ class RISCLI(LightningCLI):
         if torch.cuda.is_available() and not config.get("sync_batchnorm"):
             kwargs["sync_batchnorm"] = True  # without effect on one device
         if config.get("strategy") == "fsdp2":
-            from riszoo.sharding import ShardedStrategy
+            from riszoo.training.sharding import ShardedStrategy
 
             kwargs["strategy"] = ShardedStrategy()
         kwargs.setdefault("use_distributed_sampler", False)

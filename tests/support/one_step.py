@@ -18,7 +18,7 @@ from riszoo.cli.main import main
 from riszoo.data.scenes import split as scenes
 from riszoo.model import RISModule
 from riszoo.recipes import Config, merge
-from riszoo.sharding import ShardedStrategy
+from riszoo.training.sharding import ShardedStrategy
 
 TOTAL = 8
 """Sentences of the step, two of each image, some of them without a target."""

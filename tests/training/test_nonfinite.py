@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from riszoo.batch import Batch, Output
-from riszoo.training.nonfinite import Flag
+from riszoo.training.callbacks.nonfinite import Flag
 from tests.support.tiny_training import checkpoint, few_images, fit
 from tests.support.toys import Early
 
