@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -28,7 +29,8 @@ from riszoo.metrics.external import by_sentence, mask_or_empty, read_predictions
 from riszoo.metrics.protocols import Protocol
 from riszoo.training.checkpoints import from_checkpoint
 
-SIDE, EVIDENCE_SIDE = 240, 128  # pixels of the longer side in the page
+SIDE, EVIDENCE_SIDE = 240, 112  # pixels of the longer side in the page
+QUALITY = 65  # of WebP: a page of 24 sentences and two models with many maps stays near 1 MB
 MAX_WORDS = 8  # words of one sentence whose maps are shown
 IMAGES_PER_BATCH = 8
 REASONS = ("worst", "best", "disagreement", "types")
@@ -74,8 +76,9 @@ class Images:
 def gallery(found: Sequence[EvaluatedRun], splits: Sequence[str], size: int) -> dict[str, Any]:
     """The data of the page's script: about `size` examples over all splits."""
     items: list[dict[str, Any]] = []
+    shown: Counter[str] = Counter()
     for split in splits:
-        examples = select(found, split, max(1, size // len(splits)))
+        examples = select(found, split, max(1, size // len(splits)), shown)
         images = draw(found, split, examples)
         items += [{"split": split, **_entry(example, images[example.sample.sentence_id])} for example in examples]
     return {
@@ -104,8 +107,8 @@ def _entry(example: Example, images: Images) -> dict[str, Any]:
 # -- selection --------------------------------------------------------------------------------------------------------
 
 
-def select(found: Sequence[EvaluatedRun], split: str, count: int) -> list[Example]:
-    """About `count` sentences: the worst, the best, the most disputed, and some of every kind."""
+def select(found: Sequence[EvaluatedRun], split: str, count: int, shown: Counter[str]) -> list[Example]:
+    """About `count` sentences: the worst, the best, the most disputed, and some of types that `shown` counts least."""
     examples = shared_examples(found, split)
     share = max(1, count // len(REASONS))
     ranked = {
@@ -117,13 +120,23 @@ def select(found: Sequence[EvaluatedRun], split: str, count: int) -> list[Exampl
     for reason, order in ranked.items():
         for example in order[:share]:
             example.reasons.append(reason)
-    kinds = sorted({tag for example in examples for tag in example.sample.tags})
-    per_kind = max(1, share // max(1, len(kinds)))
-    for kind in kinds:
-        of_kind = [example for example in examples if kind in example.sample.tags]
-        for example in of_kind[:: max(1, len(of_kind) // per_kind)][:per_kind]:
-            example.reasons.append("types")
+    selected = [example for example in examples if example.reasons]
+    shown.update(tag for example in selected for tag in example.sample.tags)
+    for example in _of_rare_types(examples, max(1, count - len(selected)), shown):
+        example.reasons.append("types")
     return [example for example in examples if example.reasons]
+
+
+def _of_rare_types(examples: Sequence[Example], count: int, shown: Counter[str]) -> list[Example]:
+    """`count` sentences, one after the other that whose types were shown least; `shown` counts them."""
+    remaining = [example for example in examples if example.sample.tags and not example.reasons]
+    chosen: list[Example] = []
+    while remaining and len(chosen) < count:
+        best = max(remaining, key=lambda example: sum(0.5 ** shown[tag] for tag in example.sample.tags))
+        remaining.remove(best)
+        chosen.append(best)
+        shown.update(best.sample.tags)
+    return chosen
 
 
 def shared_examples(found: Sequence[EvaluatedRun], split: str) -> list[Example]:
@@ -260,5 +273,5 @@ def resized(image: Any, side: int) -> Any:
 
 def data_url(image: Image.Image) -> str:
     file = io.BytesIO()
-    image.save(file, "WEBP", quality=82)
+    image.save(file, "WEBP", quality=QUALITY, method=6)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -26,7 +26,7 @@ GUESS = "perfect masks, guessed from appearance"
 REPLACED = tuple(control for control in CONTROLS if control != "none")
 
 
-def write_report(folders: Sequence[Path], out: Path, splits: list[str] | None = None, size: int = 36) -> None:
+def write_report(folders: Sequence[Path], out: Path, splits: list[str] | None = None, size: int = 24) -> None:
     """Writes the page about these tests, with about `size` sentences in its gallery."""
     found = find_runs(folders)
     splits = _common_splits(found, splits)
@@ -39,7 +39,8 @@ def write_report(folders: Sequence[Path], out: Path, splits: list[str] | None = 
             sections=[_section(found, splits, protocol) for protocol in common_protocols(found)],
             curves=_images(_curves(found)),
             gallery=gallery(found, splits, size),
-            evidence=[row for split in splits for run in found for row in _evidence(run, split)],
+            splits=splits,
+            evidence=[row for run in found for row in _evidence(run, splits)],
         )
     )
     write_atomically(out, page)
@@ -143,20 +144,20 @@ def _number(result: Any, metric: str) -> dict[str, str]:
     }
 
 
-def _evidence(run: EvaluatedRun, split: str) -> list[dict[str, str]]:
-    """A line for each measure of a run's evidence on a split."""
-    values = read_evidence(run.folder, split)["evidence"].get("all", {})
+def _evidence(run: EvaluatedRun, splits: Sequence[str]) -> list[dict[str, Any]]:
+    """A line for each measure of a run's evidence, with a number for each split."""
+    found = [read_evidence(run.folder, split)["evidence"].get("all", {}) for split in splits]
+    measures = dict.fromkeys(measure for values in found for measure in values if measure != "chance")
     return [
-        {
-            "model": run.name,
-            "split": split,
-            "measure": measure,
-            "value": f"{value:.1f}",
-            "chance": f"{values['chance']:.1f}" if measure.startswith("pointing") else "",
-        }
-        for measure, value in values.items()
-        if measure != "chance"
+        {"model": run.name, "measure": measure, "numbers": [_measured(values, measure) for values in found]}
+        for measure in measures
     ]
+
+
+def _measured(values: dict[str, float], measure: str) -> dict[str, str]:
+    """A measure on one split; beside pointing, what a random point reaches."""
+    chance = f"chance {values['chance']:.1f}" if measure.startswith("pointing") and measure in values else ""
+    return {"value": f"{values[measure]:.1f}" if measure in values else "-", "chance": chance}
 
 
 # -- plots ------------------------------------------------------------------------------------------------------------

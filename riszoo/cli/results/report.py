@@ -20,7 +20,7 @@ def parser() -> CommandParser:
     parser.add_argument("--out", type=Path, default=Path("report.html"))
     parser.add_argument("--split", help="with commas; default: every split that all runs measured")
     parser.add_argument("--model", action="append", default=[], help="your own class, where runs are of no recipe")
-    parser.add_argument("--count", type=int, default=36, help="about how many sentences to show, over all splits")
+    parser.add_argument("--count", type=int, default=24, help="about how many sentences to show, over all splits")
     return parser
 
 
