@@ -1,6 +1,6 @@
 """`riszoo info MODEL`: a recipe's size and cost, and the choices that its paper leaves open.
 
-`riszoo info FILE`: what a file of weights is.
+`riszoo info FILE`: what a file or a repository of weights is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo info", description=__doc__)
-    parser.add_argument("model", help="a recipe's name, a file of weights, or hf://user/repository")
+    parser.add_argument(
+        "model", help="a recipe's name, a file of weights, or a repository: a folder or hf://user/repository"
+    )
     parser.add_argument("--data", default="scenes", help="the data set it is sized for")
     parser.add_argument("--scale", help="tiny, paper, ...; the data set's own when left out")
     return parser
@@ -27,7 +29,7 @@ def parser() -> CommandParser:
 
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
-    if Path(args.model).is_file() or is_address(args.model):
+    if _names_weights(args.model):
         from riszoo.cli.weights.describe import described
 
         print("\n".join(described(runs.existing(args.model, None))))
@@ -53,6 +55,13 @@ def main(argv: list[str]) -> int:
     for option, reason in assumed.items():
         print(f"    {option:<{width}}  {reason}")
     return 0
+
+
+def _names_weights(word: str) -> bool:
+    """Whether the word is an address or a path, which need not exist, and not the name of a recipe."""
+    if is_address(word):
+        return True
+    return word not in recipes.names("models") and (Path(word).exists() or Path(word).name != word or "." in word)
 
 
 def _print_parameters(model: RISModule) -> None:

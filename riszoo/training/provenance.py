@@ -18,15 +18,20 @@ from riszoo.data.record import Ints
 
 CODE = ("riszoo", "configs", "pyproject.toml")
 """Files that can change a result; tables and docs cannot."""
+PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics", "numpy", "pillow")
 
 
-def commit() -> str:
-    """The checkout's commit, with `+changed` where files differ from it; `installed` outside a checkout."""
-    here = Path(__file__).resolve().parent.parent
+def commit(package: Path = PACKAGE) -> str:
+    """The checkout's commit, with `+changed` where files differ from it; `installed` outside a checkout.
+
+    A package that is installed inside another project is not tracked there: that project's commit says nothing.
+    """
+    root = package.parent
     try:
-        head = _git(here, "rev-parse", "--short=12", "HEAD")
-        return head + ("+changed" if _git(here, "status", "--porcelain", "--untracked-files=no", "--", *CODE) else "")
+        _git(root, "ls-files", "--error-unmatch", f"{package.name}/__init__.py")
+        head = _git(root, "rev-parse", "--short=12", "HEAD")
+        return head + ("+changed" if _git(root, "status", "--porcelain", "--untracked-files=no", "--", *CODE) else "")
     except (OSError, subprocess.CalledProcessError):
         return "installed"
 

@@ -74,6 +74,7 @@ def test_descriptions_are_read_from_both_forms_of_docstrings() -> None:
         ("riszoo segment --exa", ["--example"]),
         ("riszoo data che", ["check"]),
         ("riszoo completion f", ["fish"]),
+        ("riszoo test --ckpt_path s", ["shipped"]),
     ],
 )
 def test_bash_completes(line: str, expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -188,6 +188,8 @@ def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
         (["fit", "--model", "nowhere.Model"], "nowhere"),
         (["info", "ltz"], "did you mean 'lts'"),
         (["info"], "model"),
+        (["info", "absent.safetensors"], "absent.safetensors is not a file"),
+        (["info", "runs/absent"], "runs/absent is not a file"),
         (["data", "shw"], "did you mean 'show'"),
         (["data", "show", "scenes", "--split", "vall"], "val"),
         (["list", "--all"], "--all"),

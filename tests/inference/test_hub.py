@@ -134,6 +134,11 @@ def test_a_copy_in_the_folder_of_repositories_is_used(
     assert fetch(Address(NAME)) == tmp_path / NAME / "model.safetensors"
 
 
+def test_info_describes_the_folder_of_a_repository(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(repository)]) == 0
+    assert "a checkpoint of riszoo of riszoo.models.lts.LTS" in capsys.readouterr().out
+
+
 def test_push_and_pull_give_the_same_files(
     server: HubServer, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

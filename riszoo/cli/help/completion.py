@@ -82,7 +82,7 @@ def values() -> dict[str, list[str]]:
         "--protocol": [*PROTOCOLS, "published"],
         "--control": ["none", "shuffled", "blank", "constant", "exchanged"],
         "--logger": ["csv", "wandb", "tensorboard"],
-        "--ckpt_path": ["best", "last"],
+        "--ckpt_path": ["best", "last", "shipped"],
     }
 
 

@@ -70,7 +70,8 @@ def installation() -> Iterator[Finding]:
     from riszoo.training.provenance import commit, versions
 
     package = Path(recipes.__file__).parent
-    yield Finding("riszoo", f"{versions()['riszoo']}, commit {commit()}, {package}")
+    code = commit()
+    yield Finding("riszoo", f"{versions()['riszoo']}, {code if code == 'installed' else f'commit {code}'}, {package}")
     if not recipes.folders():
         yield Finding("recipes", f"{package} has no configs folder: install riszoo again", True)
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")

@@ -49,7 +49,8 @@ class Results:
         file = self.folder / "predictions.json"
         write_atomically(file, json.dumps(self.entries, ensure_ascii=False, indent=1) + "\n")
         if not self.as_json:
-            print(f"{len(self.entries)} masks with overlays: {self.folder}, all as RLE: {file}")
+            masks = "1 mask with its overlay" if len(self.entries) == 1 else f"{len(self.entries)} masks with overlays"
+            print(f"{masks}: {self.folder}, as RLE: {file}")
 
 
 def _write(folder: Path, pixels: Pixels, prediction: Prediction, explain: bool) -> dict[str, Any]:
