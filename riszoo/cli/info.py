@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
+from riszoo.cli.startup import collection_paused
 from riszoo.inference.hub.fetch import is_address
 from riszoo.training import runs
 
@@ -36,8 +37,8 @@ def main(argv: list[str]) -> int:
         return 0
     recipe = recipes.get("models", args.model)
     scale = recipes.checked_scale(args.model, args.data, args.scale or recipes.default_scale(args.data))
-    from riszoo.bench.cost import skeleton
-
+    with collection_paused():
+        from riszoo.bench.cost import skeleton
     model = skeleton(args.model, args.data, scale)
     print(f"{recipe.name}: {recipe.title}")
     print(

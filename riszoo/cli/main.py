@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from riszoo import __version__
+from riszoo.cli.startup import collection_paused
 from riszoo.errors import UserError, find_user_error
 
 
@@ -93,7 +94,7 @@ def dispatch(argv: list[str]) -> int:
         raise unknown_name("verb", name, VERBS)
     module = VERBS[name].module
     if module != LIGHTNING:
-        return int(importlib.import_module(module).main(options))
+        return int(load_module(module).main(options))
     if "--help" in options or "-h" in options:
         from riszoo.cli.help.runs import print_help
 
@@ -102,7 +103,13 @@ def dispatch(argv: list[str]) -> int:
     from riszoo.cli.request import Request
 
     request = Request.read(name, options)  # reports wrong names before anything heavy is imported
-    return int(importlib.import_module(module).main(request))
+    return int(load_module(module).main(request))
+
+
+def load_module(name: str) -> Any:
+    """The module of a verb, imported."""
+    with collection_paused():
+        return importlib.import_module(name)
 
 
 def sentence(error: UserError) -> str:

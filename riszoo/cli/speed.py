@@ -17,6 +17,7 @@ import yaml
 from riszoo import recipes
 from riszoo.cli.limits import check_options, check_values, settings
 from riszoo.cli.parser import CommandParser
+from riszoo.cli.startup import collection_paused
 from riszoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -161,10 +162,11 @@ def _measure_one(args: Namespace) -> dict[str, Any]:
         if getattr(args, name) is not None:
             raise UserError(f"--{name} is an option of 'riszoo speed --paired A B'")
     scale = _scale(args)
-    import torch
+    with collection_paused():
+        import torch
 
-    from riszoo.bench.cost import build, speed, step_plan
-    from riszoo.blocks import compile_blocks
+        from riszoo.bench.cost import build, speed, step_plan
+        from riszoo.blocks import compile_blocks
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -185,8 +187,8 @@ def variant(precision: str, compiled: bool) -> str:
 
 def _compare(args: Namespace, argv: list[str]) -> dict[str, Any]:
     sides = [read_side(text, shared_words(argv)) for text in args.paired]
-    from riszoo.bench import paired
-
+    with collection_paused():
+        from riszoo.bench import paired
     device = _device(args.device)
     first, second = (_as_side(side, device) for side in sides)
     steps = args.steps.split(",") if args.steps else STEPS

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from riszoo import recipes, shipped
 from riszoo.cli.parser import CommandParser
+from riszoo.cli.startup import collection_paused
 from riszoo.errors import UserError
 from riszoo.training import runs
 
@@ -31,9 +32,10 @@ def parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     names = _checked(args)
-    from riszoo.inference.demo.page import page, start
-    from riszoo.inference.demo.service import Service
-    from riszoo.inference.predictor import load
+    with collection_paused():
+        from riszoo.inference.demo.page import page, start
+        from riszoo.inference.demo.service import Service
+        from riszoo.inference.predictor import load
 
     models = {name: load(name, args.ckpt_path, data=args.data, root=args.root, device=args.device) for name in names}
     blocks = page(Service(models))

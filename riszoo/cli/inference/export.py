@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
+from riszoo.cli.startup import collection_paused
 from riszoo.errors import UserError
 from riszoo.training import runs
 
@@ -33,9 +34,10 @@ def parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     _check(args)
-    from riszoo.inference.export.folder import export
-    from riszoo.inference.export.formats import FORMATS
-    from riszoo.inference.predictor import load
+    with collection_paused():
+        from riszoo.inference.export.folder import export
+        from riszoo.inference.export.formats import FORMATS
+        from riszoo.inference.predictor import load
 
     predictor = load(args.model, args.ckpt_path, data=args.data, root=args.root, device="cpu")
     description = export(predictor.model, args.out, FORMATS[args.format], int8=args.int8, about={"model": args.model})

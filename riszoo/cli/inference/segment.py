@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from riszoo import recipes
 from riszoo.cli.inference.tasks import Task, checked_texts, example_tasks, file_tasks, sentences_in
 from riszoo.cli.parser import CommandParser
+from riszoo.cli.startup import collection_paused
 from riszoo.errors import UserError
 from riszoo.metrics.protocols import get_protocols
 from riszoo.training import runs
@@ -60,8 +61,9 @@ def parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     tasks = _checked_tasks(args)
-    from riszoo.cli.inference.files import Results
-    from riszoo.inference.predictor import load
+    with collection_paused():
+        from riszoo.cli.inference.files import Results
+        from riszoo.inference.predictor import load
 
     predictor = load(
         args.model, args.ckpt_path, data=args.data, root=args.root, protocol=args.protocol, device=args.device
