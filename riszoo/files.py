@@ -63,6 +63,13 @@ def check_not_pointer(path: Path) -> None:
             raise UserError(f"{path} is a git-lfs pointer instead of the file: get the file with `git lfs pull`")
 
 
+def check_writable(path: Path, option: str) -> None:
+    """Raise UserError where no file can be created at `path`, before the work that it is for."""
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"{option} {path} cannot be written: give the path of a file")
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file through a temporary one in the same folder: a reader never sees a partial file."""
     data = content.encode() if isinstance(content, str) else content

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from riszoo.errors import UserError, unknown_name
+from riszoo.signatures import options_of
 
 Config = dict[str, Any]
 ENTRY_POINTS = "riszoo.recipes"
@@ -302,6 +303,9 @@ def length_of_budget(sentences: int, batch: int) -> Config:
 def data_section(name: str, root: str | None = None) -> Config:
     """The class and the options of a data set that is read without a model."""
     recipe = get("data", name).content
+    known = options_of("data", recipe["class_path"])
+    if root and known is not None and "--data.root" not in known:
+        raise UserError(f"{name} is not read from files: leave out --root {root}")
     options = merge(recipe.get("common", {}).get("data", {}), {"root": root} if root else {})
     return {"class_path": recipe["class_path"], "init_args": options}
 

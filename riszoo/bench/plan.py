@@ -145,7 +145,7 @@ def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:
             recipes.checked_scale(name, options.data, scale)
             yield from ((name, row, overrides) for row, overrides in rows)
         return
-    models = options.models.split(",") if options.models else models_with(scale, options.data)
+    models = dict.fromkeys(options.models.split(",")) if options.models else models_with(scale, options.data)
     if not models:
         raise UserError(f"no model has a scale '{scale}': choose another --scale, or name --models")
     for name in models:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from riszoo.bench import plan
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
+from riszoo.files import check_writable
 
 if TYPE_CHECKING:
     from riszoo.bench.runner import Bench
@@ -34,6 +35,8 @@ def main(argv: list[str]) -> int:
         path = Path(getattr(options, name))
         if path.exists() and not path.is_dir():
             raise UserError(f"--{name} {path} is not a folder: give another")
+    if options.report:
+        check_writable(Path(options.report), "--report")
     return measure_published(options) if options.published else measure_models(options)
 
 
@@ -72,8 +75,9 @@ def launch_words(options: Any) -> list[str]:
     except ValueError as error:
         raise UserError(f"--launch {options.launch[:60]} is not a command line: {str(error).lower()}") from None
     if options.launcher:
-        from riszoo.bench.array import OUTSIDE_SRUN
+        from riszoo.bench.array import OUTSIDE_SRUN, parameters
 
+        parameters(options.slurm)
         return OUTSIDE_SRUN
     return words
 
@@ -99,7 +103,7 @@ def finish(options: Any, bench: Bench) -> int:
 
 
 def parser() -> CommandParser:
-    parser = CommandParser(prog="riszoo bench", description=__doc__)
+    parser = CommandParser(prog="riszoo bench", description=__doc__, may_be_empty=("--report", "--launch", "--slurm"))
     parser.add_argument("--models", help="comma-separated recipes; default: all that have the scale")
     parser.add_argument("--data", default="scenes")
     parser.add_argument("--scale", help="tiny, paper, ...; default: that of the data set")

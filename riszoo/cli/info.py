@@ -31,9 +31,10 @@ def parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if _names_weights(args.model):
+        path = runs.existing(args.model, None)
         from riszoo.cli.weights.describe import described
 
-        print("\n".join(described(runs.existing(args.model, None))))
+        print("\n".join(described(path)))
         return 0
     recipe = recipes.get("models", args.model)
     scale = recipes.checked_scale(args.model, args.data, args.scale or recipes.default_scale(args.data))

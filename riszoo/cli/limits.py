@@ -96,7 +96,7 @@ def check_values(data: str, configs: list[Config], options: list[str]) -> None:
         if name == PRECISION and str(value) in NOT_SUPPORTED:
             raise UserError(f"--{name} {value} is not supported: choose 32-true, bf16-mixed or 16-mixed")
         if name in SPLITS:
-            recipes.check_splits(data, map(str, _items(value)))
+            recipes.check_splits(data, map(str, _items(value)) if name == "data.test_splits" else [str(value)])
 
 
 def check_number(name: str, value: Any) -> None:

@@ -132,6 +132,8 @@ def split_aliases(argv: list[str]) -> tuple[Given, list[str]]:
             found = value if equals else next(words, None)
             if found is None:
                 raise UserError(f"option {key} needs a value")
+            if not found:
+                raise UserError(f"{key} is empty: give a value, or leave it out")
             given.setdefault(ALIASES[key], []).append(found)
     return given, rest
 
@@ -142,12 +144,14 @@ def _last(given: Given, key: str) -> str | None:
 
 def _run_root(options: list[str]) -> Path:
     """The value of --run.root, which is needed before LightningCLI parses the options."""
+    root = "runs"
     for index, word in enumerate(options):
-        if word.startswith("--run.root="):
-            return Path(word.partition("=")[2])
-        if word == "--run.root" and index + 1 < len(options):
-            return Path(options[index + 1])
-    return Path("runs")
+        name, equals, value = word.partition("=")
+        if name == "--run.root" and (equals or index + 1 < len(options)):
+            root = value if equals else options[index + 1]
+    if not root:
+        raise UserError("--run.root is empty: give a folder, or leave it out")
+    return Path(root)
 
 
 def _aliases_config(verb: str, given: Given) -> Config:
@@ -273,6 +277,11 @@ def _checked_name(kind: str, name: str) -> str:
     if kind == "model" and _is_class(name):
         return _checked_class(name)
     return recipes.get(KINDS[kind], name).name
+
+
+def check_model(name: str) -> None:
+    """Raise UserError for a name that is neither that of a model's recipe nor a class path."""
+    _checked_name("model", name)
 
 
 def _checked_class(name: str) -> str:

@@ -34,11 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     protocols = get_protocols(options.protocol)
     recipes.check_splits(options.data, [options.split])
     from riszoo.metrics.console import render
-    from riszoo.metrics.external import read_predictions, score
+    from riszoo.metrics.external import check_ids, read_predictions, score
     from riszoo.metrics.results import write_results
 
     split = load_data(options.data, options.root).split(options.split)
-    scored = score(read_predictions(path), split, protocols)
+    predictions = read_predictions(path)
+    check_ids(predictions, split, path)
+    scored = score(predictions, split, protocols)
     scored.check_any(path)
     out = options.out or path.with_name(f"{path.stem}-score")
     circumstances = {

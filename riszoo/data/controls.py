@@ -19,11 +19,11 @@ OF_CONTEXT: tuple[Control, ...] = ("constant", "exchanged")
 
 
 def parse_controls(text: str) -> list[Control]:
-    """`none,shuffled` -> the controls, each known."""
+    """`none,shuffled` -> the controls, each known and once."""
     controls: list[Control] = []
     for word in text.split(","):
         known = next((control for control in CONTROLS if control == word.strip()), None)
         if known is None:
             raise UserError(f"unknown control '{word.strip()}': choose among {', '.join(CONTROLS)}")
         controls.append(known)
-    return controls
+    return list(dict.fromkeys(controls))

@@ -80,7 +80,7 @@ class RISData(LightningDataModule, ABC):
         self.sentences_per_image, self.epoch = sentences_per_image, epoch
         self.eval_images, self.grouped, self.workers, self.seed = eval_images, grouped, workers, seed
         self.train_split, self.val_split, self.val_images = train_split, val_split, val_images
-        self.test_splits, self.test_images = test_splits, test_images
+        self.test_splits, self.test_images = list(dict.fromkeys(test_splits)), test_images
         for name, most in (("val_images", val_images), ("test_images", test_images)):
             if most is not None and most < 1:
                 raise UserError(f"--data.{name} {most}: give at least 1, or leave it out for all")

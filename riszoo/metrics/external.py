@@ -111,14 +111,8 @@ class ScoredPredictions:
 
     def check_any(self, path: Path) -> None:
         """Raise UserError, with the reasons, where not a single prediction could be used."""
-        ids = [sample.sentence_id for sample in self.evaluation.samples]
-        if len(self.missing) + len(self.unusable) < len(ids):
+        if len(self.missing) + len(self.unusable) < len(self.evaluation.samples):
             return
-        if not self.unusable:
-            raise UserError(
-                f"no prediction in {path} belongs to a sentence of the split: its ids are such as "
-                f"{_first(self.unexpected)}, and the split's are such as {_first(ids)}"
-            )
         reasons = [f"{i}: {reason}" for i, reason in self.unusable.items()]
         raise UserError(f"none of the predictions in {path} can be used: {_first(reasons)}")
 
@@ -157,6 +151,16 @@ def score(predictions: Mapping[str, MaskPrediction], split: Split, protocols: Se
     evaluation = Evaluation(SentenceTable.sort(protocols, np.concatenate(blocks)), samples, split.describe())
     unexpected = sorted(predictions.keys() - {sample.sentence_id for sample in samples})
     return ScoredPredictions(evaluation, missing, unusable, unexpected)
+
+
+def check_ids(predictions: Mapping[str, MaskPrediction], split: Split, path: Path) -> None:
+    """Raise UserError where no prediction belongs to a sentence of the split, before its images are read."""
+    ids = split.sentence_ids()
+    if ids and by_sentence(predictions, ids).keys().isdisjoint(ids):
+        raise UserError(
+            f"no prediction in {path} belongs to a sentence of the split: its ids are such as "
+            f"{_first(sorted(predictions))}, and the split's are such as {_first(ids)}"
+        )
 
 
 def by_sentence(predictions: Mapping[str, MaskPrediction], ids: Sequence[str]) -> dict[str, MaskPrediction]:

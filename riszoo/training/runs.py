@@ -134,7 +134,7 @@ def newest(root: Path, model: str, data: str, which: str) -> Path:
 
 def find_newest(root: Path, model: str, data: str, which: str) -> Path | None:
     """The checkpoint that `newest` returns, or None."""
-    folders = sorted(root.iterdir(), key=_started) if root.is_dir() else []
+    folders = sorted(_entries(root), key=_started)
     of_model = [folder for folder in folders if _is_run(folder, model, data)]
     for kind in ("best", "last") if which == "best" else (which,):
         found = [checkpoint(folder, kind) for folder in of_model if checkpoint(folder, kind).is_file()]
@@ -147,7 +147,7 @@ def find_newest(root: Path, model: str, data: str, which: str) -> Path | None:
 
 def latest(root: Path, model: str | None, data: str | None) -> Path:
     """The last checkpoint of the newest run, of any model or data set where none is named."""
-    for folder in sorted(root.iterdir(), key=_started, reverse=True) if root.is_dir() else []:
+    for folder in sorted(_entries(root), key=_started, reverse=True):
         content = card(folder) or {}
         same = model in (None, content.get("model")) and data in (None, content.get("data"))
         if content and same and checkpoint(folder, "last").is_file():
@@ -163,6 +163,13 @@ def resumable(path: Path) -> Path:
         return path
     print(f"riszoo: {path} is damaged; continuing from {best}", file=sys.stderr)
     return best
+
+
+def _entries(root: Path) -> list[Path]:
+    """What the folder of the runs contains; none where it does not exist."""
+    if root.exists() and not root.is_dir():
+        raise UserError(f"--run.root {root} is not a folder: give the folder that contains the run folders")
+    return list(root.iterdir()) if root.is_dir() else []
 
 
 def _started(folder: Path) -> tuple[float, str]:

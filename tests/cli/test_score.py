@@ -89,6 +89,17 @@ def test_predicted_files_stay_in_their_folder_whatever_the_ids(here: Path) -> No
     assert not list(here.glob("**/x.0.png"))
 
 
+def test_predictions_of_another_split_are_refused_before_an_image_is_drawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The ids of generated sentences are known without them; a split has tens of thousands of images."""
+    monkeypatch.setattr(ScenesSplit, "scene", lambda *_: pytest.fail("a scene is drawn"))
+    Path("masks").mkdir()
+    Image.new("L", (96, 96)).save("masks/stranger.png")
+    assert main(["score", "masks", "--data", "scenes"]) == 2
+    assert "its ids are such as stranger, and the split's are such as scenes0-val-00000-0" in capsys.readouterr().err
+
+
 def test_other_protocols_are_counted_in_the_same_pass(
     here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
+from riszoo.cli.request import check_model
 from riszoo.cli.startup import collection_paused
 from riszoo.errors import UserError
 from riszoo.training import runs
@@ -47,8 +48,7 @@ def main(argv: list[str]) -> int:
 
 def _check(args: Namespace) -> None:
     """Report wrong options before anything heavy is imported."""
-    if "." not in args.model:
-        recipes.get("models", args.model)
+    check_model(args.model)
     recipes.get("data", args.data)
     if args.out.exists():
         raise UserError(f"--out {args.out} exists already: choose a new folder")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from riszoo import recipes
 from riszoo.cli.inference.tasks import Task, checked_texts, example_tasks, file_tasks, sentences_in
 from riszoo.cli.parser import CommandParser
+from riszoo.cli.request import check_model
 from riszoo.cli.startup import collection_paused
 from riszoo.errors import UserError
 from riszoo.metrics.protocols import get_protocols
@@ -31,7 +32,10 @@ Opened = tuple[Task, "Pixels"]
 
 
 def parser() -> CommandParser:
-    parser = CommandParser(prog="riszoo segment", description=__doc__)
+    parser = CommandParser(
+        prog="riszoo segment", description=__doc__, may_be_empty=("--text",),
+        hint="give images with --image and sentences with --text",
+    )  # fmt: skip
     parser.add_argument("--model", required=True, help="a recipe's name, or your own class")
     parser.add_argument(
         "--image", nargs="+", action="extend", default=[], metavar="FILE",
@@ -86,12 +90,13 @@ def main(argv: list[str]) -> int:
 
 def _checked_tasks(args: Namespace) -> list[Task]:
     """The images with their sentences; every option is checked before anything heavy is imported."""
-    if "." not in args.model:
-        recipes.get("models", args.model)
+    check_model(args.model)
     recipes.get("data", args.data)
-    get_protocols(args.protocol, published="original")
-    if args.batch < 1:
-        raise UserError(f"--batch {args.batch}: give at least 1")
+    if len(get_protocols(args.protocol, published="original")) > 1:
+        raise UserError(f"--protocol {args.protocol:.60}: give one, such as original")
+    for name in ("batch", "tile"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: give at least 1")
     if args.out is None and not args.json:
         args.out = Path("segmented")
     given = checked_texts(args.text, "--text")

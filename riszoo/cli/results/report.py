@@ -6,6 +6,7 @@ from pathlib import Path
 
 from riszoo.cli.parser import CommandParser
 from riszoo.errors import UserError
+from riszoo.files import check_writable
 
 
 def parser() -> CommandParser:
@@ -28,12 +29,13 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count {args.count}: show at least 1 sentence")
+    check_writable(args.out, "--out")
     from riszoo.bench.html.report import write_report
     from riszoo.training.checkpoint_checks import check_model_class
 
     for model in args.model:
         check_model_class(model)
 
-    splits = args.split.split(",") if args.split else None
+    splits = list(dict.fromkeys(args.split.split(","))) if args.split else None
     write_report(args.runs, args.out, splits, args.count)
     return 0

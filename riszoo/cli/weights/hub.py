@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
+from riszoo.cli.request import check_model
 from riszoo.errors import UserError
 from riszoo.inference.hub.fetch import is_address, parse
 from riszoo.training import runs
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = {"model": "--model lts", "license": "--license apache-2.0"}
 """Options that `push` needs, with an example."""
+ONLY_PUSH = (*EXAMPLES, "dataset", "private", "ckpt_path")
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
 def parser() -> CommandParser:
@@ -49,9 +53,12 @@ def _check_push(args: Namespace) -> None:
     for option, example in EXAMPLES.items():
         if getattr(args, option) is None:
             raise UserError(f"`riszoo hub push` needs --{option}, such as {example}")
-    if "." not in args.model:
-        recipes.get("models", args.model)
+    check_model(args.model)
     recipes.get("data", args.data)
+    if not LICENSE.fullmatch(args.license):
+        raise UserError(f"--license {args.license:.60} is not the Hub's name of a license: give one such as apache-2.0")
+    if args.dataset is not None:
+        parse(args.dataset)
     if args.out is not None:
         raise UserError("--out is an option of `riszoo hub pull`: give `push` the folder itself")
 
@@ -74,6 +81,9 @@ def _push(args: Namespace) -> None:
 
 
 def _pull(args: Namespace) -> None:
+    for option in ONLY_PUSH:
+        if getattr(args, option):
+            raise UserError(f"--{option} is an option of `riszoo hub push`: leave it out")
     address = parse(args.place)
     out: Path = args.out or Path(address.repository.rpartition("/")[2])
     if out.exists():
