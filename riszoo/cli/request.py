@@ -79,7 +79,7 @@ class Request:
         files = [read_config(text) for text in given.get("config", [])]
         named, files = _take_name("model", given, files)
         data, files = _take_name("data", given, files)
-        init = _initial(verb, given)
+        init = _initial(verb, given, named)
         if named is None and init is None and "ckpt_path" not in given and not any("model" in file for file in files):
             known = ", ".join(recipes.names("models"))
             raise UserError(
@@ -322,7 +322,7 @@ def _checkpoint(verb: str, path: str | None, root: Path, model: str, data: str) 
     return runs.chosen(path, root, model, data)
 
 
-def _initial(verb: str, given: Given) -> Path | None:
+def _initial(verb: str, given: Given, model: str | None) -> Path | None:
     """The file of --init."""
     path = _last(given, "init")
     if path is None:
@@ -331,12 +331,12 @@ def _initial(verb: str, given: Given) -> Path | None:
         raise UserError(f"--init is an option of 'riszoo fit': give 'riszoo {verb}' the file as --ckpt_path {path}")
     if "ckpt_path" in given:
         raise UserError("--init starts a training and --ckpt_path continues one: leave one of them out")
-    return runs.existing(path, "--init")
+    return runs.initial(path, model)
 
 
 def _default_scale(data: str, model: str | None, init: Path | None) -> str:
     """The data set's scale; that of the initial weights where the model has it on this data set."""
-    card = (runs.card(runs.folder_of(init)) if init else None) or {}
+    card = runs.trained(init) if init else {}
     model, scale = model or str(card.get("model", "")), str(card.get("scale", ""))
     known = recipes.scales(model, data) if recipes.find("models", model) else {}
     return scale if scale in known else recipes.default_scale(data)

@@ -110,6 +110,24 @@ def chosen(given: str | None, root: Path, model: str, data: str) -> Path:
     return path or newest(root, model, data, "best")
 
 
+def initial(given: str, model: str | None) -> Path:
+    """The checkpoint of `--init`: a file, or `shipped`, the weights that riszoo ships of the model."""
+    if given != "shipped":
+        return existing(given, "--init")
+    files = shipped.files()
+    if model not in files:
+        raise UserError(f"--init shipped: give --model one of {', '.join(files)}; riszoo ships no other weights")
+    return files[model]
+
+
+def trained(path: Path) -> dict[str, Any]:
+    """The run.json of the training that gave a checkpoint; empty where it is not recorded."""
+    content = card(folder_of(path))
+    if content is None and path.suffix == shipped.SUFFIX:
+        content = shipped.card(path)
+    return content or {}
+
+
 def described(path: Path) -> str:
     """A checkpoint's path, with how it was trained where that is known."""
     if path.parent == shipped.folder():
@@ -197,7 +215,8 @@ def existing(path: str, option: str | None = "--ckpt_path") -> Path:
         if (Path(path) / name).is_file():
             return Path(path) / name
     if not Path(path).is_file():
-        others = ", or `best`, `last` or `shipped`" if option == "--ckpt_path" else ""
+        words = {"--ckpt_path": ", or `best`, `last` or `shipped`", "--init": ", or `shipped`"}
+        others = words.get(option or "", "")
         given = "a file" if option is None else f"{option} FILE"
         raise UserError(f"checkpoint {path} is not a file: give {given} or hf://user/repository{others}")
     return Path(path)

@@ -14,9 +14,12 @@ import yaml
 from PIL import Image
 from pycocotools import mask as coco
 
+from riszoo import shipped
 from riszoo.cli.main import main
+from riszoo.cli.request import Request
 from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.scenes import ScenesSplit
+from riszoo.errors import UserError
 from riszoo.training import runs
 from tests.support.small_run import small_run
 
@@ -105,6 +108,14 @@ def test_a_training_starts_from_the_given_weights(checkpoint: Path) -> None:
     trained = [name for name in before if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
     for name in trained:
         assert torch.equal(before[name], after[name][: len(before[name])] if before[name].ndim else after[name]), name
+
+
+def test_a_training_starts_from_the_shipped_weights() -> None:
+    """At the scale of these weights, not at that of the data set."""
+    request = Request.read("fit", ["--model", "lts", "--init", "shipped", "--data", "refcoco"])
+    assert (request.init, request.scale) == (shipped.files()["lts"], "tiny")
+    with pytest.raises(UserError, match="--init shipped: give --model one of lts, risam, vipa"):
+        Request.read("fit", ["--model", "lavt", "--init", "shipped"])
 
 
 def test_labelme_files_become_lines() -> None:

@@ -83,6 +83,7 @@ def values() -> dict[str, list[str]]:
         "--control": ["none", "shuffled", "blank", "constant", "exchanged"],
         "--logger": ["csv", "wandb", "tensorboard"],
         "--ckpt_path": ["best", "last", "shipped"],
+        "--init": ["shipped"],
     }
 
 

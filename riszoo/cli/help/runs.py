@@ -27,7 +27,7 @@ EVALUATION = {
     "--data.test_images N": "evaluate the first N images of each split",
 }
 TRAINING = {
-    "--init FILE": "start from the weights of a checkpoint, with a tenth of the recipe's learning rates",
+    "--init FILE": "start from a checkpoint, or from `shipped` weights, with a tenth of the recipe's learning rates",
     "--model.vision.frozen true": "do not train the image encoder; --model.text.frozen: the text encoder",
     "--budget N": "training sentences, in place of a number of steps",
     "--logger A,B": "loggers besides the CSV file: wandb, tensorboard",
