@@ -86,6 +86,6 @@ def sentence_lists(sentences: Sentences, images: int) -> list[list[str]]:
 def _check(texts: list[Any]) -> None:
     if not texts:
         raise UserError("no sentence is given: give one or several texts")
-    wrong = next((text for text in texts if not isinstance(text, str)), None)
-    if wrong is not None:
-        raise UserError(f"{wrong!r:.60} is not a sentence: give one text or a list of texts")
+    for text in texts:
+        if not isinstance(text, str):
+            raise UserError(f"{text!r:.60} is not a sentence: give one text or a list of texts")

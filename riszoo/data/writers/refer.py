@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.readers.base import lower_tokens
 from riszoo.data.record import Sentence, Split, Target
 from riszoo.errors import UserError
+from riszoo.files import new_folder
 
 DATASET, PARTITION = "refcoco", "unc"
 IMAGES = "images/mscoco/images/train2014"
@@ -45,25 +45,17 @@ def write_refer(splits: Mapping[int, Split], out: Path, limit: int | None = None
 
     `limit` is the number of images of each split. The folder appears when it is complete.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out} exists already: give a new folder")
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    tables, written = _Tables(), {}
     try:
-        (part / IMAGES).mkdir(parents=True)
-        tables, written = _Tables(), {}
-        for position, split in splits.items():
-            before = len(tables.refs)
-            _add_split(tables, split, position * BLOCK, part / IMAGES, limit)
-            written[split.name] = sum(len(row["sentences"]) for row in tables.refs[before:])
-        _write_tables(tables, part / DATASET)
-        if out.is_dir():
-            out.rmdir()
-        part.replace(out)
+        with new_folder(out) as folder:
+            (folder / IMAGES).mkdir(parents=True)
+            for position, split in splits.items():
+                before = len(tables.refs)
+                _add_split(tables, split, position * BLOCK, folder / IMAGES, limit)
+                written[split.name] = sum(len(row["sentences"]) for row in tables.refs[before:])
+            _write_tables(tables, folder / DATASET)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror}): choose another folder") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return written
 
 

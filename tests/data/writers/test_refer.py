@@ -65,6 +65,14 @@ def test_ids_do_not_depend_on_what_else_is_exported(tree: Path, tmp_path: Path) 
     assert alone.items() <= together.items()
 
 
+def test_an_export_leaves_the_folders_beside_it_alone(tmp_path: Path) -> None:
+    beside = tmp_path / "out.part" / "mine.txt"
+    beside.parent.mkdir()
+    beside.write_text("mine")
+    assert main(["data", "export", "scenes", "--splits", "val", "--images", "1", "--out", str(tmp_path / "out")]) == 0
+    assert beside.read_text() == "mine"
+
+
 def test_an_existing_folder_and_an_unknown_split_are_errors(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "export", "scenes", "--splits", "val", "--out", str(tree)]) == 2
     assert "exists already" in capsys.readouterr().err
