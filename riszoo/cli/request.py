@@ -90,7 +90,7 @@ class Request:
             if continued is not None:
                 return continued
         run: Config = next((file["run"] for file in reversed(files) if isinstance(file.get("run"), dict)), {})
-        aliases = _aliases_config(verb, given)
+        aliases = _aliases_config(verb, given, init)
         data = data or str(run.get("data", "scenes"))
         scale = _last(given, "scale") or str(run.get("scale") or _default_scale(data, named, init))
         if named and not _is_class(named):
@@ -154,8 +154,8 @@ def _run_root(options: list[str]) -> Path:
     return Path(root)
 
 
-def _aliases_config(verb: str, given: Given) -> Config:
-    """The configuration that --split, --control, --protocol and --logger stand for."""
+def _aliases_config(verb: str, given: Given, init: Path | None) -> Config:
+    """The configuration that --split, --control, --protocol, --logger and --init stand for."""
     data: Config = {}
     config: Config = {}
     split = _last(given, "split")
@@ -169,8 +169,8 @@ def _aliases_config(verb: str, given: Given) -> Config:
         config["model"] = {"init_args": {"protocols": _checked_protocols(str(_last(given, "protocol")))}}
     if "logger" in given:
         config["run"] = {"loggers": _checked_loggers(str(_last(given, "logger")))}
-    if "init" in given:
-        config["run"] = {**config.get("run", {}), "init": _last(given, "init")}
+    if init is not None:
+        config["run"] = {**config.get("run", {}), "init": str(init)}
     return config
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 from pycocotools import mask as coco
+from safetensors.torch import load_file
 
 from riszoo import shipped
 from riszoo.cli.main import main
@@ -111,11 +113,33 @@ def test_a_training_starts_from_the_given_weights(checkpoint: Path) -> None:
 
 
 def test_a_training_starts_from_the_shipped_weights() -> None:
-    """At the scale of these weights, not at that of the data set."""
-    request = Request.read("fit", ["--model", "lts", "--init", "shipped", "--data", "refcoco"])
-    assert (request.init, request.scale) == (shipped.files()["lts"], "tiny")
+    main(["data", "import", str(coco_export(Path("mine")))])
+    given = ["--budget", "16", "--model.optim.lr", "0", "--model.optim.ema", "0"]
+    assert main([*FIT, "--model", "lts", "--init", "shipped", *given]) == 0
+    (run,) = Path("runs").iterdir()
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert (saved["run"]["scale"], saved["run"]["init"]) == ("tiny", str(shipped.files()["lts"]))
+    last = torch.load(runs.checkpoint(run, "last"), weights_only=True)["state_dict"]
+    name = "segment.classify.weight"
+    assert torch.equal(load_file(shipped.files()["lts"])[name].float(), last[name])
+
+
+def test_only_a_model_with_shipped_weights_starts_from_them() -> None:
     with pytest.raises(UserError, match="--init shipped: give --model one of lts, risam, vipa"):
         Request.read("fit", ["--model", "lavt", "--init", "shipped"])
+
+
+def test_a_training_starts_from_a_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder or an address stands for the weights in it, at the scale at which they were trained."""
+    hub = Path("hub").absolute()
+    shutil.copytree(shipped.folder(), hub / "user" / "small")
+    (hub / "user" / "small" / "lts.safetensors").rename(hub / "user" / "small" / "model.safetensors")
+    monkeypatch.setenv("RISZOO_HUB", str(hub))
+    for given in ("hub/user/small", "hf://user/small"):
+        request = Request.read("fit", ["--init", given, "--data", "refcoco"])
+        assert request.scale == "tiny"
+        (config,) = [config["run"] for config in request.base if "init" in config.get("run", {})]
+        assert (hub / "user" / "small" / "model.safetensors").samefile(config["init"])
 
 
 def test_labelme_files_become_lines() -> None:
