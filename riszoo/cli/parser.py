@@ -31,9 +31,11 @@ class CommandParser(argparse.ArgumentParser):
         """The long options, in the order of the help."""
         return [option for action in self._actions for option in action.option_strings if option.startswith("--")]
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(  # type: ignore[override]  # argparse has overloads for namespaces of other types
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         words = sys.argv[1:] if args is None else args
-        parsed = super().parse_args(words, namespace)
+        parsed: argparse.Namespace = super().parse_args(words, namespace)
         self._check_values(words)
         return parsed
 

@@ -29,6 +29,8 @@ PARTS = ("model", "encoders", "vision")
 STEPS = ("forward", "training")
 PRECISIONS = ("32-true", "bf16-mixed")
 ONLY_PAIRED = ("part", "sentences", "steps")
+SHARED = ("--device", "--out", "--repeats", "--steps")
+"""Options of a paired measurement that both sides share."""
 
 
 def parser() -> CommandParser:
@@ -212,6 +214,9 @@ def read_side(text: str, shared: list[str]) -> Namespace:
         raise UserError(f"--paired {text[:60]}: {error}") from None
     if not own or own[0].startswith("-"):
         raise UserError(f"--paired '{text[:60]}': name a model first, then the options in which it differs")
+    for option in SHARED:
+        if any(word.partition("=")[0] == option for word in own):
+            raise UserError(f"--paired '{text[:60]}': {option} is of both sides; give it after the two models")
     side = arguments([*shared, *own])
     side.scale = _scale(side)
     return side

@@ -114,6 +114,14 @@ def test_doctor_describes_the_installation(capsys: pytest.CaptureFixture[str], m
     assert any(f"torch {torch.__version__.partition('+')[0]}" in line for line in lines)
 
 
+def test_doctor_finds_a_folder_of_runs_that_is_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "runs"
+    file.touch()
+    found = [finding for finding in doctor.disks(file) if finding.subject == "disk"]
+    assert [finding.fault for finding in found] == [True]
+    assert f"{file} cannot be written" in found[0].text
+
+
 def test_doctor_finds_a_version_that_does_not_fit(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

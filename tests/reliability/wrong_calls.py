@@ -192,6 +192,9 @@ FAST: list[tuple[str, str]] = [
     ("compare run_a run_b --by colour", "--by"),
     ("report", "RUN"),
     ("init-model ''", "an argument is empty"),
+    ("init-model output", "its class Output would replace another"),
+    ("speed --paired 'lts --device cuda' vipa", "--device is of both sides"),
+    ("speed --paired lts 'lts --out=row.json'", "--out is of both sides"),
     # files
     ("fit --model lts --config absent.yaml", "absent.yaml"),
     ("fit --model lts --config", "--config needs a value"),

@@ -196,7 +196,7 @@ def disks(root: Path) -> Iterator[Finding]:
         path = folder.expanduser().absolute()
         existing = next(each for each in (path, *path.parents) if each.exists())
         free = shutil.disk_usage(existing).free
-        if not os.access(existing, os.W_OK):
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
             yield Finding(subject, f"{path} cannot be written: choose another folder", True)
         elif free < LEAST_DISK:
             yield Finding(subject, f"{path} has {_gigabytes(free)} free: a training needs more", True)

@@ -113,6 +113,9 @@ def main(argv: list[str]) -> int:
     name, module = args.name, args.name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or keyword.iskeyword(module):
         raise UserError(f"'{name[:80]}' cannot name a model: use small letters, digits, - and _, such as my-model")
+    title = "".join(part.capitalize() for part in re.split("[-_]", name))
+    if re.search(rf"\bimport .*\b{title}\b", MODEL):
+        raise UserError(f"'{name}' cannot name a model: its class {title} would replace another; choose another name")
     if recipes.find("models", name) is not None:
         raise UserError(f"there is a model '{name}' already: choose another name")
     for folder in ("riszoo/models", "configs/models"):
@@ -129,7 +132,6 @@ def main(argv: list[str]) -> int:
     for file in files:
         if (args.root / file).exists():
             raise UserError(f"{args.root / file} exists already: choose another name or remove it")
-    title = "".join(part.capitalize() for part in re.split("[-_]", name))
     for file, template in files.items():
         write_atomically(args.root / file, template.format(name=name, module=module, title=title))
         print(f"written: {args.root / file}")
