@@ -360,7 +360,7 @@ def _continued(
     model = run["model"] if recipes.find("models", run["model"]) else str(saved["model"]["class_path"])
     in_place = path == "last" or Path(path) == runs.checkpoint(folder, "last")
     moved = _has_option(options, "--run.root") and root.resolve() != folder.parent.resolve()
-    base = [{**saved, "ckpt_path": None}, *map(_without_names, files), _aliases_config("fit", given)]
+    base = [{**saved, "ckpt_path": None}, *map(_without_names, files), _aliases_config("fit", given, None)]
     base.append(_budget_config("fit", given, base, options))
     check_options(base, options)
     return Request(
