@@ -225,9 +225,16 @@ def training_batch(model: RISModule, plan: StepPlan) -> Batch:
 
 
 def total_loss(model: RISModule, batch: Batch, precision: str = "32-true") -> torch.Tensor:
-    """What a training step minimises."""
-    with autocast(batch.images.device, precision):
-        return torch.stack([value.mean() for value in model.loss(model(batch), batch).values()]).sum()
+    """What a training step minimises; raises UserError where a norm over the batch needs more than one sentence."""
+    try:
+        with autocast(batch.images.device, precision):
+            return torch.stack([value.mean() for value in model.loss(model(batch), batch).values()]).sum()
+    except ValueError as error:
+        if len(batch) > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"the BatchNorm of {type(model).__name__} cannot be trained with one sentence: give --batch 2 or more"
+        ) from None
 
 
 def training_step(model: RISModule, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:

@@ -73,6 +73,12 @@ def test_a_comparison_is_printed_and_written(
     assert row["command"].startswith("riszoo speed --paired")
 
 
+def test_one_sentence_is_too_few_for_a_batch_norm_over_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model.size", "64", "--data.sentences_per_image", "1", "--device", "cpu", "--repeats", "1"]
+    assert main(["speed", "lts", *words, "--batch", "1"]) == 2
+    assert "the BatchNorm of LTS cannot be trained with one sentence: give --batch 2" in capsys.readouterr().err
+
+
 def test_a_side_overrides_the_options_that_both_share() -> None:
     argv = ["--scale", "paper", "--paired", "lts", "vipa --scale tiny --model.fusion.kind=late", "--model.size", "64"]
     first, second = (read_side(text, shared_words(argv)) for text in argv[3:5])

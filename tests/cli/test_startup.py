@@ -37,6 +37,13 @@ def test_the_collection_is_as_before_afterwards() -> None:
     assert gc.isenabled()
 
 
+def test_what_is_imported_is_not_visited_by_the_next_collection() -> None:
+    with collection_paused():
+        imported = [object()]
+    assert any(each is imported for each in gc.get_objects(generation=2))
+    assert not any(each is imported for each in gc.get_objects(generation=0))
+
+
 def test_a_verb_is_imported_without_collection_and_runs_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
