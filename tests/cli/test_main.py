@@ -100,7 +100,7 @@ def test_predict_writes_masks(trained: Path) -> None:
 
 
 def test_training_continues_in_its_folder_with_its_saved_options(
-    trained: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     shutil.copytree(trained, "runs")
     assert main(["fit", "--model", "lts", "--ckpt_path", "last", "--trainer.max_steps", "3"]) == 0
@@ -110,6 +110,8 @@ def test_training_continues_in_its_folder_with_its_saved_options(
     assert "changed from the saved configuration: trainer.max_steps 2 -> 3\n" in output
     assert "continuing from step 2 of 3\n" in output
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]["batch_size"] == 4
+    about = [str(warning.message) for warning in recwarn if "dirpath" in str(warning.message)]
+    assert about == [], "the folder of the checkpoints is the one that the user knows"
 
 
 def test_a_saved_configuration_can_be_run_again(trained: Path, tmp_path: Path) -> None:
