@@ -86,6 +86,20 @@ def test_the_runner_imports_nothing_of_riszoo(exported: tuple[Path, Path]) -> No
     assert "riszoo" not in (exported[1] / "run.py").read_text()
 
 
+@pytest.mark.parametrize("content", [None, b"not an image"])
+def test_the_runner_reports_an_image_that_cannot_be_read(
+    exported: tuple[Path, Path], content: bytes | None, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    image = tmp_path / "cat.jpg"
+    if content is not None:
+        image.write_bytes(content)
+    monkeypatch.setattr("sys.argv", ["run.py", str(image), "the cat"])
+    with pytest.raises(SystemExit, match="2"):
+        load_script(exported[1] / "run.py").main()
+    assert f"{image} cannot be read as an image" in capsys.readouterr().err
+
+
 def test_graphs_that_differ_from_the_model_are_reported(exported: tuple[Path, Path]) -> None:
     model = model_of(exported[0])
     with torch.no_grad():

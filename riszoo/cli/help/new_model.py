@@ -135,5 +135,5 @@ def main(argv: list[str]) -> int:
     for file, template in files.items():
         write_atomically(args.root / file, template.format(name=name, module=module, title=title))
         print(f"written: {args.root / file}")
-    print(f"train it:  riszoo fit --model {name}\ntest it:   python -m pytest tests/models -k '{name} or {module}'")
+    print(f"train it:  riszoo fit --model {name}\ntest it:   python -m pytest tests/models/test_{module}.py")
     return 0

@@ -219,8 +219,11 @@ def main() -> None:
     args = parser.parse_args()
     from PIL import Image, ImageOps
 
-    with Image.open(args.image) as image:
-        pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    try:
+        with Image.open(args.image) as image:
+            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except OSError as error:
+        parser.error(f"{args.image} cannot be read as an image: {error}")
     masks, rejected = Model(precision=args.precision).segment(pixels, args.text)
     args.out.mkdir(parents=True, exist_ok=True)
     for number, (text, mask) in enumerate(zip(args.text, masks, strict=True), 1):
