@@ -126,6 +126,15 @@ def test_an_example_is_segmented_without_a_run(only_shipped: Path, capsys: pytes
     assert said.err.count("shipped with riszoo") == 1
 
 
+def test_an_example_needs_no_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["segment", "--example"]) == 0
+    assert "risam.safetensors" in capsys.readouterr().err
+    assert list(Path("segmented").glob("*.png"))
+
+
 def test_shipped_weights_are_tested_and_their_results_can_be_compared(
     only_shipped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

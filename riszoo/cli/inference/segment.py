@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from riszoo.inference.predictor import Predictor
 
 WEIGHTS = "a checkpoint, or `best`, `last`, `shipped`; default: the best of the newest run, then the shipped weights"
+EXAMPLE_MODEL = "risam"
+"""The model of --example: of those whose weights are shipped, the best on its data set."""
 MOST_REDUCED = 8
 """How many times an image's sides may exceed the model's frame before a warning."""
 Failures = dict[str, str]
@@ -36,7 +38,7 @@ def parser() -> CommandParser:
         prog="riszoo segment", description=__doc__, may_be_empty=("--text",),
         hint="give images with --image and sentences with --text",
     )  # fmt: skip
-    parser.add_argument("--model", required=True, help="a recipe's name, or your own class")
+    parser.add_argument("--model", help=f"a recipe's name, or your own class; of --example by default {EXAMPLE_MODEL}")
     parser.add_argument(
         "--image", nargs="+", action="extend", default=[], metavar="FILE",
         help="images, folders or patterns; `-` reads lines of image, tab, sentence (or of JSON) from stdin",
@@ -90,6 +92,10 @@ def main(argv: list[str]) -> int:
 
 def _checked_tasks(args: Namespace) -> list[Task]:
     """The images with their sentences; every option is checked before anything heavy is imported."""
+    if args.model is None and args.example and args.ckpt_path is None:
+        args.model = EXAMPLE_MODEL
+    if args.model is None:
+        raise UserError("--model is missing: give a recipe's name, such as lts, or your own class")
     check_model(args.model)
     recipes.get("data", args.data)
     if len(get_protocols(args.protocol, published="original")) > 1:
