@@ -22,8 +22,8 @@ from tests.support.collage_reader import read
 from tests.support.cutouts import NOUNS, UNSEEN, cutout, draw_cutouts
 from tests.support.scene_oracles import blind
 
-GOLDEN_DRAWN = "50e0ec7549066a59527f4738d3ef2315722c7ea7e65096dd74c4723fa6d270f0-e02e654e9033d5a1"
-GOLDEN_STAMPS = "b2f7e992b84fc56f842ddffeeae616240bfb1ba065f92f61f82fddbad8e04a32-38c8765b26ab39b0"
+GOLDEN_DRAWN = "2ba3d76bc16b81d0c13e98a9671907443a890f966670a4d8399269934580fa32-e02e654e9033d5a1"
+GOLDEN_STAMPS = "e3b330ccc61b3ca621e3444bec35489f93661169e20aa2e9fb1aa699570efc4e-38c8765b26ab39b0"
 """A change of images, sentences or the table changes these: raise VERSION with them, and run every row again."""
 
 IMAGES = 12
@@ -148,7 +148,7 @@ def test_a_cutout_is_decoded_once(folder: str, monkeypatch: pytest.MonkeyPatch) 
     assert len(opened) == len(set(opened)) > 4
 
 
-@pytest.mark.parametrize(("name", "most"), [("train", 0.25), ("unseen", 0.3), ("general", 0.3)])
+@pytest.mark.parametrize(("name", "most"), [("train", 0.25), ("testA", 0.26), ("unseen", 0.26), ("general", 0.28)])
 def test_ignoring_the_sentence_scores_low(name: str, most: float, folder: str) -> None:
     assert blind(CollageSplit(name, cutouts=installed or folder), range(12), 120) <= most
 

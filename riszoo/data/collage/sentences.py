@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 
 from riszoo.data.collage.layout import Collage
 from riszoo.data.generated.logic import Form, Kind, kind
@@ -62,15 +63,30 @@ def with_article(word: str) -> str:
 class CollageSampler(FormSampler):
     """Draws sentences about things with nouns and kinds.
 
-    `nouns` are those that a sentence may seek in vain, each with its kinds.
+    `nouns` are those that a sentence may seek in vain, each with its kinds. `balanced` asks first about the things that
+    few sentences name: otherwise most are about the same ones, and a reader who skips the sentence guesses well.
     """
 
     def __init__(
-        self, scene: Collage, rng: RandomStream, wording: CollageWording, nouns: Mapping[str, Sequence[str]]
+        self,
+        scene: Collage,
+        rng: RandomStream,
+        wording: CollageWording,
+        nouns: Mapping[str, Sequence[str]],
+        balanced: bool = False,
     ) -> None:
         super().__init__(scene, rng)
         self.wording = wording
         self.nouns = nouns
+        self.balanced = balanced
+
+    def order(self) -> list[int]:
+        return sorted(super().order(), key=self._ways.__getitem__) if self.balanced else super().order()
+
+    @cached_property
+    def _ways(self) -> dict[int, int]:
+        """The number of types of sentence for which one about a thing is found."""
+        return {target: sum(self.find(name, target) is not None for name in SINGLE) for target in self.chosen}
 
     def description(self, target: int) -> Kind:
         return self._named(target, DESCRIBED)

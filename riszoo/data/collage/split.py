@@ -24,7 +24,7 @@ from riszoo.data.generated.rng import RandomStream, WeightedChoices
 from riszoo.data.generated.split import GeneratedSplit, Plan, Size
 from riszoo.errors import UserError
 
-VERSION = "1"
+VERSION = "2"
 """Version of compositions, sentences and pixels: raised with every change that shows in an image or a sentence."""
 
 ANIMAL = "animal"
@@ -35,22 +35,26 @@ PoolName = Literal["seen", "animals", "others", "unseen"]
 
 @dataclass(frozen=True)
 class CollagePlan(Plan):
-    """The contents of a split. `counts` are the least and the greatest number of things, distractors not counted."""
+    """The contents of a split. `counts` are the least and the greatest number of things, distractors not counted.
+
+    `balanced` is the samplers'.
+    """
 
     mix: WeightedChoices[str] = WeightedChoices(SINGLE)
     pool: PoolName = "seen"
     distractors: PoolName | None = None
-    counts: tuple[int, int] = (5, 7)
+    counts: tuple[int, int] = (6, 7)
+    balanced: bool = False
 
 
 PLANS = {
     "train": CollagePlan(60_000, 4),
-    "val": CollagePlan(1_000, 3),
-    "testA": CollagePlan(1_000, 3, pool="animals", distractors="others", counts=(6, 7)),
-    "testB": CollagePlan(1_000, 3, pool="others", distractors="animals", counts=(6, 7)),
-    "unseen": CollagePlan(1_000, 3, pool="unseen", distractors="seen", counts=(6, 7)),
-    "general": CollagePlan(1_000, 3, WeightedChoices(GENERAL), counts=(5, 7)),
-    "general-train": CollagePlan(60_000, 4, WeightedChoices(GENERAL), counts=(5, 7)),
+    "val": CollagePlan(1_000, 3, balanced=True),
+    "testA": CollagePlan(1_000, 3, pool="animals", distractors="others", balanced=True),
+    "testB": CollagePlan(1_000, 3, pool="others", distractors="animals", balanced=True),
+    "unseen": CollagePlan(1_000, 3, pool="unseen", distractors="seen", balanced=True),
+    "general": CollagePlan(1_000, 3, WeightedChoices(GENERAL)),
+    "general-train": CollagePlan(60_000, 4, WeightedChoices(GENERAL)),
 }
 
 
@@ -107,7 +111,7 @@ class CollageSplit(GeneratedSplit[Collage]):
         return make_collage(rng, extent, self.library, pool, self.plan.counts, distractors)
 
     def sampler(self, scene: Collage, rng: RandomStream) -> CollageSampler:
-        return CollageSampler(scene, rng, self._wording, self._nouns)
+        return CollageSampler(scene, rng, self._wording, self._nouns, self.plan.balanced)
 
     def rendering(self, scene: Collage, size: tuple[int, int]) -> CollageRendering:
         return CollageRendering(scene, size, self.cutouts, self.grounds)

@@ -89,12 +89,16 @@ class FormSampler(ABC):
         """What the words of a form describe: the tags of a sentence beside its type."""
         return set()
 
+    def order(self) -> list[int]:
+        """The things that may be targets, in the order in which a sentence is looked for."""
+        return self.rng.sample(self.chosen, len(self.chosen))
+
     def sample(self, count: int, mix: WeightedChoices[str]) -> list[SceneSentence] | None:
         """`count` sentences, about different targets as far as possible; None if the scene does not allow as many."""
         sentences: dict[str, SceneSentence] = {}
         fresh: list[int] = []
         for _ in range(MAX_DRAWS):
-            fresh = fresh or self.rng.sample(self.chosen, len(self.chosen))
+            fresh = fresh or self.order()
             found = self._about_one_of(fresh, self.rng.draw(mix))
             if found:
                 sentences.setdefault(found.text, found)
