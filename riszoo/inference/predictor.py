@@ -279,6 +279,9 @@ def _own_size(protocol: Protocol) -> Protocol:
 def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:  # its text lists every backend that PyTorch was ever built for
+        raise UserError(f"device '{name}' is not a device: give cpu, cuda, or one of several, such as cuda:1") from None
+    try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}; choose another") from None

@@ -89,7 +89,7 @@ def test_python_and_the_verb_predict_the_same(run: Path, predictor: Predictor) -
         (["--image", "a.png", "--text", "x", "--ckpt_path", "a.png"], "a.png is not a checkpoint"),
         (["--image", "a.png", "--text", "x", "--protocol", "lavt480"], "compares at 480 x 480"),
         (["--image", "a.png", "--text", "x", "--protocol", "orginal"], "did you mean 'original'"),
-        (["--image", "a.png", "--text", "x", "--device", "toaster"], "device 'toaster' cannot be used"),
+        (["--image", "a.png", "--text", "x", "--device", "toaster"], "device 'toaster' is not a device: give"),
         (["--image", "a.png", "--text", "x", "--out", "a.png"], "cannot create the folder a.png"),
         (["--image", "a.png", "--text", "x", "--explian"], "did you mean --explain?"),
         (["--image", "cut.png", "--text", "x"], "cut.png cannot be read"),

@@ -13,7 +13,7 @@ from riszoo.data.readers.parquet.tables import rows
 from riszoo.data.readers.validation import RecordError
 from riszoo.data.record import Record, Sentence, Target
 from riszoo.errors import UserError
-from riszoo.files import write_atomically
+from riszoo.files import new_folder, write_atomically
 
 FILES = "validation-*.parquet"
 EXPECTED = "validation-00000-of-00002.parquet"
@@ -63,15 +63,13 @@ class RefCOCOM(Reader):
         if any((root / name).is_dir() for name in self.folders):
             return None
         folder = root / self.folders[0]
-        part = folder.with_name(f"{folder.name}.part")
-        part.mkdir(parents=True, exist_ok=True)
-        for path in self.files(root, self.by):
-            for row in rows(path, ("image_id", "image")):
-                blob = (row["image"] or {}).get("bytes") or b""
-                if not 0 < len(blob) <= LARGEST_IMAGE:
-                    raise UserError(f"{path} has an image of {len(blob):,} bytes: get the file again")
-                write_atomically(part / image_file(validation.number(row["image_id"])), blob)
-        part.replace(folder)
+        with new_folder(folder) as part:
+            for path in self.files(root, self.by):
+                for row in rows(path, ("image_id", "image")):
+                    blob = (row["image"] or {}).get("bytes") or b""
+                    if not 0 < len(blob) <= LARGEST_IMAGE:
+                        raise UserError(f"{path} has an image of {len(blob):,} bytes: get the file again")
+                    write_atomically(part / image_file(validation.number(row["image_id"])), blob)
         return folder
 
 
