@@ -37,7 +37,7 @@ PoolName = Literal["seen", "animals", "others", "unseen"]
 class CollagePlan(Plan):
     """The contents of a split. `counts` are the least and the greatest number of things, distractors not counted.
 
-    `balanced` is the samplers'.
+    `balanced` is that of `CollageSampler`.
     """
 
     mix: WeightedChoices[str] = WeightedChoices(SINGLE)
