@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
-from riszoo.cli.startup import collection_paused
+from riszoo.cli.startup import fast_imports
 from riszoo.inference.hub.fetch import is_address
 from riszoo.training import runs
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         return 0
     recipe = recipes.get("models", args.model)
     scale = recipes.checked_scale(args.model, args.data, args.scale or recipes.default_scale(args.data))
-    with collection_paused():
+    with fast_imports():
         from riszoo.bench.cost import skeleton
     model = skeleton(args.model, args.data, scale)
     print(f"{recipe.name}: {recipe.title}")

@@ -7,7 +7,7 @@ import sys
 from typing import Any, NamedTuple
 
 from riszoo import __version__
-from riszoo.cli.startup import collection_paused
+from riszoo.cli.startup import fast_imports
 from riszoo.errors import UserError, find_user_error
 
 
@@ -108,7 +108,7 @@ def dispatch(argv: list[str]) -> int:
 
 def load_module(name: str) -> Any:
     """The module of a verb, imported."""
-    with collection_paused():
+    with fast_imports():
         return importlib.import_module(name)
 
 

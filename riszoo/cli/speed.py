@@ -17,7 +17,7 @@ import yaml
 from riszoo import recipes
 from riszoo.cli.limits import check_options, check_values, settings
 from riszoo.cli.parser import CommandParser
-from riszoo.cli.startup import collection_paused
+from riszoo.cli.startup import fast_imports
 from riszoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _measure_one(args: Namespace) -> dict[str, Any]:
         if getattr(args, name) is not None:
             raise UserError(f"--{name} is an option of 'riszoo speed --paired A B'")
     scale = _scale(args)
-    with collection_paused():
+    with fast_imports():
         import torch
 
         from riszoo.bench.cost import build, speed, step_plan
@@ -189,7 +189,7 @@ def variant(precision: str, compiled: bool) -> str:
 
 def _compare(args: Namespace, argv: list[str]) -> dict[str, Any]:
     sides = [read_side(text, shared_words(argv)) for text in args.paired]
-    with collection_paused():
+    with fast_imports():
         from riszoo.bench import paired
     device = _device(args.device)
     first, second = (_as_side(side, device) for side in sides)

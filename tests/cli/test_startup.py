@@ -1,16 +1,18 @@
-"""Imports without garbage collection: paused while a verb's module is imported, and resumed before it runs."""
+"""Imports without garbage collection and unused packages: both are as before when the verb runs."""
 
 from __future__ import annotations
 
 import gc
+import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from riszoo.cli import startup
 from riszoo.cli.main import VERBS, Verb, main
-from riszoo.cli.startup import collection_paused
+from riszoo.cli.startup import fast_imports
 
 MODULE = """
 import gc
@@ -26,19 +28,19 @@ def main(options):
 
 def test_the_collection_is_as_before_afterwards() -> None:
     assert gc.isenabled()
-    with collection_paused():
+    with fast_imports():
         assert not gc.isenabled()
-        with collection_paused():
+        with fast_imports():
             pass
         assert not gc.isenabled(), "it was not enabled before"
     assert gc.isenabled()
-    with pytest.raises(ImportError), collection_paused():
+    with pytest.raises(ImportError), fast_imports():
         raise ImportError
     assert gc.isenabled()
 
 
 def test_what_is_imported_is_not_visited_by_the_next_collection() -> None:
-    with collection_paused():
+    with fast_imports():
         imported = [object()]
     assert any(each is imported for each in gc.get_objects(generation=2))
     assert not any(each is imported for each in gc.get_objects(generation=0))
@@ -64,6 +66,28 @@ class Absent(ModuleType):
     def __getattr__(self, name: str) -> None:
         self.enabled.append(gc.isenabled())
         raise AttributeError(name)
+
+
+def test_unused_packages_are_absent_until_the_imports_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("unused_package", "loaded_package"):
+        (tmp_path / f"{name}.py").write_text("present = True")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(startup, "UNUSED", ("unused_package", "loaded_package", "package_that_is_not_installed"))
+    loaded = importlib.import_module("loaded_package")
+    try:
+        with fast_imports():
+            with fast_imports(), pytest.raises(ModuleNotFoundError):
+                importlib.import_module("unused_package")
+            with pytest.raises(ModuleNotFoundError):
+                importlib.import_module("unused_package")
+            assert importlib.import_module("loaded_package") is loaded
+        with pytest.raises(ModuleNotFoundError, match="unused_package"), fast_imports():
+            importlib.import_module("unused_package")
+        assert importlib.import_module("unused_package").present
+        assert importlib.util.find_spec("package_that_is_not_installed") is None
+    finally:
+        for name in ("unused_package", "loaded_package"):
+            sys.modules.pop(name, None)
 
 
 def test_segment_imports_the_model_without_collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from riszoo import recipes, shipped
 from riszoo.cli.parser import CommandParser
-from riszoo.cli.startup import collection_paused
+from riszoo.cli.startup import fast_imports
 from riszoo.errors import UserError
 from riszoo.training import runs
 
@@ -32,7 +32,7 @@ def parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     names = _checked(args)
-    with collection_paused():
+    with fast_imports():
         from riszoo.inference.demo.page import page, start
         from riszoo.inference.demo.service import Service
         from riszoo.inference.predictor import load

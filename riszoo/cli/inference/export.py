@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
 from riszoo.cli.request import check_model
-from riszoo.cli.startup import collection_paused
+from riszoo.cli.startup import fast_imports
 from riszoo.errors import UserError
 from riszoo.training import runs
 
@@ -35,7 +35,7 @@ def parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     _check(args)
-    with collection_paused():
+    with fast_imports():
         from riszoo.inference.export.folder import export
         from riszoo.inference.export.formats import FORMATS
         from riszoo.inference.predictor import load

@@ -11,7 +11,7 @@ from riszoo import recipes
 from riszoo.cli.inference.tasks import Task, checked_texts, example_tasks, file_tasks, sentences_in
 from riszoo.cli.parser import CommandParser
 from riszoo.cli.request import check_model
-from riszoo.cli.startup import collection_paused
+from riszoo.cli.startup import fast_imports
 from riszoo.errors import UserError
 from riszoo.metrics.protocols import get_protocols
 from riszoo.training import runs
@@ -67,7 +67,7 @@ def parser() -> CommandParser:
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     tasks = _checked_tasks(args)
-    with collection_paused():
+    with fast_imports():
         from riszoo.cli.inference.files import Results
         from riszoo.inference.predictor import load
 
