@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from textwrap import shorten
 
 LONGEST_NAME = 80
 """Characters of a name that are repeated in an error."""
@@ -21,6 +22,11 @@ def _without_worker_traceback(message: str) -> str:
     if not (message.startswith("Caught ") and "\nOriginal Traceback" in message):
         return message
     return message.rstrip().splitlines()[-1].partition(": ")[2]
+
+
+def reason(error: BaseException, most: int = 150) -> str:
+    """What the error of another library says, in one line that is cut between two words."""
+    return shorten(str(error), most, placeholder=" ...")
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from riszoo.errors import UserError
+from riszoo.errors import UserError, reason
 from riszoo.files import check_not_pointer
 
 METADATA = "riszoo"
@@ -80,7 +80,7 @@ def metadata(path: Path) -> Any:
     except UserError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as safetensors: {str(error)[:100]}; copy the file again") from None
+        raise UserError(f"{path} cannot be read as safetensors: {reason(error)}; copy the file again") from None
 
 
 def _header(path: Path) -> dict[str, Any]:

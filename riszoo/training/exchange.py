@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from riszoo import recipes
-from riszoo.errors import UserError
+from riszoo.errors import UserError, reason
 from riszoo.recipes import Config
 from riszoo.shipped import METADATA, SUFFIX, metadata
 from riszoo.training import runs
@@ -78,7 +78,7 @@ def _translated(recipe: recipes.Recipe, format: Format, content: Content, path: 
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} has the form of a published '{variant}' checkpoint but is not a complete one "
-            f"({type(error).__name__}: {str(error)[:80]}): download it again"
+            f"({type(error).__name__}: {reason(error)}): download it again"
         ) from None
     if translation.unknown:
         raise UserError(
@@ -189,7 +189,7 @@ def read_safetensors(path: Path) -> Content:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as safetensors: {str(error)[:100]}; copy the file again") from None
+        raise UserError(f"{path} cannot be read as safetensors: {reason(error)}; copy the file again") from None
     if not isinstance(about, dict):
         return tensors
     own = about.get("riszoo")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from riszoo.batch import Batch, Features, Tokens
-from riszoo.errors import UserError
+from riszoo.errors import UserError, reason
 from riszoo.model import RISModule
 
 Inputs = dict[str, Any]
@@ -110,9 +110,6 @@ def _traced(graph: ImageGraph | SentenceGraph, inputs: Inputs, shapes: Inputs) -
             warnings.filterwarnings("ignore", message="The tensor attributes")  # those of a GRU; results are checked
             program = torch.export.export(graph, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # the tracer raises nearly anything
-        part = "image encoder" if isinstance(graph, ImageGraph) else "decoder"
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"the {part} of {type(graph.model).__name__} cannot be exported: {reason}; choose another --model"
-        ) from error
+        part = f"the {'image encoder' if isinstance(graph, ImageGraph) else 'decoder'} of {type(graph.model).__name__}"
+        raise UserError(f"{part} cannot be exported: {reason(error, 200)}; choose another --model") from error
     return Graph(program, inputs, len(program.graph_signature.user_outputs))

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from riszoo.errors import UserError
+from riszoo.errors import UserError, reason
 
 SCHEME = "hf://"
 ADDRESS = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
@@ -82,8 +82,7 @@ def _not_found(address: Address, file: str, local: bool, error: Exception) -> Us
             f"{file} of {address} is not in the local cache: set RISZOO_DOWNLOAD=1 to allow its download, or copy the "
             f"repository to a folder {address.repository} and set RISZOO_HUB to the folder that contains it"
         )
-    reason = " ".join(str(error).split())[:150]
     return UserError(
-        f"{file} of {address} cannot be downloaded ({type(error).__name__}: {reason}): check the address, HF_ENDPOINT "
-        "and HF_HUB_OFFLINE"
+        f"{file} of {address} cannot be downloaded ({type(error).__name__}: {reason(error)}): check the address, "
+        "HF_ENDPOINT and HF_HUB_OFFLINE"
     )

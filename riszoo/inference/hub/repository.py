@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from riszoo import __version__
-from riszoo.errors import UserError
+from riszoo.errors import UserError, reason
 from riszoo.files import file_hash, new_folder, write_atomically
 from riszoo.inference.hub.card import model_card, results_of, results_yaml
 from riszoo.inference.hub.fetch import CARD, CONFIG, REQUIRED, RESULTS, WEIGHTS, Address, fetch
@@ -132,9 +132,8 @@ def upload(folder: Path, address: Address, *, private: bool) -> str:
             revision=address.revision,
         )
     except Exception as error:  # the client raises errors of several libraries
-        reason = " ".join(str(error).split())[:150]
         raise UserError(
-            f"{folder} cannot be sent to {address} ({type(error).__name__}: {reason}): log in with `hf auth login`, "
-            "and check the address, HF_ENDPOINT and HF_HUB_OFFLINE"
+            f"{folder} cannot be sent to {address} ({type(error).__name__}: {reason(error)}): log in with "
+            "`hf auth login`, and check the address, HF_ENDPOINT and HF_HUB_OFFLINE"
         ) from error
     return str(commit.commit_url)
