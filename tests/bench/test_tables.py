@@ -157,6 +157,15 @@ def test_a_measured_line_is_marked_and_has_its_interval_in_the_legend(folder: Pa
     assert "claims" not in text
 
 
+def test_a_commit_is_named_once(folder: Path) -> None:
+    measure(folder)
+    first = [row | {"commit": "aaaa"} for row in rows.ACCURACY.read(folder)]
+    further = [row | {"commit": "bbbb", "split": "testB"} for row in first]
+    other = [row | {"model": "vipa"} for row in first]
+    rows.upsert(folder, rows.ACCURACY, [*first, *further, *other])
+    assert "commit aaaa, bbbb on" in table_of(folder, "scenes")
+
+
 def test_seeds_give_mean_and_spread(folder: Path) -> None:
     one, two = measure(folder, seeds=2)
     (own,) = lines(table_of(folder, "scenes"))

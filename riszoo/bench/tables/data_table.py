@@ -156,5 +156,6 @@ def _uncertainty(entries: Sequence[Entry], columns: Sequence[tuple[str, str]]) -
 
 def origin(entries: Sequence[Entry]) -> str:
     """Commit and device of measured entries; each row of the CSV file has the full record."""
-    commits, devices = (sorted({entry.facts[name] for entry in entries}) for name in ("commit", "device"))
+    commits = sorted({commit for entry in entries for commit in entry.facts["commit"].split(", ")})
+    devices = sorted({entry.facts["device"] for entry in entries})
     return f"commit {', '.join(commits)} on {', '.join(devices)}"
