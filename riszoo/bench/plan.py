@@ -145,7 +145,7 @@ def _variants(options: Any, scale: str) -> Iterator[tuple[str, str, Config]]:
             recipes.checked_scale(name, options.data, scale)
             yield from ((name, row, overrides) for row, overrides in rows)
         return
-    models = dict.fromkeys(options.models.split(",")) if options.models else models_with(scale, options.data)
+    models = dict.fromkeys(names) if (names := named_models(options)) else models_with(scale, options.data)
     if not models:
         raise UserError(f"no model has a scale '{scale}': choose another --scale, or name --models")
     for name in models:
@@ -159,6 +159,11 @@ def _controls(model: str, variant: str) -> str:
     return str(table.get("controls", "none,shuffled,blank"))
 
 
+def named_models(options: Any) -> list[str]:
+    """The models of the command line; none for `all`, which is the default."""
+    return [] if options.models in (None, "all") else options.models.split(",")
+
+
 def models_with(scale: str, data: str) -> list[str]:
     """The recipes of models that have a scale on a data set."""
     return [name for name in recipes.names("models") if scale in recipes.scales(name, data)]
@@ -166,7 +171,7 @@ def models_with(scale: str, data: str) -> list[str]:
 
 def skipped_models(options: Any, jobs: list[Job]) -> list[str]:
     """The models without this scale; none if the command line names the models."""
-    if options.models or options.ablation:
+    if named_models(options) or options.ablation:
         return []
     planned = models_with(jobs[0].scale, jobs[0].data)
     return [name for name in recipes.names("models") if name not in planned]

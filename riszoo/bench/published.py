@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from riszoo import recipes
-from riszoo.bench.plan import Job, check_options
+from riszoo.bench.plan import Job, check_options, named_models
 from riszoo.errors import UserError
 
 LIST = "published.yaml"
@@ -139,7 +139,7 @@ def make_plan(options: Any) -> Plan:
     if not folder.is_dir():
         raise UserError(f"--published {folder} is not a folder: give the folder of the downloaded checkpoints")
     listed = read_list(Path(options.out) / LIST)
-    models = options.models.split(",") if options.models else [entry.model for entry in listed]
+    models = named_models(options) or [entry.model for entry in listed]
     chosen = [entry for entry in listed if entry.data == data and entry.model in models]
     if not chosen:
         sets = ", ".join(dict.fromkeys(entry.data for entry in listed if entry.model in models))

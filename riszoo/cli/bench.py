@@ -104,7 +104,7 @@ def finish(options: Any, bench: Bench) -> int:
 
 def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo bench", description=__doc__, may_be_empty=("--report", "--launch", "--slurm"))
-    parser.add_argument("--models", help="comma-separated recipes; default: all that have the scale")
+    parser.add_argument("--models", help="comma-separated recipes, or all that have the scale: the default")
     parser.add_argument("--data", default="scenes")
     parser.add_argument("--scale", help="tiny, paper, ...; default: that of the data set")
     parser.add_argument("--controlled", action="store_true", help="the scale that gives all models the same encoders")

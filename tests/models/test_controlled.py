@@ -104,9 +104,9 @@ def test_a_class_of_ones_own_gets_the_same_setting() -> None:
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data", ["scenes", "refcoco"])
-def test_a_controlled_bench_says_who_is_in_it(data: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--controlled", "--data", data, "--dry-run"]) == 0
+@pytest.mark.parametrize("words", [["--data", "scenes"], ["--data", "refcoco", "--models", "all"]])
+def test_a_controlled_bench_says_who_is_in_it(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--controlled", *words, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "skipped, no scale 'controlled' in their recipes: detris-large, lavt-one, lts-swin, maris\n" in said
     assert [
