@@ -105,6 +105,25 @@ class TopDownBlock(nn.Module):
         return merged
 
 
+def mean_valid(states: Tensor, mask: Tensor) -> Tensor:
+    """(N, L, d) -> (N, d), the mean over the tokens where `mask` (N, L) is true"""
+    return states.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
+
+
+class TextToPixel(nn.Module):
+    """How similar each cell is to a sentence's vector, for an auxiliary loss."""
+
+    def __init__(self, width: int, start: float) -> None:
+        super().__init__()
+        self.cell, self.sentence = nn.Linear(width, width), nn.Linear(width, width)
+        self.start = start
+
+    def forward(self, cells: Tensor, sentence: Tensor) -> Tensor:
+        """(N, n, d), (N, d) -> logits (N, n)"""
+        similarity = torch.einsum("nkd,nd->nk", self.cell(cells), self.sentence(sentence))
+        return similarity / math.sqrt(cells.shape[-1]) + self.start
+
+
 def sentence_convolution(pixels: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
     """Each (C, h, w) of a batch convolved with its own (C, k, k) and its own bias, or one bias: (N, 1, h, w).
 

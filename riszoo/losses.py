@@ -5,9 +5,19 @@ N sentences   H x W the network's frame   h x w a coarser grid over it
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+@dataclass
+class Align:
+    """Text-to-pixel alignment; off at weight 0. `start` is added to its logits."""
+
+    weight: float = 0.0
+    start: float = 0.0
 
 
 def shrink_mask(masks: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -60,3 +70,9 @@ def spatial_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     target = target.to(logits.dtype)
     spread = target / target.sum((-2, -1), keepdim=True).clamp_min(1)
     return -(spread * logits.flatten(1).log_softmax(-1).view_as(logits)).sum((-2, -1))
+
+
+def alignment(logits: Tensor, masks: Tensor, inside: Tensor) -> Tensor:
+    """Cross-entropy against the cells that are mostly the target's: (N, h, w), (N, H, W), (N, h, w) -> (N,)."""
+    target = majority(shrink_mask(masks, (logits.shape[-2], logits.shape[-1]))).to(logits.dtype)
+    return mean_within(F.binary_cross_entropy_with_logits(logits, target, reduction="none"), inside)

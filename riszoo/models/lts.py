@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Words
 from riszoo.errors import UserError
-from riszoo.layers import RARE, sentence_convolution, sine, sine_2d, to_tokens, upsample
+from riszoo.layers import RARE, mean_valid, sentence_convolution, sine, sine_2d, to_tokens, upsample
 from riszoo.losses import bce, dice, majority, shrink_mask, spatial_cross_entropy
 from riszoo.model import RISModule
 
@@ -97,8 +97,7 @@ class AttentionPool(nn.Module):
 
 def mean_pool(words: Words) -> Tensor:
     """The mean of the word states (N, S)."""
-    mask = words.mask[..., None]
-    return words.states.masked_fill(~mask, 0).sum(1) / mask.sum(1)
+    return mean_valid(words.states, words.mask)
 
 
 def max_pool(words: Words) -> Tensor:

@@ -17,12 +17,12 @@ from riszoo.encoders.adapters import added_names
 from riszoo.encoders.base import TextConfig, VisionConfig
 from riszoo.encoders.sam import SamEncoder
 from riszoo.errors import UserError
-from riszoo.losses import focal
+from riszoo.losses import Align, focal
 from riszoo.metrics.protocols import PROTOCOLS
 from riszoo.metrics.resample import foreground
 from riszoo.models.risam.attention import over_cells, over_words
 from riszoo.models.risam.model import RISAM, informative_words
-from riszoo.models.risam.options import Align, Decoder, Enhancement, MutualAware, NoTarget, Objective
+from riszoo.models.risam.options import Decoder, Enhancement, MutualAware, NoTarget, Objective
 from riszoo.training.checkpoints import RISCheckpointIO, from_checkpoint, read_checkpoint
 from riszoo.training.optim import Optim, make_optimizer
 from tests.support.fake_batches import values_of

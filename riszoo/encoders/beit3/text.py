@@ -23,11 +23,13 @@ PIECES = (".spm", ".model")
 class TokenTable(TextEncoder):
     """A row of a table for each token; sentences are stripped and put in lower case."""
 
-    def __init__(self, tokenizer: Tokenizer, *, rows: int, width: int, length: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, *, rows: int, width: int, length: int, spread: float | None = None
+    ) -> None:
         super().__init__()
         self.tokenizer, self.length, self.width, self.fixed_length = tokenizer, length, width, False
         self.table = nn.Embedding(rows, width)
-        nn.init.normal_(self.table.weight, std=width**-0.5)
+        nn.init.normal_(self.table.weight, std=width**-0.5 if spread is None else spread)
 
     def tokenize(self, texts: list[str]) -> Tokens:
         rows = self.tokenizer.rows([text.strip().lower() for text in texts], self.length, True)
@@ -50,11 +52,13 @@ def build_table(text: TextConfig) -> TokenTable:
     """The table over the words of `text.vocabulary`, or over the pieces of a file."""
     length, width = checked_length(text, 3), int(text.options.get("width", 1024))
     if text.name == "beit3":
-        check_options(text.options, {"width"}, text.name)
+        check_options(text.options, {"width", "spread"}, text.name)
         if text.weights != "none":
             raise UserError("text.name beit3 is built over words and has no weights: name the file beit3.spm instead")
         words = WordTokenizer(required_vocabulary(text))
-        return TokenTable(words, rows=len(words.vocabulary), width=width, length=length)
+        return TokenTable(
+            words, rows=len(words.vocabulary), width=width, length=length, spread=text.options.get("spread")
+        )
     check_options(text.options, {"width", "rows", "semantic"}, text.name)
     pieces = PieceTokenizer(find_pieces(text.name), bool(text.options.get("semantic", False)))
     rows = int(text.options.get("rows", ROWS))

@@ -24,7 +24,8 @@ from riszoo.encoders.beit3.weights import load_beit3
 from riszoo.encoders.sam import SamEncoder
 from riszoo.encoders.sam_decoder import CellPositions, PromptMaskDecoder, load_decoder, load_positions
 from riszoo.errors import UserError
-from riszoo.losses import dice, mean_within
+from riszoo.layers import TextToPixel, mean_valid, to_tokens
+from riszoo.losses import Align, alignment, dice, mean_within
 from riszoo.model import RISModule
 
 Prompt = Literal["cls", "eos", "mean", "words"]
@@ -64,7 +65,8 @@ class EVFSAM(RISModule):
         stride: of the grid on which the maps of an encoder other than SAM's are summed
         beit: section 4, BEiT-3's sizes and the layers that fuse
         prompt: section 5: the image's [CLS], the sentence's end token, the mean of its words, or each token of it
-        decoder, objective: sections 5 and 6
+        decoder, objective, align: sections 5 and 6
+        gain: the initial weights of the prompt's projection have a deviation of gain / sqrt(inputs); default PyTorch's
     """
 
     published: ClassVar[str] = "evfsam"
@@ -78,11 +80,14 @@ class EVFSAM(RISModule):
         prompt: Prompt = "cls",
         decoder: Decoder = Decoder(),  # noqa: B008
         objective: Objective = Objective(),  # noqa: B008
+        align: Align = Align(),  # noqa: B008
+        gain: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check(width, beit, decoder, self.text.length)
         self.stride, self.prompt, self.start, self.objective = stride, prompt, decoder.start, objective
+        self.align = align
         self.views = (View((beit.side, beit.side), "bicubic", antialias=False),)
         channels = self.vision.channels
         self.visual = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels if channels != [width])
@@ -91,10 +96,19 @@ class EVFSAM(RISModule):
         self.unfused = prompt == "cls" and beit.fused == 0
         inputs = 2 * beit.width if self.unfused else beit.width
         self.project = nn.Sequential(nn.Linear(inputs, beit.width), nn.ReLU(), nn.Linear(beit.width, width))
+        if gain is not None:
+            self._spread_projection(gain)
         self.positions = CellPositions(width)
+        self.alignment = TextToPixel(width, align.start) if align.weight else None
         self.decoder = PromptMaskDecoder(width, decoder.depth, decoder.heads, decoder.hidden, decoder.iou_hidden)
         self._load_weights(decoder)
         self._freeze_unused(decoder)
+
+    def _spread_projection(self, gain: float) -> None:
+        """Initial weights under which a prompt from scratch is as large as the decoder's own tokens."""
+        for layer in (self.project[0], self.project[2]):
+            assert isinstance(layer, nn.Linear)
+            nn.init.normal_(layer.weight, std=gain * layer.in_features**-0.5)
 
     def _load_weights(self, decoder: Decoder) -> None:
         """Start from the files that the two encoders were loaded from."""
@@ -138,7 +152,11 @@ class EVFSAM(RISModule):
         code = self.positions(*grid).to(cells.dtype)  # (h w, d)
         logits, _ = self.decoder(cells, code, prompts, mask)  # (N, 1, 4 h, 4 w)
         attention = encoded.attention[:, 1 : encoded.image.shape[1]].unflatten(1, patches.shape[-2:])[:, None]
-        return Output(logits + self.start, {"attention": in_frame(attention, visual, grid)})
+        output = Output(logits + self.start, {"attention": in_frame(attention, visual, grid)})
+        if self.alignment is not None:
+            similarity = self.alignment(to_tokens(cells) + code, mean_valid(prompts, mask))
+            output.aux["align"] = similarity.unflatten(1, grid)  # (N, h, w)
+        return output
 
     def read(self, encoded: Encoded, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The vectors (N, T, C) that become prompts, and which of them are valid (N, T)."""
@@ -152,7 +170,7 @@ class EVFSAM(RISModule):
         elif self.prompt == "eos":
             vector = encoded.text[index, mask.sum(1) - 1]
         else:
-            vector = encoded.text.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
+            vector = mean_valid(encoded.text, mask)
         return vector[:, None], mask.new_ones(mask.shape[0], 1)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
@@ -161,7 +179,12 @@ class EVFSAM(RISModule):
         exact = torch.promote_types(output.logits.dtype, torch.float32)
         logits = F.interpolate(output.logits.to(exact), self.size, mode="bilinear")[:, 0]
         inside = valid_cells(batch.valid, self.size, self.size)[batch.image_index]  # (N, H, W)
-        return mask_terms(self.objective, logits, batch.masks, inside)
+        terms = mask_terms(self.objective, logits, batch.masks, inside)
+        if self.alignment is not None:
+            aligned = output.aux["align"].to(exact)
+            cells = valid_cells(batch.valid, self.size, (aligned.shape[-2], aligned.shape[-1]))[batch.image_index]
+            terms["align"] = self.align.weight * alignment(aligned, batch.masks, cells)
+        return terms
 
 
 def mask_terms(objective: Objective, logits: Tensor, masks: Tensor, inside: Tensor) -> dict[str, Tensor]:

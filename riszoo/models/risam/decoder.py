@@ -12,7 +12,7 @@ from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 
 from riszoo.encoders.sam_decoder import MaskedTwoWayTransformer, upscaling
-from riszoo.layers import LearnedToken, to_grid
+from riszoo.layers import LearnedToken, mean_valid, to_grid
 from riszoo.models.risam.attention import Context
 from riszoo.models.risam.options import Decoder
 
@@ -57,7 +57,7 @@ class WordDecoder(MaskDecoder):
         return words, codes, context.word_mask
 
     def mask_token(self, tokens: Tensor, context: Context) -> Tensor:
-        return mean_word(tokens, context.word_mask)
+        return mean_valid(tokens, context.word_mask)
 
 
 class MutualAwareMaskDecoder(WordDecoder):
@@ -88,7 +88,7 @@ class SentenceQueryDecoder(MutualAwareMaskDecoder):
     """`query` sentence: the mean word is added to the query token."""
 
     def query_token(self, query: Tensor, words: Tensor, context: Context) -> Tensor:
-        return query + mean_word(words, context.word_mask)[:, None]
+        return query + mean_valid(words, context.word_mask)[:, None]
 
 
 class SamSparseDecoder(MaskDecoder):
@@ -104,7 +104,7 @@ class SamSparseDecoder(MaskDecoder):
 
     def tokens(self, words: Tensor, context: Context) -> Tokens:
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).to(words.dtype)
-        sentence = mean_word(words, context.word_mask)[:, None]
+        sentence = mean_valid(words, context.word_mask)[:, None]
         tokens = torch.cat([own.expand(words.shape[0], -1, -1), sentence], 1)
         return tokens, tokens, context.word_mask.new_ones(tokens.shape[:2])
 
@@ -122,8 +122,3 @@ QUERIES: dict[str, type[MaskDecoder]] = {
 def build_decoder(options: Decoder, width: int) -> MaskDecoder:
     kind = SamSparseDecoder if options.kind == "sam_sparse" else QUERIES[options.query]
     return kind(options, width)
-
-
-def mean_word(words: Tensor, mask: Tensor) -> Tensor:
-    """(N, L, d) -> (N, d), the mean over a sentence's real words"""
-    return words.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)

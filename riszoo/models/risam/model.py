@@ -9,7 +9,6 @@ each choice as the paper's or as assumed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -23,12 +22,12 @@ from riszoo.batch import Batch, Features, Output, Span, Words, valid_cells
 from riszoo.encoders.sam import SamEncoder
 from riszoo.encoders.sam_decoder import CellPositions, load_decoder, load_positions
 from riszoo.errors import UserError
-from riszoo.layers import sine, to_tokens
-from riszoo.losses import dice, focal, majority, mean_within, shrink_mask
+from riszoo.layers import TextToPixel, mean_valid, sine, to_tokens
+from riszoo.losses import Align, alignment, dice, focal, mean_within
 from riszoo.model import RISModule
 from riszoo.models.risam.attention import Context, MutualAwareBlock
-from riszoo.models.risam.decoder import build_decoder, mean_word
-from riszoo.models.risam.options import Align, Decoder, Enhancement, MutualAware, NoTarget, Objective, check
+from riszoo.models.risam.decoder import build_decoder
+from riszoo.models.risam.options import Decoder, Enhancement, MutualAware, NoTarget, Objective, check
 
 
 class DeepMap(nn.Module):
@@ -69,20 +68,6 @@ class FeatureEnhancement(DeepMap):
 def conv_norm(inside: int, outside: int, kernel: int, norm: str) -> list[nn.Module]:
     layer = nn.Conv2d(inside, outside, kernel, padding=kernel // 2, bias=kernel == 1)
     return [layer, LayerNorm2d(outside) if norm == "ln2d" else nn.BatchNorm2d(outside)]
-
-
-class TextToPixel(nn.Module):
-    """Section 7, alignment: how similar each cell of F_lav is to the mean word of F_l."""
-
-    def __init__(self, width: int, start: float) -> None:
-        super().__init__()
-        self.cell, self.sentence = nn.Linear(width, width), nn.Linear(width, width)
-        self.start = start
-
-    def forward(self, cells: Tensor, sentence: Tensor) -> Tensor:
-        """(N, n, d), (N, d) -> logits (N, n)"""
-        similarity = torch.einsum("nkd,nd->nk", self.cell(cells), self.sentence(sentence))
-        return similarity / math.sqrt(cells.shape[-1]) + self.start
 
 
 class RISAM(RISModule):
@@ -161,7 +146,9 @@ class RISAM(RISModule):
         no_target = None if self.no_target_head is None else self.no_target_head(query)[:, 0]  # (N,)
         output = Output(logits, evidence_maps(attention, grid), no_target)
         if self.alignment is not None:
-            output.aux["align"] = self.alignment(cells, mean_word(language, words.mask)).unflatten(1, grid)  # (N, h, w)
+            output.aux["align"] = self.alignment(cells, mean_valid(language, words.mask)).unflatten(
+                1, grid
+            )  # (N, h, w)
         return output
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
@@ -173,19 +160,12 @@ class RISAM(RISModule):
         target = batch.masks.to(exact)
         terms = {name: MASK_TERMS[name](self.objective, logits, target, inside) for name in self.objective.terms}
         if self.alignment is not None:
-            terms["align"] = self.align_term(output.aux["align"].to(exact), batch)
+            aligned = output.aux["align"].to(exact)  # (N, h, w)
+            cells = valid_cells(batch.valid, self.size, (aligned.shape[-2], aligned.shape[-1]))[batch.image_index]
+            terms["align"] = self.align.weight * alignment(aligned, batch.masks, cells)
         if output.no_target is not None:
             terms["no_target"] = self.no_target_term(output.no_target, batch.no_target)
         return terms
-
-    def align_term(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(N, h, w) -> (N,), cross-entropy against the cells that are mostly the target's."""
-        assert batch.masks is not None
-        grid = (logits.shape[-2], logits.shape[-1])
-        target = majority(shrink_mask(batch.masks, grid)).to(logits.dtype)
-        inside = valid_cells(batch.valid, self.size, grid)[batch.image_index]
-        cross = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return self.align.weight * mean_within(cross, inside)
 
     def no_target_term(self, logits: Tensor, no_target: Tensor) -> Tensor:
         """(N,) -> (N,), two weighted classes, of which the logit is the difference."""

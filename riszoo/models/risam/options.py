@@ -89,14 +89,6 @@ class Objective:
 
 
 @dataclass
-class Align:
-    """Section 7, text-to-pixel alignment; off at weight 0. `start` is added to its logits."""
-
-    weight: float = 0.0
-    start: float = 0.0
-
-
-@dataclass
 class NoTarget:
     """Section 9: `area`, an empty mask says that a sentence has no target; `head`, a classifier on the query does.
 
