@@ -59,13 +59,11 @@ class Steps:
 def run(bench: Bench, words: str) -> list[str]:
     """Run the unfinished jobs as an array and record all rows; returns one line per failure."""
     jobs = [job for job in bench.jobs if not bench.is_finished(job)]
-    failures = []
     for job, reason in zip(jobs, wait(submit(bench, jobs, words)), strict=True):
         reason = reason or ("" if bench.is_finished(job) else "its task has left no results")
         if reason:
-            bench.failed.add(job.name)
-            failures.append(f"{job.title}: {reason}")
-    return failures + bench.run()
+            bench.failed[job.name] = reason
+    return bench.run()
 
 
 def submit(bench: Bench, jobs: Sequence[Job], words: str) -> list[Task[str]]:

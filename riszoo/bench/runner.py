@@ -7,11 +7,13 @@ training continues from its last checkpoint. A job whose recipe has changed is a
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from riszoo.bench.plan import Job
 from riszoo.bench.tables import image_sums
 from riszoo.errors import UserError
 from riszoo.training import runs
+from riszoo.training.threads import processors
 
 POLL_SECONDS = 20.0
 """How often the progress of a training is printed."""
@@ -28,7 +31,7 @@ POLL_SECONDS = 20.0
 
 @dataclass
 class Bench:
-    """Measures all speeds first, because they predict how long the rest takes, then trains and tests job by job."""
+    """Measures all speeds first, because they predict how long the rest takes, then trains and tests the jobs."""
 
     jobs: list[Job]
     root: Path
@@ -37,32 +40,54 @@ class Bench:
     repeats: int = 15
     speeds: bool = True  # measure speeds too
 
+    parallel: int = 1  # trainings and tests at a time
+
     def __post_init__(self) -> None:
         self.started = time.monotonic()
         self.tests: dict[str, Path] = {}  # job name -> folder of its test
-        self.failed: set[str] = set()  # job names
+        self.failed: dict[str, str] = {}  # job name -> why
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.stopped = False
 
     def run(self) -> list[str]:
         """Runs every step; returns one line per failure. A failed job does not stop the others."""
-        failures = []
-        for title, step, job in self._steps():
-            if job.name in self.failed:
-                continue
-            self._print(title)
-            try:
-                step(job)
-            except (RuntimeError, UserError) as error:
-                self.failed.add(job.name)
-                failures.append(f"{job.title}: {error}")
-                self._print(f"{title}: failed, see the end")
-        return failures
-
-    def _steps(self) -> Iterator[tuple[str, Callable[[Job], None], Job]]:
         timed = [job for job in self.jobs if self.is_timed(job)]
         for number, job in enumerate(timed, 1):
-            yield f"[speed {number}/{len(timed)}] {job.title}", self.measure_speed, job
-        for number, job in enumerate(self.jobs, 1):
-            yield f"[{number}/{len(self.jobs)}] {job.title}", self.measure_accuracy, job
+            self._attempt(f"[speed {number}/{len(timed)}] {job.title}", self.measure_speed, job)
+        steps = [(f"[{number}/{len(self.jobs)}] {job.title}", job) for number, job in enumerate(self.jobs, 1)]
+        if self.parallel == 1:
+            for title, job in steps:
+                self._attempt(title, self.measure_accuracy, job)
+        else:
+            self._run_in_parallel(steps)
+        self.tests = {job.name: self.tests[job.name] for job in self.jobs if job.name in self.tests}
+        return [f"{job.title}: {self.failed[job.name]}" for job in self.jobs if job.name in self.failed]
+
+    def _run_in_parallel(self, steps: Sequence[tuple[str, Job]]) -> None:
+        """Trains and tests some jobs at a time, each started and watched by a thread."""
+        with ThreadPoolExecutor(self.parallel) as pool:
+            attempts = [pool.submit(self._attempt, title, self.measure_accuracy, job) for title, job in steps]
+            try:
+                for attempt in attempts:
+                    attempt.result()
+            except BaseException:
+                self.stopped = True
+                for process in list(self.running):
+                    process.terminate()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _attempt(self, title: str, step: Callable[[Job], None], job: Job) -> None:
+        """One step of a job, unless the job has failed before."""
+        if job.name in self.failed:
+            return
+        self._print(title)
+        try:
+            step(job)
+        except (RuntimeError, UserError) as error:
+            self.failed[job.name] = str(error)
+            if not self.stopped:
+                self._print(f"{title}: failed, see the end")
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -154,13 +179,17 @@ class Bench:
             file.write(f"\n$ riszoo {shlex.join(arguments)}\n")
             file.flush()
             command = [*self.command(launched), *arguments]
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=self.environment())
+            self.running.add(process)
+            if self.stopped:  # meanwhile: whoever stopped the others has not seen this one
+                process.terminate()
             try:
                 code = self._wait(process, job, training=arguments[0] == "fit")
             finally:
                 if process.poll() is None:
                     process.terminate()
                     process.wait()
+                self.running.discard(process)
         if code:
             reason = "was killed, possibly out of memory" if code in (-9, 137) else f"ended with exit code {code}"
             raise RuntimeError(f"'riszoo {arguments[0]}' {reason}; {_last_line(log)} ({log})")
@@ -171,6 +200,11 @@ class Bench:
             python = [] if Path(self.launch[0]).name == "torchrun" else [sys.executable]
             return [*self.launch, *python, "-m", "riszoo"]
         return [sys.executable, "-m", "riszoo"]
+
+    def environment(self) -> dict[str, str]:
+        """Of a process: jobs that run at a time share the processors."""
+        threads = {"OMP_NUM_THREADS": str(max(1, processors() // self.parallel))} if self.parallel > 1 else {}
+        return {**threads, **os.environ}
 
     def _wait(self, process: subprocess.Popen[bytes], job: Job, training: bool) -> int:
         """Returns the exit code; prints the steps of a training meanwhile."""
@@ -183,7 +217,7 @@ class Bench:
                 if step is not None and step != printed:
                     printed = step
                     share = f" of {job.steps} ({step / job.steps:.0%})" if job.steps else ""
-                    self._print(f"  training, step {step}{share}")
+                    self._print(f"  {job.title}, training, step {step}{share}")
 
     # -- progress -----------------------------------------------------------------------------------------------------
 
@@ -203,7 +237,7 @@ class Bench:
             if estimate is None:
                 return None
             total += estimate.training * (1 - self.folder(job).progress()) + estimate.test
-        return total
+        return total / min(self.parallel, len(self.jobs))
 
     def _print(self, text: str) -> None:
         remaining = self.remaining_seconds()

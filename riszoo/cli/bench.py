@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from riszoo.errors import UserError
 from riszoo.files import check_writable
 
 if TYPE_CHECKING:
+    from riszoo.bench.plan import Job
     from riszoo.bench.runner import Bench
 
 
@@ -23,7 +25,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
         raise UserError("'riszoo bench' is one process that starts the others: run it once, with --launch srun")
-    for name in ("budget", "devices", "nodes", "seeds", "repeats"):
+    for name in ("budget", "devices", "nodes", "seeds", "repeats", "parallel"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: give at least 1")
     if options.launcher and (options.launch or options.nodes):
@@ -48,7 +50,8 @@ def measure_models(options: Any) -> int:
     launch = launch_words(options)
     from riszoo.bench.runner import Bench
 
-    bench = Bench(jobs, Path(options.root), Path(options.out), launch, options.repeats)
+    parallel = jobs_at_a_time(options, jobs)
+    bench = Bench(jobs, Path(options.root), Path(options.out), launch, options.repeats, parallel=parallel)
     if options.dry_run:
         print(plan.describe(jobs, bench.rates()))
         return 0
@@ -65,7 +68,18 @@ def measure_published(options: Any) -> int:
     if options.dry_run or not found.jobs:
         return 0
     launch = launch_words(options)
-    return finish(options, Bench(found.jobs, Path(options.root), Path(options.out), launch, speeds=False))
+    parallel = jobs_at_a_time(options, found.jobs)
+    bench = Bench(found.jobs, Path(options.root), Path(options.out), launch, speeds=False, parallel=parallel)
+    return finish(options, bench)
+
+
+def jobs_at_a_time(options: Any, jobs: Sequence[Job]) -> int:
+    """`--parallel`; by default a job for each processor, where no job needs the whole machine."""
+    from riszoo.training.threads import has_accelerator, processors
+
+    spread = options.devices or options.nodes or options.launch or options.launcher
+    whole = spread or any(job.scale == "paper" for job in jobs) or has_accelerator()
+    return options.parallel or (1 if whole else max(1, min(processors(), len(jobs))))
 
 
 def launch_words(options: Any) -> list[str]:
@@ -131,6 +145,11 @@ def parser() -> CommandParser:
     parser.add_argument("--launcher", choices=("submitit",), help="send the jobs to SLURM as one array")
     parser.add_argument(
         "--slurm", default="", help="options of the array, such as 'partition=gpu timeout_min=600 cpus_per_task=8'"
+    )
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        help="trainings and tests at a time; default: one, but below the paper scale on a CPU one for each processor",
     )
     parser.add_argument("--repeats", type=int, default=15, help="measurements of each latency")
     parser.add_argument("--root", default="runs/bench", help="folder of the runs")

@@ -21,6 +21,11 @@ def processors() -> int:
         return allowed
 
 
+def has_accelerator() -> bool:
+    """Whether there is a GPU or the like, which one job uses alone."""
+    return torch.accelerator.is_available()
+
+
 def leave_processors(workers: int) -> None:
     """Lower the number of threads so that `workers` loading processes have a processor each; OMP_NUM_THREADS wins."""
     if "OMP_NUM_THREADS" not in os.environ:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from riszoo import recipes
 from riszoo.bench import plan, rows
 from riszoo.bench.job_folder import JobFolder
 from riszoo.bench.runner import Bench
-from riszoo.cli.bench import main, parser
+from riszoo.cli.bench import jobs_at_a_time, main, parser
 from riszoo.errors import UserError
 from tests.support.bench_runs import make_run
 
@@ -219,6 +221,82 @@ def test_a_failure_does_not_stop_the_others_and_is_repeated_alone(
     assert processes.calls == ["fit seed 0", "test seed 0"], "finished steps are not repeated"
     assert {row["seed"] for row in rows.ACCURACY.read(tmp_path / "out")} == {"0", "1"}
     assert list(second.tests) == [job.name for job in jobs]
+
+
+class Meeting(FakeProcesses):
+    """Trainings that wait for each other, so that both must run at a time; the first one then fails."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, fail="fit seed 0")
+        self.both = threading.Barrier(2, timeout=60)
+
+    def __call__(self, job: plan.Job, arguments: list[str], launched: bool = True) -> None:
+        if arguments[0] == "fit":
+            self.both.wait()
+        super().__call__(job, arguments, launched)
+
+
+def test_jobs_run_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = planned(*OPTIONS)
+    one = Bench(jobs, tmp_path / "runs", tmp_path / "out", [], 1, parallel=2)
+    monkeypatch.setattr(one, "execute", Meeting(one.root))
+    (failure,) = one.run()
+    assert "seed 0: 'riszoo fit' was killed" in failure
+    assert {row["seed"] for row in rows.ACCURACY.read(tmp_path / "out")} == {"1"}
+
+
+def test_jobs_in_parallel_share_the_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("riszoo.bench.runner.processors", lambda: 9)
+    jobs = planned(*OPTIONS)
+    said = ["sh", "-c", "echo $OMP_NUM_THREADS threads; exit 1"]
+    failures = Bench(jobs, tmp_path / "runs", tmp_path / "out", said, speeds=False, parallel=2).run()
+    assert [" 4 threads " in failure for failure in failures] == [True, True]
+    assert [failure.rpartition("seed ")[2][0] for failure in failures] == ["0", "1"]
+
+
+def test_an_interruption_stops_all_jobs_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = planned(*OPTIONS, "--seeds", "3")
+    endless = ["sh", "-c", "exec tail -f /dev/null"]
+    one = Bench(jobs, tmp_path / "runs", tmp_path / "out", endless, speeds=False, parallel=2)
+    started = threading.Event()
+    wait, execute = one._wait, one.execute
+
+    def waiting(process: subprocess.Popen[bytes], job: plan.Job, training: bool) -> int:
+        started.set()
+        return wait(process, job, training)
+
+    def interrupted(job: plan.Job, arguments: list[str]) -> None:
+        if job.seed == 0:
+            assert started.wait(60)
+            raise KeyboardInterrupt
+        execute(job, arguments)
+
+    monkeypatch.setattr(one, "_wait", waiting)
+    monkeypatch.setattr(one, "execute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        one.run()
+    assert not one.running
+    assert "ended with exit code -15" in one.failed[jobs[1].name]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], 2),
+        (["--models", "lts"], 1),
+        (["--parallel", "3"], 3),
+        (["--devices", "1"], 1),
+        (["--data", "refcoco"], 1),
+    ],
+)
+def test_small_models_run_one_for_each_processor(
+    words: list[str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("riszoo.training.threads.processors", lambda: 2)
+    monkeypatch.setattr("riszoo.training.threads.has_accelerator", lambda: False)
+    options = parser().parse_args(words)
+    assert jobs_at_a_time(options, plan.make_jobs(options)) == expected
 
 
 def test_runs_and_report_are_written_to_root_and_tables_to_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ class Forks:
 
     kill = False
 
-    def __init__(self, command: list[str], stdout: Any, stderr: Any) -> None:
+    def __init__(self, command: list[str], stdout: Any, stderr: Any, env: dict[str, str]) -> None:
         words = command[command.index("riszoo") + 1 :]
         note("processes", " ".join(word for word in words if word in ("speed", "fit", "test", "--ckpt_path")))
         self.process = multiprocessing.get_context("fork").Process(target=self.child, args=(words, stdout.fileno()))
