@@ -255,11 +255,24 @@ def test_the_parameters_with_the_base_encoders() -> None:
         {"prompt": "words", "beit": {"fused_layers": 0}},
         {"decoder": {"frozen": True}},
         {"beit": {"side": 64, "stem": "patch"}},
+        {"align": {"weight": 0.0}},
     ],
     ids=str,
 )
 def test_every_ablation_trains_all_that_it_declares(options: dict[str, Any]) -> None:
     assert_trains_what_it_declares(tiny("evfsam", **options))
+
+
+def test_from_scratch_the_prompt_starts_as_large_as_the_tokens_of_the_decoder() -> None:
+    def prompt_size(**options: Any) -> float:
+        model, sizes = tiny("evfsam", **options), []
+        model.project.register_forward_hook(lambda _m, _i, prompt: sizes.append(prompt.std().item()))
+        with torch.no_grad():
+            model(batch_of(model))
+        return sizes[0] / model.decoder.mask_tokens.weight.std().item()
+
+    assert 0.7 < prompt_size() < 2
+    assert prompt_size(gain=None) < 0.4, "PyTorch's initial weights"
 
 
 def test_without_fusion_the_image_states_do_not_depend_on_the_sentence() -> None:
