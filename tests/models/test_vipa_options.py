@@ -14,7 +14,7 @@ from riszoo.batch import Batch, Features, Output
 from riszoo.errors import UserError
 from riszoo.losses import weighted_cross_entropy
 from riszoo.models.vipa.expression import Veg
-from riszoo.models.vipa.model import VIPA, Contrast, Segment, pixel_bce, pixel_infonce
+from riszoo.models.vipa.model import VIPA, Contrast, Segment, pixel_bce, pixel_infonce, similarity
 from tests.support.vipa_small import SMALL, small
 from tests.support.zoo import Entry, batch_of, train, trained_names
 
@@ -30,6 +30,7 @@ OPTIONS = [
     *({"veg": {"aggregate": aggregate}} for aggregate in ("softmax", "max")),
     {"veg": {"ratio": "adaptive", "share": 0.5}},
     {"contrast": {"kind": "infonce"}},
+    {"contrast": {"cues": "all", "diversity": 0.5}},
     {"segment": {"loss": "ce+dice"}, "decoder": {"levels": 3}},
     *({"kv": kv} for kv in ("advanced_le", "vanilla_le")),
     *({"fusion": {"kind": kind}} for kind in ("none", "late")),
@@ -99,6 +100,24 @@ def test_the_contrast_losses_equal_values_computed_by_hand() -> None:
     small_target[:, 1, 1] = True
     torch.testing.assert_close(pixel_infonce(alignment, small_target), loss[:1].expand(2))
     torch.testing.assert_close(pixel_bce(torch.zeros(2, 2, 2), masks), torch.full((2,), math.log(2)))
+
+
+def test_the_relevance_of_every_cue_can_be_supervised() -> None:
+    model = small(contrast={"cues": "all", "weight": 2.0}).eval()
+    batch = batch_of(model, 2, 2)
+    output = model(batch)
+    cues, terms = batch.tokens.mask, model.loss(output, batch)
+    for i, relevance in enumerate(output.aux["relevance"]):
+        each = pixel_bce(relevance[cues[i]], batch.masks[i].expand(int(cues[i].sum()), -1, -1))
+        torch.testing.assert_close(terms["contrast"][i], 2 * each.mean())
+
+
+def test_the_similarity_of_cues_is_one_where_they_agree_and_ignores_pads() -> None:
+    first, second = torch.tensor([50.0, 0, 0]), torch.tensor([0.0, 50, 0])
+    relevance = torch.stack([torch.stack([first, first, second]), torch.stack([first, second, second])])
+    cues = torch.tensor([[True, True, False], [True, True, True]])
+    torch.testing.assert_close(similarity(relevance, cues), torch.tensor([1.0, 1 / 3]))
+    assert similarity(relevance[:1], cues[:1] & torch.tensor([True, False, False])).item() == 0, "one cue"
 
 
 def test_the_no_target_head_has_a_loss_of_its_own() -> None:

@@ -36,10 +36,16 @@ class Segment:
 
 @dataclass
 class Contrast:
-    """Section 4.4: supervision of the retrieval by the relevance of the global cue."""
+    """Section 4.4: supervision of the retrieval.
+
+    cues       whose relevance is supervised: that of the `global` cue, or of `all` cues
+    diversity  not the paper's: weight of how similar the relevances of a sentence's cues are
+    """
 
     kind: Literal["bce", "infonce"] = "bce"
     weight: float = 0.5
+    cues: Literal["global", "all"] = "global"
+    diversity: float = 0.0
 
 
 @dataclass
@@ -136,19 +142,47 @@ class VIPA(RISModule):
             terms["mask"] = weighted_cross_entropy(logits, batch.masks, self.segment.background, self.segment.target)
         if "dice" in self.segment.loss:
             terms["dice"] = dice(logits, batch.masks)
-        if "alignment" in output.aux and self.contrast.weight:
-            contrast = CONTRASTS[self.contrast.kind](output.aux["alignment"], batch.masks)
-            terms["contrast"] = self.contrast.weight * contrast
+        terms |= self._retrieval_terms(output.aux, batch.masks) if "alignment" in output.aux else {}
         if output.no_target is not None:
             ground_truth = batch.no_target.to(output.no_target.dtype)
             cross_entropy = F.binary_cross_entropy_with_logits(output.no_target, ground_truth, reduction="none")
             terms["no_target"] = self.no_target_weight * cross_entropy
         return terms
 
+    def _retrieval_terms(self, aux: dict[str, Tensor], masks: Tensor) -> dict[str, Tensor]:
+        """Section 4.4, and the diversity of the cues: (N,) each."""
+        options, terms = self.contrast, {}
+        if options.weight:
+            contrast = CONTRASTS[options.kind]
+            if options.cues == "global":
+                value = contrast(aux["alignment"], masks)
+            else:
+                sentence, cue = aux["cues"].nonzero(as_tuple=True)
+                each = contrast(aux["relevance"][sentence, cue], masks[sentence])  # one value a cue
+                value = mean_of_rows(each, sentence, len(masks))
+            terms["contrast"] = options.weight * value
+        if options.diversity:
+            terms["diversity"] = options.diversity * similarity(aux["relevance"].flatten(2), aux["cues"])
+        return terms
+
+
+def mean_of_rows(values: Tensor, row: Tensor, rows: int) -> Tensor:
+    """The mean of the values (K,) of each of so many rows, where `row` (K,) says whose each is: (rows,)."""
+    total = values.new_zeros(rows).index_add(0, row, values)
+    return total / torch.bincount(row, minlength=rows).clamp(min=1)
+
+
+def similarity(relevance: Tensor, cues: Tensor) -> Tensor:
+    """The mean cosine of the softmax relevances (N, L, T) of two of the valid cues (N, L): (N,), 0 for one cue."""
+    unit = F.normalize(relevance.softmax(-1), dim=-1)
+    pairs = cues[:, :, None] & cues[:, None] & ~torch.eye(cues.shape[1], dtype=torch.bool, device=cues.device)
+    return (unit @ unit.mT * pairs).sum((-2, -1)) / pairs.sum((-2, -1)).clamp(min=1)
+
 
 def explain(expression: Expression, words: Words, size: tuple[int, int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Evidence maps, (N, L, h, w) or for the global cue (N, 1, h, w), and what the loss reads: the relevance of the
-    global cue `alignment` (N, h, w), and the number of tokens `retrieved` for each cue (N, L)."""
+    global cue `alignment` (N, h, w), that of every cue (N, L, h, w), which `cues` (N, L) are valid, and the number of
+    tokens `retrieved` for each (N, L)."""
     evidence, aux = {}, {}
     if expression.scores is not None and expression.retrieved is not None:
         of_sentence = global_scores(expression.scores, words)  # (N, T)
@@ -157,7 +191,12 @@ def explain(expression: Expression, words: Words, size: tuple[int, int]) -> tupl
             "relevance": expression.scores.detach(),
             "retrieved": expression.retrieved.float(),
         }
-        aux = {"alignment": as_maps(of_sentence, size), "retrieved": expression.retrieved.sum(-1)}
+        aux = {
+            "alignment": as_maps(of_sentence, size),
+            "relevance": as_maps(expression.scores, size),
+            "cues": expression.mask,
+            "retrieved": expression.retrieved.sum(-1),
+        }
     if expression.attention is not None:
         evidence["attention"] = expression.attention.detach()
     return {name: as_maps(values, size) for name, values in evidence.items()}, aux
