@@ -11,6 +11,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from riszoo import recipes
 from riszoo.cli.limits import check_number, check_options, check_values, settings
@@ -59,6 +60,8 @@ class Request:
     created        the folder that this run has created
     init           the checkpoint whose weights a new training starts from
     """
+
+    aliases: ClassVar[tuple[str, ...]] = tuple(ALIASES)
 
     verb: str
     command: str

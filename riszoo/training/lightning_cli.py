@@ -140,7 +140,7 @@ class RISCLI(LightningCLI):
 
     def _known_options(self) -> list[str]:
         actions = self._subcommand_parsers[self.request.verb]._actions
-        known = [option for action in actions for option in action.option_strings]
+        known = [*self.request.aliases, *(option for action in actions for option in action.option_strings)]
         for section in ("model", "data"):
             paths = [config[section].get("class_path") for config in self.request.base if section in config]
             known += [option for path in paths if path for option in options_of(section, path) or ()]

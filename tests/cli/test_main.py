@@ -172,6 +172,7 @@ def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
         (["fit", "--model", "lts", "--config", "absent.yaml"], "absent.yaml"),
         (["fit", "--model", "lts", "--modle.optim.lr", "1"], "--modle.optim.lr"),
         (["fit", "--model", "lts", "--model.optim.lrr", "1"], "--model.optim.lrr: did you mean --model.optim.lr?"),
+        (["test", "--model", "lts", "--splits", "val"], "--splits: did you mean --split?"),
         (["fit", "--model", "lts", "--data.batchsize", "3"], "--data.batchsize: did you mean --data.batch_size?"),
         (["fit", "--model", "lts", "--model.optim.lr", "high"], "high"),
         (
