@@ -7,6 +7,7 @@ training continues from its last checkpoint. A job whose recipe has changed is a
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -39,7 +40,6 @@ class Bench:
     launch: list[str]
     repeats: int = 15
     speeds: bool = True  # measure speeds too
-
     parallel: int = 1  # trainings and tests at a time
 
     def __post_init__(self) -> None:
@@ -64,7 +64,9 @@ class Bench:
         return [f"{job.title}: {self.failed[job.name]}" for job in self.jobs if job.name in self.failed]
 
     def _run_in_parallel(self, steps: Sequence[tuple[str, Job]]) -> None:
-        """Trains and tests some jobs at a time, each started and watched by a thread."""
+        """Trains and tests some jobs at a time, the longest first, each started and watched by a thread."""
+        rates = self.rates()
+        steps = sorted(steps, key=lambda step: sum(plan.estimate(step[1], rates) or [math.inf]), reverse=True)
         with ThreadPoolExecutor(self.parallel) as pool:
             attempts = [pool.submit(self._attempt, title, self.measure_accuracy, job) for title, job in steps]
             try:
@@ -228,7 +230,10 @@ class Bench:
         return {row["model"]: float(row["train_sentences_per_s"]) for row in known if not row["variant"]}
 
     def remaining_seconds(self) -> float | None:
-        """The estimated time of what is not measured yet, or None while a speed is missing."""
+        """The estimated time of what is not measured yet, or None while a speed is missing.
+
+        Jobs in parallel share the threads with which speeds are measured, so their times add up all the same.
+        """
         rates, total = self.rates(), 0.0
         for job in self.jobs:
             if job.name in self.failed or job.name in self.tests:
@@ -237,7 +242,7 @@ class Bench:
             if estimate is None:
                 return None
             total += estimate.training * (1 - self.folder(job).progress()) + estimate.test
-        return total / min(self.parallel, len(self.jobs))
+        return total
 
     def _print(self, text: str) -> None:
         remaining = self.remaining_seconds()
