@@ -224,10 +224,13 @@ class Bench:
     # -- progress -----------------------------------------------------------------------------------------------------
 
     def rates(self) -> dict[str, float]:
-        """Training sentences per second of each model whose speed is recorded."""
+        """Training sentences per second of each model: measured by this bench, or else as recorded."""
         settings = {(job.data, job.scale) for job in self.jobs}
         known = [row for row in rows.SPEED.read(self.out) if (row["data"], row["scale"]) in settings]
-        return {row["model"]: float(row["train_sentences_per_s"]) for row in known if not row["variant"]}
+        recorded = {row["model"]: float(row["train_sentences_per_s"]) for row in known if not row["variant"]}
+        files = {job.model: self.folder(job).speed_file for job in self.jobs if not job.variant}
+        own = {model: json.loads(file.read_text()) for model, file in files.items() if file.is_file()}
+        return recorded | {model: float(row["train_sentences_per_s"]) for model, row in own.items()}
 
     def remaining_seconds(self) -> float | None:
         """The estimated time of what is not measured yet, or None while a speed is missing.

@@ -119,6 +119,19 @@ def test_a_dry_run_prints_the_cost_if_the_speed_is_known(tmp_path: Path, capsys:
 # -- the CSV files ---------------------------------------------------------------------------------------------------
 
 
+def test_the_estimate_prefers_the_speed_that_this_bench_measured(tmp_path: Path) -> None:
+    one = bench(tmp_path, planned("--models", "lts,risam"))
+    recorded = [
+        {"data": "scenes", "model": m, "scale": "tiny", "device": "a GPU", "train_sentences_per_s": 9}
+        for m in ("lts", "risam")
+    ]
+    rows.upsert(one.out, rows.SPEED, recorded)
+    file = one.folder(one.jobs[0]).speed_file
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"train_sentences_per_s": 2.5}))
+    assert one.rates() == {"lts": 2.5, "risam": 9.0}
+
+
 def test_rows_are_replaced_by_key_and_sorted(tmp_path: Path) -> None:
     row = {"data": "scenes", "model": "b", "scale": "tiny", "device": "cpu", "parameters": 1}
     rows.upsert(tmp_path, rows.SPEED, [row, row | {"model": "a"}])
