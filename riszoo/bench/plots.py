@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from riszoo import recipes
 from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, pages_of
 from riszoo.files import write_atomically
 
@@ -181,9 +182,19 @@ def all_plots(folder: Path) -> dict[str, Plot]:
                 found[f"{data}-{unit.lower()}"] = Scatter(
                     title, f"{unit}, one image and one sentence (logarithmic)", "mIoU", points
                 )
-        groups = _by_type(row for row in types if row["data"] == data and row["split"] == "val" and row["mIoU"])
-        if groups:
-            found[f"{data}-types"] = by_type(f"{data} val: mIoU by type of sentence", groups)
+        found |= _type_plots(data, [r for r in types if r["data"] == data and r["split"] == "val" and r["mIoU"]])
+    return found
+
+
+def _type_plots(data: str, types: Sequence[Row]) -> dict[str, Plot]:
+    """A plot for each scale, because bars of all of them are too many; the usual scale's is named by the data alone."""
+    scales = list(dict.fromkeys(row["scale"] for row in types))
+    usual = recipes.default_scale(data) if len(scales) > 1 else "".join(scales)
+    found: dict[str, Plot] = {}
+    for scale in scales:
+        name, title = (f"{data}-types", data) if scale == usual else (f"{data}-types-{scale}", f"{data}, {scale},")
+        groups = _by_type(row for row in types if row["scale"] == scale)
+        found[name] = by_type(f"{title} val: mIoU by type of sentence", groups)
     return found
 
 

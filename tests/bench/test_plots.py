@@ -43,6 +43,16 @@ def test_plots_are_drawn_for_measured_rows(tmp_path: Path) -> None:
     assert stale == ["scenes-ms.svg", "scenes-ms.png", "scenes-ms-dark.png"]
 
 
+def test_each_scale_has_a_plot_of_its_own(tmp_path: Path) -> None:
+    places = [ROW | {"scale": scale, "type": "place", "mIoU": 40.0} for scale in ("tiny", "controlled")]
+    rows.upsert(tmp_path, rows.ACCURACY, [ROW | {"mIoU": 40.0}])
+    rows.upsert(tmp_path, rows.TYPES, places)
+    found = plots.all_plots(tmp_path)
+    assert set(found) == {"scenes-types", "scenes-types-controlled"}
+    assert found["scenes-types"].groups == {"place": {"lts (tiny)": 40.0}}
+    assert found["scenes-types-controlled"].groups == {"place": {"lts (controlled)": 40.0}}
+
+
 ALL = [
     plots.Scatter("a scatter <b>", "x", "y", {"a<b&": (1.0, 2.0), "near": (1.1, 2.0)}),
     plots.Curves("a curve", "step", "loss", {"a": [(0.0, 1.0), (1.0, 0.5)]}),
