@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from riszoo.batch import Batch, valid_cells
+
 
 @dataclass
 class Align:
@@ -72,7 +74,10 @@ def spatial_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return -(spread * logits.flatten(1).log_softmax(-1).view_as(logits)).sum((-2, -1))
 
 
-def alignment(logits: Tensor, masks: Tensor, inside: Tensor) -> Tensor:
-    """Cross-entropy against the cells that are mostly the target's: (N, h, w), (N, H, W), (N, h, w) -> (N,)."""
-    target = majority(shrink_mask(masks, (logits.shape[-2], logits.shape[-1]))).to(logits.dtype)
+def alignment(logits: Tensor, batch: Batch, size: tuple[int, int]) -> Tensor:
+    """Cross-entropy against the cells that are mostly the target's, without the padding: (N, h, w) -> (N,)."""
+    assert batch.masks is not None
+    grid = (logits.shape[-2], logits.shape[-1])
+    target = majority(shrink_mask(batch.masks, grid)).to(logits.dtype)
+    inside = valid_cells(batch.valid, size, grid)[batch.image_index]
     return mean_within(F.binary_cross_entropy_with_logits(logits, target, reduction="none"), inside)

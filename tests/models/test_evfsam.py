@@ -293,6 +293,8 @@ def test_without_fusion_the_image_states_do_not_depend_on_the_sentence() -> None
         ({"beit": {"side": 90}}, "beit.side 90 must be a multiple of beit.patch"),
         ({"beit": {"fused_layers": 9}}, "beit.fused_layers 9 must be between 0 and beit.layers"),
         ({"text": {"length": 40}}, "text.length 40 needs 42 positions"),
+        ({"gain": 0.0}, "gain 0.0 must be above 0"),
+        ({"text": {"options": {"spread": "wide"}}}, "text.options.spread wide: give a number above 0"),
         ({"width": 90}, "width 90 must be a multiple of 8"),
     ],
     ids=str,

@@ -56,9 +56,10 @@ def build_table(text: TextConfig) -> TokenTable:
         if text.weights != "none":
             raise UserError("text.name beit3 is built over words and has no weights: name the file beit3.spm instead")
         words = WordTokenizer(required_vocabulary(text))
-        return TokenTable(
-            words, rows=len(words.vocabulary), width=width, length=length, spread=text.options.get("spread")
-        )
+        spread = text.options.get("spread")
+        if spread is not None and not (isinstance(spread, int | float) and spread > 0):
+            raise UserError(f"text.options.spread {spread}: give a number above 0")
+        return TokenTable(words, rows=len(words.vocabulary), width=width, length=length, spread=spread)
     check_options(text.options, {"width", "rows", "semantic"}, text.name)
     pieces = PieceTokenizer(find_pieces(text.name), bool(text.options.get("semantic", False)))
     rows = int(text.options.get("rows", ROWS))

@@ -85,7 +85,7 @@ class EVFSAM(RISModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check(width, beit, decoder, self.text.length)
+        check(width, beit, decoder, self.text.length, gain)
         self.stride, self.prompt, self.start, self.objective = stride, prompt, decoder.start, objective
         self.align = align
         self.views = (View((beit.side, beit.side), "bicubic", antialias=False),)
@@ -181,9 +181,7 @@ class EVFSAM(RISModule):
         inside = valid_cells(batch.valid, self.size, self.size)[batch.image_index]  # (N, H, W)
         terms = mask_terms(self.objective, logits, batch.masks, inside)
         if self.alignment is not None:
-            aligned = output.aux["align"].to(exact)
-            cells = valid_cells(batch.valid, self.size, (aligned.shape[-2], aligned.shape[-1]))[batch.image_index]
-            terms["align"] = self.align.weight * alignment(aligned, batch.masks, cells)
+            terms["align"] = self.align.weight * alignment(output.aux["align"].to(exact), batch, self.size)
         return terms
 
 
@@ -206,8 +204,10 @@ def in_frame(maps: Tensor, images: Features, grid: tuple[int, int]) -> Tensor:
     return F.grid_sample(maps, points.to(maps.dtype), padding_mode="border", align_corners=False)
 
 
-def check(width: int, beit: Beit3Options, decoder: Decoder, length: int) -> None:
-    """Raise a UserError for options that cannot be combined."""
+def check(width: int, beit: Beit3Options, decoder: Decoder, length: int, gain: float | None) -> None:
+    """Raise a UserError for options that cannot be combined, or values that no network can have."""
+    if gain is not None and gain <= 0:
+        raise UserError(f"gain {gain} must be above 0")
     if width % 8 or (width // 2) % decoder.heads:
         raise UserError(f"width {width} must be a multiple of 8, and of twice decoder.heads ({decoder.heads})")
     if length > beit.text_positions - 2:

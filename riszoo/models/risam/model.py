@@ -146,9 +146,8 @@ class RISAM(RISModule):
         no_target = None if self.no_target_head is None else self.no_target_head(query)[:, 0]  # (N,)
         output = Output(logits, evidence_maps(attention, grid), no_target)
         if self.alignment is not None:
-            output.aux["align"] = self.alignment(cells, mean_valid(language, words.mask)).unflatten(
-                1, grid
-            )  # (N, h, w)
+            similarity = self.alignment(cells, mean_valid(language, words.mask))
+            output.aux["align"] = similarity.unflatten(1, grid)  # (N, h, w)
         return output
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
@@ -160,9 +159,7 @@ class RISAM(RISModule):
         target = batch.masks.to(exact)
         terms = {name: MASK_TERMS[name](self.objective, logits, target, inside) for name in self.objective.terms}
         if self.alignment is not None:
-            aligned = output.aux["align"].to(exact)  # (N, h, w)
-            cells = valid_cells(batch.valid, self.size, (aligned.shape[-2], aligned.shape[-1]))[batch.image_index]
-            terms["align"] = self.align.weight * alignment(aligned, batch.masks, cells)
+            terms["align"] = self.align.weight * alignment(output.aux["align"].to(exact), batch, self.size)
         if output.no_target is not None:
             terms["no_target"] = self.no_target_term(output.no_target, batch.no_target)
         return terms
