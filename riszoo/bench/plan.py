@@ -23,8 +23,8 @@ VALIDATION_FACTOR, TEST_SHARE, MIN_TEST_SECONDS = 1.25, 0.3, 20.0
 class Job:
     """One model to be trained (unless a checkpoint is given) and tested.
 
-    variant     `table/row` of an ablation, or empty
-    overrides   what the variant and the budget change in the recipe
+    variants    `table/row` of each ablation row with this configuration; one empty text for the recipe itself
+    overrides   what the variants and the budget change in the recipe
     splits      empty for the data recipe's own
     """
 
@@ -32,7 +32,7 @@ class Job:
     data: str
     scale: str
     seed: int = 0
-    variant: str = ""
+    variants: tuple[str, ...] = ("",)
     overrides: Config = field(default_factory=dict)
     checkpoint: Path | None = None
     splits: tuple[str, ...] = ()
@@ -53,12 +53,13 @@ class Job:
 
     @property
     def name(self) -> str:
-        variant = f"-{self.variant.replace('/', '-')}" if self.variant else ""
-        return f"{self.model}-{self.data}-{self.scale}{variant}-seed{self.seed}-{self.digest}".replace(" ", "_")
+        """Of its folder; equal configurations have the same."""
+        return f"{self.model}-{self.data}-{self.scale}-seed{self.seed}-{self.digest}".replace(" ", "_")
 
     @property
     def title(self) -> str:
-        parts = [f"{self.model} on {self.data}", f"scale {self.scale}", self.variant, f"seed {self.seed}"]
+        variants = " and ".join(filter(None, self.variants))
+        parts = [f"{self.model} on {self.data}", f"scale {self.scale}", variants, f"seed {self.seed}"]
         return ", ".join(filter(None, parts))
 
     @property
@@ -120,8 +121,21 @@ def make_jobs(options: Any) -> list[Job]:
             overrides = recipes.merge(overrides, recipes.length_of_budget(options.budget, batch))
         path = checkpoints.get(f"{model}/{variant}" if variant else model)
         controls = options.controls or _controls(model, variant)
-        jobs.append(Job(model, variant=variant, overrides=overrides, checkpoint=path, controls=controls, **common))
+        jobs.append(Job(model, variants=(variant,), overrides=overrides, checkpoint=path, controls=controls, **common))
+    jobs = _merged(jobs)
     return [replace(job, seed=seed) for seed in range(options.seeds) for job in jobs]
+
+
+def _merged(jobs: list[Job]) -> list[Job]:
+    """One job for all rows with the same configuration, tested with the controls of each."""
+    merged: dict[str, Job] = {}
+    for job in jobs:
+        first = merged.get(job.name)
+        if first is not None:
+            controls = dict.fromkeys([*first.controls.split(","), *job.controls.split(",")])
+            job = replace(first, variants=first.variants + job.variants, controls=",".join(controls))
+        merged[job.name] = job
+    return list(merged.values())
 
 
 def check_options(options: Any) -> None:

@@ -155,7 +155,7 @@ def _job(entry: Published, path: Path, options: Any) -> Job:
         entry.model,
         entry.data,
         "paper",
-        variant=PREFIX + entry.variant,
+        variants=(PREFIX + entry.variant,),
         checkpoint=path,
         splits=tuple(splits),
         protocol=options.protocol or f"original,{entry.protocol}",

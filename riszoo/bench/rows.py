@@ -163,7 +163,12 @@ def measured(job: Job, folder: Path) -> tuple[list[dict[str, Any]], list[dict[st
             accuracy.append(row | numbers | _bounds(result["intervals"]) | sizes)
             if row["control"] == "none":
                 types += [row | {"type": name} | values for name, values in result["by_type"].items()]
-    return accuracy, types
+    return _of_variants(job, accuracy), _of_variants(job, types)
+
+
+def _of_variants(job: Job, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows under the name of each variant."""
+    return [{**row, "variant": variant} for variant in job.variants for row in measured]
 
 
 def training_card(test: Path, run: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +181,7 @@ def training_card(test: Path, run: Mapping[str, Any]) -> dict[str, Any]:
 def key_columns(job: Job, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The key columns. A split of mixed data is named `set/split` and belongs to that set."""
     data, _, split = str(entry["split"]).rpartition("/")
-    who = {"model": job.model, "scale": job.scale, "trained": job.data, "variant": job.variant, "seed": job.seed}
+    who = {"model": job.model, "scale": job.scale, "trained": job.data, "seed": job.seed}
     return {**who, "data": data or job.data, "split": split}
 
 

@@ -113,8 +113,8 @@ class Bench:
 
     def measure_speed(self, job: Job) -> None:
         """Measures the job's speed, unless that was done before, and records its row."""
-        row = json.loads(self.time_steps(job).read_text()) | {"variant": job.variant, "config": job.digest}
-        rows.upsert(self.out, rows.SPEED, [row])
+        row = json.loads(self.time_steps(job).read_text()) | {"config": job.digest}
+        rows.upsert(self.out, rows.SPEED, [row | {"variant": variant} for variant in job.variants])
 
     def time_steps(self, job: Job) -> Path:
         """The file with the job's speed, measured unless that was done before."""
@@ -228,7 +228,7 @@ class Bench:
         settings = {(job.data, job.scale) for job in self.jobs}
         known = [row for row in rows.SPEED.read(self.out) if (row["data"], row["scale"]) in settings]
         recorded = {row["model"]: float(row["train_sentences_per_s"]) for row in known if not row["variant"]}
-        files = {job.model: self.folder(job).speed_file for job in self.jobs if not job.variant}
+        files = {job.model: self.folder(job).speed_file for job in self.jobs if "" in job.variants}
         own = {model: json.loads(file.read_text()) for model, file in files.items() if file.is_file()}
         return recorded | {model: float(row["train_sentences_per_s"]) for model, row in own.items()}
 

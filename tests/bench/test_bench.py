@@ -76,11 +76,11 @@ def test_an_ablation_plans_one_job_per_row_with_its_overrides(tmp_path: Path, mo
     )
     monkeypatch.setattr(recipes, "folders", lambda: (tmp_path, *FOLDERS))
     jobs = planned("--ablation", "lts")
-    assert [job.variant for job in jobs] == ["prior/none", "prior/filter", "where/far"]
+    assert [job.variants for job in jobs] == [("prior/none",), ("prior/filter",), ("where/far",)]
     assert [job.config["model"]["init_args"]["size"] for job in jobs] == [64, 96, 32]
     assert [job.controls for job in jobs] == ["none,blank", "none,blank", "none,shuffled,blank"]
     assert {job.controls for job in planned("--ablation", "lts", "--controls", "none")} == {"none"}
-    assert [job.variant for job in planned("--ablation", "lts/where")] == ["where/far"]
+    assert [job.variants for job in planned("--ablation", "lts/where")] == [("where/far",)]
     with pytest.raises(UserError, match="unknown table of ablation 'lts' 'were': did you mean 'where'"):
         planned("--ablation", "lts/were")
     (tmp_path / "ablations" / "broken.yaml").write_text("prior: {title: The prior}\n")
@@ -170,6 +170,22 @@ def test_the_rows_of_a_test_carry_its_numbers_and_provenance(tmp_path: Path) -> 
     assert row["images_trained_on"] == 3
     assert all(row[name] not in (None, "") for name in (*rows.ACCURACY.key, *rows.PROVENANCE) if name != "variant")
     assert {row["type"] for row in types if row["split"] == "val"} == set(expected["by_type"])
+
+
+def test_rows_with_the_same_configuration_are_trained_once(tmp_path: Path) -> None:
+    jobs = planned("--ablation", "vipa/keys-and-values,vipa/fusion,vipa/steps", "--seeds", "2", "--budget", "640")
+    first, again = jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]
+    assert len({job.name for job in jobs}) == len(jobs) == 2 * 9, "three tables of 3, 6 and 3 rows share three of them"
+    assert [job.variants for job in first] == [job.variants for job in again]
+    recipe = next(job for job in first if "keys-and-values/ve" in job.variants)
+    assert recipe.variants == ("keys-and-values/ve", "fusion/early-ve", "steps/both")
+    assert recipe.controls == "none,shuffled,constant,exchanged,blank", "what any of the tables asks for"
+    (plain,) = planned("--models", "vipa", "--budget", "640")
+    assert recipe.name == plain.name, "a bench of the recipe finds the same training"
+    assert "keys-and-values/ve and fusion/early-ve and steps/both" in recipe.title
+    accuracy, types = rows.measured(recipe, make_run(tmp_path, "vipa"))
+    assert {row["variant"] for row in accuracy} == {row["variant"] for row in types} == set(recipe.variants)
+    assert len({tuple(row[name] for name in rows.ACCURACY.key) for row in accuracy}) == len(accuracy)
 
 
 def test_a_split_of_mixed_data_belongs_to_its_own_set() -> None:

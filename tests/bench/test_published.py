@@ -102,7 +102,7 @@ def test_a_file_is_found_by_its_path_or_by_its_name_and_content(work: Path) -> N
     save(work / "files" / "refcoco.pth", "lavt_one")
     ((entry, job),) = planned().found
     assert (entry.variant, job.checkpoint) == ("lavt_one", Path("files/refcoco.pth"))
-    assert (job.model, job.scale, job.variant) == ("lavt", "paper", PREFIX + "lavt_one")
+    assert (job.model, job.scale, job.variants) == ("lavt", "paper", (PREFIX + "lavt_one",))
     assert (job.protocol, job.splits, job.controls) == ("original,lavt480", ("val",), "none")
     save(work / "files" / "lavt" / "refcoco.pth", "lavt")
     assert [entry.variant for entry, _ in planned().found] == ["lavt", "lavt_one"]
