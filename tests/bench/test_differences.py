@@ -157,9 +157,26 @@ def test_the_matrix_is_printed_in_other_formats(tested: Path, out: Path, capsys:
         tables_verb(["--out", str(out), "--format", "latex", "--matrix"])
     record(out, folders_of_tests(tested / "runs"))
     assert tables_verb(["--out", str(out), "--format", "latex", "--matrix"]) == 0
-    assert r"val & lts &  & yes +" in capsys.readouterr().out
+    assert r"tiny & val & lts &  & yes +" in capsys.readouterr().out
     with pytest.raises(UserError, match="give --format"):
         tables_verb(["--out", str(out), "--matrix"])
+
+
+def test_rows_of_two_scales_are_not_compared(tested: Path, out: Path) -> None:
+    record(out, folders_of_tests(tested / "runs"))
+    results = Results.read(out)
+    assert list(comparisons(results, "scenes", ["val"], "mIoU")) == ["tiny"]
+    other = [row | {"scale": "controlled"} for row in results.accuracy if row["control"] == "none"]
+    results.accuracy += other
+    assert list(comparisons(results, "scenes", ["val"], "mIoU")) == ["tiny"], "the other rows have no sums"
+    sums = {(*key[:2], "controlled", *key[3:]): each for key, each in results.sums.items()}
+    results.sums.update(sums)
+    found = comparisons(results, "scenes", ["val"], "mIoU")
+    assert list(found) == ["tiny", "controlled"]
+    assert [each["val"].names for each in found.values()] == [("lts", "vipa")] * 2
+    text = pages.table(results, "scenes")
+    assert "\nScale tiny:\n" in text
+    assert "\nScale controlled:\n" in text
 
 
 def test_rows_of_other_sentences_are_not_compared(tested: Path, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""The matrix "is A better than B?" of a data set, and what its splits can tell apart."""
+"""The matrix "is A better than B?" of each scale of a data set, and what its splits can tell apart."""
 
 from __future__ import annotations
 
@@ -20,19 +20,28 @@ LEGEND = (
 )
 
 
-def comparisons(results: Results, data: str, splits: Sequence[str], metric: str) -> dict[str, Comparison]:
-    """By split, the rows that can be compared: plain ones under `original` whose sums are recorded."""
+def comparisons(results: Results, data: str, splits: Sequence[str], metric: str) -> dict[str, dict[str, Comparison]]:
+    """By scale and split, the rows that can be compared: plain ones under `original` whose sums are recorded."""
     accuracy = [
         row
         for row in results.accuracy
         if row["data"] == data and not row["variant"] and (row["control"], row["protocol"]) == ("none", ORIGINAL)
     ]
-    names = _names(accuracy)
+    scales = sorted({row["scale"] for row in accuracy}, key=lambda scale: (scale != recipes.default_scale(data), scale))
+    found = {scale: _of_scale(results, scale, accuracy, splits, metric) for scale in scales}
+    return {scale: splits_of_scale for scale, splits_of_scale in found.items() if splits_of_scale}
+
+
+def _of_scale(
+    results: Results, scale: str, accuracy: Sequence[Row], splits: Sequence[str], metric: str
+) -> dict[str, Comparison]:
+    """By split, the comparison of the rows of one scale."""
+    names = _names([row for row in accuracy if row["scale"] == scale])
     found = {}
     for split in splits:
         evaluated: dict[str, list[ImageSums | None]] = {}
         for row in accuracy:
-            if row["split"] == split:
+            if (row["scale"], row["split"]) == (scale, split):
                 key = (*(row[name] for name in IMAGES.key), row["weights"])
                 evaluated.setdefault(names[_setting(row)], []).append(results.sums.get(key))
         rows = _comparable({name: [each for each in own if each] for name, own in evaluated.items() if all(own)})
@@ -46,10 +55,10 @@ def _setting(row: Row) -> tuple[str, ...]:
 
 
 def _names(accuracy: Sequence[Row]) -> dict[tuple[str, ...], str]:
-    """The model's name for each setting, with scale and training set where several rows are of one model."""
+    """The model's name for each setting of a scale, with the training set where several rows are of one model."""
     settings = list(dict.fromkeys(map(_setting, accuracy)))
     count = Counter(model for model, *_ in settings)
-    return {s: s[0] if count[s[0]] == 1 else f"{s[0]} ({s[1]}, {s[2]})" for s in settings}
+    return {s: s[0] if count[s[0]] == 1 else f"{s[0]} ({s[2]})" for s in settings}
 
 
 def _comparable(rows: dict[str, list[ImageSums]]) -> dict[str, list[ImageSums]]:
@@ -62,7 +71,7 @@ def _comparable(rows: dict[str, list[ImageSums]]) -> dict[str, list[ImageSums]]:
 
 
 def matrix(found: dict[str, Comparison]) -> Grid:
-    """A line for each split and row A, a column for each row B."""
+    """Of one scale: a line for each split and row A, a column for each row B."""
     names = list(dict.fromkeys(name for comparison in found.values() for name in comparison.names))
     lines = [["split", "A", *(f"than {name}" for name in names)]]
     for split, comparison in found.items():
@@ -76,29 +85,38 @@ def _cell(comparison: Comparison, a: str, b: str) -> str:
 
 
 def matrix_section(results: Results, data: str, splits: Sequence[str]) -> str:
-    """The matrix with its legend; empty if fewer than two rows can be compared."""
+    """A matrix for each scale, with the legend; empty if fewer than two rows can be compared."""
     found = comparisons(results, data, splits, "mIoU")
     if not found:
         return ""
     overall = comparisons(results, data, splits, "oIoU")
-    smallest = ", ".join(f"{s} {each.smallest:.1f} ({overall[s].smallest:.1f})" for s, each in found.items())
-    return "\n\n".join([
-        LEGEND,
-        markdown(matrix(found), 2).rstrip("\n"),
-        f"The smallest difference in mIoU (oIoU) that is significant for every pair: {smallest} points.",
-        _sources_of_spread(found),
-    ])  # fmt: skip
+    parts = [LEGEND]
+    for scale, of_scale in found.items():
+        smallest = ", ".join(
+            f"{s} {each.smallest:.1f} ({overall[scale][s].smallest:.1f})" for s, each in of_scale.items()
+        )
+        parts += [
+            f"Scale {scale}:",
+            markdown(matrix(of_scale), 2).rstrip("\n"),
+            f"The smallest difference in mIoU (oIoU) that is significant for every pair: {smallest} points.",
+            _sources_of_spread(of_scale),
+        ]
+    return "\n\n".join(parts)
 
 
 def formatted_matrix(results: Results, data: str, form: str) -> str:
-    """The matrix in one of `FORMATS`."""
+    """The matrix of every scale in one of `FORMATS`."""
     splits = recipes.get("data", data).content["common"]["data"]["test_splits"]
     found = comparisons(results, data, splits, "mIoU")
     if not found:
         raise UserError(
             f"fewer than two rows of '{data}' can be compared: measure them with riszoo bench --data {data}"
         )
-    return render(matrix(found), form, 2)
+    printed = []
+    for scale, of_scale in found.items():
+        heading, *lines = matrix(of_scale)
+        printed.append(render([["scale", *heading], *([scale, *line] for line in lines)], form, 3))
+    return "\n".join(printed)
 
 
 def _sources_of_spread(found: dict[str, Comparison]) -> str:
