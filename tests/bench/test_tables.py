@@ -5,18 +5,23 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+import statistics
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from riszoo import recipes
 from riszoo.bench import rows
 from riszoo.bench.plan import Job, make_jobs
-from riszoo.bench.tables import measurements, pages
+from riszoo.bench.tables import ablations, pages
 from riszoo.bench.tables.claims import IDENTITY, OMIT, UNSTATED, Claim, claims
 from riszoo.bench.tables.data_table import LEAKED, MARK, formatted
+from riszoo.bench.tables.differences import Difference, paired_difference
 from riszoo.bench.tables.formats import latex
+from riszoo.bench.tables.image_sums import ImageSums, record
 from riszoo.bench.tables.results import Results
 from riszoo.cli.bench import parser
 from riszoo.cli.results.tables import main as tables_verb
@@ -345,7 +350,7 @@ def test_an_unknown_table_name_is_an_error(folder: Path) -> None:
 
 def test_an_ablation_shows_its_rows_or_how_to_measure_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tableset = {"prior": {"title": "The prior", "claim": ["none", "filter"], "rows": {"none": {}, "filter": {}}}}
-    monkeypatch.setattr(measurements, "ablations", lambda name: tableset)
+    monkeypatch.setattr(ablations, "ablations", lambda name: tableset)
     monkeypatch.setattr(recipes, "names", lambda kind: ["lts"])
     text = pages.table(Results(), "ablations")
     assert text == "**lts**\n\nNot measured yet:\n\n- The prior: `riszoo bench --ablation lts/prior`\n"
@@ -355,18 +360,66 @@ def test_an_ablation_shows_its_rows_or_how_to_measure_them(folder: Path, monkeyp
     text = table_of(folder, "ablations")
     assert "The paper's order, on its own data, best last: none, filter." in text
     (own,) = lines(text)
-    assert own["The prior"] == "filter"
+    assert own["The prior, scale tiny"] == "filter"
     assert own["training sentences"] == "640"
     assert re.fullmatch(r"[\d.]+", own["scenes val mIoU"])
     assert "scenes val constant" not in own
     assert "riszoo bench" not in text
 
 
+def test_an_ablation_has_a_table_for_each_scale_with_differences_from_the_recipe(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tableset = {
+        "prior": {"title": "The prior", "claim": ["no", "all"], "rows": {"no": {"model": {}, "x": 1}, "all": {}}}
+    }
+    monkeypatch.setattr(ablations, "ablations", lambda name: tableset)
+    monkeypatch.setattr(recipes, "names", lambda kind: ["lts"])
+    for scale, seeds in (("tiny", 1), ("probe", 3)):
+        for seed in range(seeds):
+            for variant, shift in (("prior/no", 1), ("prior/all", 3)):
+                test = make_run(tmp_path / f"{scale}{seed}{shift}", "lts", shift=shift + seed)
+                accuracy, types = rows.measured(Job("lts", "scenes", scale, seed=seed, variants=(variant,)), test)
+                rows.upsert(folder, rows.ACCURACY, accuracy)
+                rows.upsert(folder, rows.TYPES, types)
+                record(folder, [test])
+    results = Results.read(folder)
+    text = pages.table(results, "ablations")
+    assert "Measured: all, no." in text, "a mask that is shifted further is worse"
+    blocks = [block for block in text.split("\n\n") if block.startswith("| The prior, scale ")]
+    assert [block.split(" |", 2)[0] for block in blocks] == ["| The prior, scale probe", "| The prior, scale tiny"]
+    for block, seeds in zip(blocks, (3, 1), strict=True):
+        no, every = (lines(block)[i] for i in (0, 1))
+        value = {
+            name: statistics.fmean(float(row["mIoU"]) for row in results.accuracy
+                                   if (row["variant"], row["control"]) == (f"prior/{name}", "none")
+                                   and row["split"] == "val" and (row["scale"] == "probe") == (seeds == 3))
+            for name in ("no", "all")
+        }  # fmt: skip
+        found = re.fullmatch(r"([+-][\d.]+) ± ([\d.]+)", no["scenes val minus all"])
+        assert found is not None
+        assert float(found[1]) == pytest.approx(value["no"] - value["all"], abs=0.02)
+        assert float(found[2]) > 0
+        assert (every["scenes val minus all"], every["seeds"]) == ("", str(seeds))
+        assert re.match(r"[\d.]+", every["scenes val attribute"])
+
+
+def test_a_difference_of_pairs_counts_seeds_and_images() -> None:
+    sums = [ImageSums("same", *np.random.default_rng(seed).integers(1, 9, (4, 50))) for seed in range(3)]
+    assert paired_difference(sums, sums, "mIoU") == Difference(0.0, 0.0)
+    better = [replace(each, iou=each.iou + 50 * (seed + 1) * each.counted) for seed, each in enumerate(sums)]
+    found = paired_difference(better, sums, "mIoU")
+    values = [paired_difference([a], [b], "mIoU").value for a, b in zip(better, sums, strict=True)]
+    assert values == pytest.approx([0.5, 1.0, 1.5])
+    assert found.value == pytest.approx(1.0)
+    assert found.half == pytest.approx(4.303 * 0.5 / 3**0.5, rel=1e-3), "Student's, of two degrees of freedom"
+
+
 @pytest.mark.parametrize(("constant", "cell"), [("12.5", "12.50"), ("49.5", "49.50 *unused*")])
 def test_an_ablation_marks_rows_whose_keys_and_values_change_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, constant: str, cell: str
 ) -> None:
-    monkeypatch.setattr(measurements, "ablations", lambda name: {"prior": {"title": "The prior", "rows": {"all": {}}}})
+    monkeypatch.setattr(ablations, "ablations", lambda name: {"prior": {"title": "The prior", "rows": {"all": {}}}})
     monkeypatch.setattr(recipes, "names", lambda kind: ["lts"])
     measure(folder)
     one = next(row for row in rows.ACCURACY.read(folder) if row["split"] == "val" and row["control"] == "none")

@@ -100,17 +100,31 @@ def _percent(totals: NDArray[np.int64]) -> Floats:
 
 
 def _difference(a: _Spread, b: _Spread, pairs: int) -> Difference:
-    """The variance over images, of paired draws, and those of the mean over trainings add up.
-
-    The degrees of freedom are Welch's; Bonferroni's correction lets all pairs hold together with `CONFIDENCE`.
-    """
+    """Of rows with seeds of their own. Bonferroni's correction lets all pairs hold together with `CONFIDENCE`."""
     parts = [((a.draws - b.draws).var(ddof=1), a.images - 1)]
     parts += [(s.over_trainings**2 / s.seeds, s.seeds - 1) for s in (a, b) if s.over_trainings is not None]
+    return _with_interval(a.value - b.value, parts, 1 - (1 - CONFIDENCE) / pairs)
+
+
+def paired_difference(a: Sequence[ImageSums], b: Sequence[ImageSums], metric: str) -> Difference:
+    """Of two rows with one evaluation for each seed, both in the order of the same seeds, on the same sentences."""
+    own, other = _Spread.of(a, metric), _Spread.of(b, metric)
+    parts = [((own.draws - other.draws).var(ddof=1), own.images - 1)]
+    if own.seeds > 1:
+        values = [_Spread.of([x], metric).value - _Spread.of([y], metric).value for x, y in zip(a, b, strict=True)]
+        parts.append((np.var(values, ddof=1) / own.seeds, own.seeds - 1))
+    return _with_interval(own.value - other.value, parts, CONFIDENCE)
+
+
+def _with_interval(value: float, parts: Sequence[tuple[float, int]], confidence: float) -> Difference:
+    """The variances of `parts` (over images, of paired draws; of the mean over trainings) add up.
+
+    Each stands beside its degrees of freedom; those of the sum are Welch's.
+    """
     variance = sum(part for part, _ in parts)
     weights = sum(part**2 / max(freedom, 1) for part, freedom in parts)
     freedom = variance**2 / weights if weights else 1.0
-    confidence = 1 - (1 - CONFIDENCE) / pairs
-    return Difference(a.value - b.value, float(student_t(confidence, freedom) * variance**0.5))
+    return Difference(value, float(student_t(confidence, freedom) * variance**0.5))
 
 
 def student_t(confidence: float, freedom: float) -> float:

@@ -167,7 +167,7 @@ def number(rows: Sequence[Row], metric: str) -> Number | None:
     if not rows:
         return None
     values = [float(row[metric]) for row in rows]
-    leaked = any(int(row["images_trained_on"] or 0) for row in rows)
+    leaked = any(int(row.get("images_trained_on") or 0) for row in rows)
     if len(values) > 1:
         return Number(f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}", None, leaked)
     low, high = (rows[0].get(f"{metric}_{end}", "") for end in ("low", "high"))

@@ -1,4 +1,4 @@
-"""The tables of measurements alone: the summary of the README, speed and ablations."""
+"""The tables of measurements alone: the summary of the README, and speed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 
 from riszoo import recipes
-from riszoo.bench.plan import ablations
 from riszoo.bench.rows import Row
 from riszoo.bench.tables.data_table import origin, shown_text, unmeasured_models, without_empty_columns
-from riszoo.bench.tables.entries import MEASURED, ORIGINAL, Entry, Number, mean, number
+from riszoo.bench.tables.entries import MEASURED, ORIGINAL, Entry, Number
 from riszoo.bench.tables.formats import markdown
 
 SUMMARY_SPLITS = ("val", "testA", "testB", "unseen")
@@ -56,7 +55,7 @@ def _with_interval(found: Number | None) -> str:
     return shown_text(found) + interval
 
 
-# -- speed and ablations ----------------------------------------------------------------------------------------------
+# -- speed ------------------------------------------------------------------------------------------------------------
 
 
 def speed_table(rows: Sequence[Row]) -> str:
@@ -78,68 +77,3 @@ def speed_table(rows: Sequence[Row]) -> str:
         "memory. Memory: of the accelerator, or of the whole process on a CPU."
     )
     return f"{markdown(lines)}\n{legend}\n"
-
-
-def ablation_tables(rows: Sequence[Row], name: str) -> str:
-    """The measured tables of one file, then the commands that measure the others."""
-    rows = [row for row in rows if row["protocol"] == ORIGINAL and row["model"] == name]
-    parts, commands = [f"**{name}**"], []
-    for table, content in ablations(name).items():
-        title = content.get("title", table)
-        measured, constant = (
-            {
-                variant: [row for row in rows if row["variant"] == f"{table}/{variant}" and row["control"] == control]
-                for variant in content["rows"]
-            }
-            for control in ("none", "constant")
-        )
-        if not any(measured.values()):
-            commands.append(f"- {title}: `riszoo bench --ablation {name}/{table}`")
-            continue
-        legend = _ablation_origin([row for found in measured.values() for row in found])
-        if content.get("claim"):
-            legend = f"The paper's order, on its own data, best last: {', '.join(content['claim'])}. {legend}"
-        if any(constant.values()):
-            legend = f"{CONSTANT_LEGEND} {legend}"
-        parts += [_ablation_table(title, measured, constant), legend]
-    if commands:
-        parts += ["Not measured yet:", "\n".join(commands)]
-    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
-
-
-CONSTANT_LEGEND = (
-    "Constant: mIoU with keys and values of zero in the decoder; a row marked *unused* loses nothing beyond its "
-    "interval by that, so it is not a measurement of its keys and values."
-)
-
-
-def _constant(own: Sequence[Row], changed: Sequence[Row]) -> str:
-    """The mIoU of the rows with constant keys and values, marked if it is not below the interval of the rows' own."""
-    value, low = mean(changed, "mIoU"), mean(own, "mIoU_low")
-    unused = value is not None and low is not None and value >= low
-    return shown_text(number(changed, "mIoU")) + " *unused*" * unused
-
-
-def _ablation_origin(rows: Sequence[Row]) -> str:
-    commit, device, scale = (", ".join(sorted({row[name] for row in rows})) for name in ("commit", "device", "scale"))
-    return f"Measured at commit {commit} on {device}, scale {scale}."
-
-
-def _ablation_table(title: str, measured: dict[str, list[Row]], constant: dict[str, list[Row]]) -> str:
-    """A line for each measured variant: its numbers on each data set and split, what is left of mIoU with constant keys
-    and values, and the length of its training."""
-    columns = list(dict.fromkeys((row["data"], row["split"]) for rows in measured.values() for row in rows))
-    heading = [f"{data} {split} {metric}" for data, split in columns for metric in ("mIoU", "oIoU", "constant")]
-    lines = [[title, *heading, "seeds", "training sentences"]]
-    for variant, rows in measured.items():
-        cells = []
-        for column in columns:
-            own, changed = (
-                [row for row in found if (row["data"], row["split"]) == column] for found in (rows, constant[variant])
-            )
-            cells += [shown_text(number(own, "mIoU")), shown_text(number(own, "oIoU")), _constant(own, changed)]
-        length = mean(rows, "training_sentences")
-        seeds = str(len({row["seed"] for row in rows}))
-        if rows:
-            lines.append([variant, *cells, seeds, "" if length is None else f"{length:,.0f}"])
-    return markdown(without_empty_columns(lines))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from riszoo import recipes
 from riszoo.bench.rows import pages_of
+from riszoo.bench.tables.ablations import ablation_tables
 from riszoo.bench.tables.data_table import DataTable
 from riszoo.bench.tables.entries import MEASURED
-from riszoo.bench.tables.measurements import ablation_tables, speed_table, summary_table
+from riszoo.bench.tables.measurements import speed_table, summary_table
 from riszoo.bench.tables.overview import overview_table
 from riszoo.bench.tables.results import Results
 from riszoo.files import write_atomically
@@ -49,7 +50,7 @@ def table(results: Results, name: str) -> str:
     if name == "speed":
         return speed_table(results.speed)
     if name == "ablations":
-        return "\n".join(ablation_tables(results.accuracy, one) for one in recipes.names("ablations"))
+        return "\n".join(ablation_tables(results, one) for one in recipes.names("ablations"))
     if name == "summary":
         return summary_table([entry for entry in results.entries if entry.data == "scenes"])
     return DataTable(results, recipes.get("data", name)).render()

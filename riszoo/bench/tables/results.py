@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from riszoo import recipes
-from riszoo.bench.rows import ACCURACY, SPEED, Row
+from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row
 from riszoo.bench.tables.entries import Entry, read_entries
 from riszoo.bench.tables.image_sums import ImageSums, read_sums
 
@@ -17,6 +17,7 @@ class Results:
 
     entries: list[Entry] = field(default_factory=list)
     accuracy: list[Row] = field(default_factory=list)
+    types: list[Row] = field(default_factory=list)
     speed: list[Row] = field(default_factory=list)
     sums: dict[tuple[str, ...], ImageSums] = field(default_factory=dict)
     method_notes: dict[str, str] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class Results:
         return cls(
             read_entries(folder),
             ACCURACY.read(folder),
+            TYPES.read(folder),
             SPEED.read(folder),
             read_sums(folder),
             notes.get("methods", {}),

@@ -1,0 +1,147 @@
+"""The tables of ablations: the rows of configs/ablations/*.yaml as they were measured, a table for each scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from riszoo.bench.plan import ablations
+from riszoo.bench.rows import Row
+from riszoo.bench.tables.data_table import shown_text, without_empty_columns
+from riszoo.bench.tables.differences import Difference, paired_difference
+from riszoo.bench.tables.entries import ORIGINAL, mean, number
+from riszoo.bench.tables.formats import Grid, markdown
+from riszoo.bench.tables.image_sums import IMAGES, ImageSums
+from riszoo.bench.tables.results import Results
+
+OF_CONTEXT = ("constant", "exchanged")
+"""Controls that replace the keys and values of the decoder."""
+KINDS = ("attribute", "place", "relation")
+"""The kinds of sentences shown beside the mean of all."""
+DIFFERENCE_LEGEND = (
+    "*minus {reference}*: the difference in mIoU on the same images and from the same seeds; ± is half of its 95 % "
+    "interval over images and, where there are several, seeds."
+)
+CONTEXT_LEGEND = (
+    "Constant: mIoU with keys and values of zero in the decoder; exchanged: with those of another sentence about the "
+    "image. A row marked *unused* loses nothing beyond its interval by the first, so it is not a measurement of its "
+    "keys and values."
+)
+
+
+def ablation_tables(results: Results, name: str) -> str:
+    """The measured tables of one file, then the commands that measure the others."""
+    parts, commands = [f"**{name}**"], []
+    for table, content in ablations(name).items():
+        measured = [row for row in results.accuracy if _is_of(row, name, table)]
+        title = content.get("title", table)
+        if not measured:
+            commands.append(f"- {title}: `riszoo bench --ablation {name}/{table}`")
+        for scale in sorted({row["scale"] for row in measured}):
+            parts.append(_Table(results, name, table, scale, content).render())
+    if commands:
+        parts += ["Not measured yet:", "\n".join(commands)]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _is_of(row: Row, model: str, table: str) -> bool:
+    return row["model"] == model and row["protocol"] == ORIGINAL and row["variant"].startswith(f"{table}/")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The rows of one table that were measured at one scale."""
+
+    results: Results
+    model: str
+    table: str
+    scale: str
+    content: dict[str, Any]
+
+    def render(self) -> str:
+        """A line for each measured variant, and how to read them."""
+        variants = [variant for variant in self.content["rows"] if self.rows(variant)]
+        columns = list(dict.fromkeys((row["data"], row["split"]) for name in variants for row in self.rows(name)))
+        lines: Grid = [
+            [f"{self.content.get('title', self.table)}, scale {self.scale}", *self.heading(columns)],
+            *([variant, *self.line(variant, columns)] for variant in variants),
+        ]
+        return f"{markdown(without_empty_columns(lines))}\n{self.legend(variants)}"
+
+    def rows(self, variant: str, control: str = "none") -> list[Row]:
+        return [row for row in self.of_scale(self.results.accuracy, variant) if row["control"] == control]
+
+    def of_scale(self, rows: Sequence[Row], variant: str) -> list[Row]:
+        """The rows of a variant under the protocol of the tables."""
+        chosen = (self.model, self.scale, f"{self.table}/{variant}", ORIGINAL)
+        return [row for row in rows if (row["model"], row["scale"], row["variant"], row["protocol"]) == chosen]
+
+    @property
+    def reference(self) -> str:
+        """The row that the others are compared with: the recipe itself, or else the first."""
+        rows: dict[str, Any] = self.content["rows"]
+        return next((variant for variant, change in rows.items() if not change), next(iter(rows)))
+
+    def heading(self, columns: Sequence[tuple[str, str]]) -> list[str]:
+        names = ("mIoU", f"minus {self.reference}", *OF_CONTEXT, *KINDS)
+        found = [f"{data} {split} {name}" for data, split in columns for name in names]
+        return [*found, "seeds", "training sentences"]
+
+    def line(self, variant: str, columns: Sequence[tuple[str, str]]) -> list[str]:
+        cells = []
+        for column in columns:
+            own = _of_column(self.rows(variant), column)
+            cells += [shown_text(number(own, "mIoU")), self.difference(variant, column), *self.context(variant, column)]
+            kinds = _of_column(self.of_scale(self.results.types, variant), column)
+            cells += [shown_text(number([row for row in kinds if row["type"] == kind], "mIoU")) for kind in KINDS]
+        length = mean(self.rows(variant), "training_sentences")
+        seeds = len({row["seed"] for row in self.rows(variant)})
+        return [*cells, str(seeds), "" if length is None else f"{length:,.0f}"]
+
+    def context(self, variant: str, column: tuple[str, str]) -> list[str]:
+        """mIoU with replaced keys and values; constant ones are marked if they are not below the row's own interval."""
+        own, cells = _of_column(self.rows(variant), column), []
+        for control in OF_CONTEXT:
+            changed = _of_column(self.rows(variant, control), column)
+            value, low = mean(changed, "mIoU"), mean(own, "mIoU_low")
+            is_unused = control == "constant" and value is not None and low is not None and value >= low
+            cells.append(shown_text(number(changed, "mIoU")) + " *unused*" * is_unused)
+        return cells
+
+    def difference(self, variant: str, column: tuple[str, str]) -> str:
+        found = self.compared(variant, column)
+        return "" if found is None else f"{found.value:+.2f} ± {found.half:.2f}"
+
+    def compared(self, variant: str, column: tuple[str, str]) -> Difference | None:
+        """The variant's mIoU minus that of the reference, where both were evaluated on the same sentences."""
+        if variant == self.reference:
+            return None
+        own, other = (self.sums(name, column) for name in (variant, self.reference))
+        seeds = [seed for seed in own if seed in other and own[seed].sentences == other[seed].sentences]
+        return paired_difference([own[s] for s in seeds], [other[s] for s in seeds], "mIoU") if seeds else None
+
+    def sums(self, variant: str, column: tuple[str, str]) -> dict[str, ImageSums]:
+        """The sums over images by seed, where they are recorded."""
+        rows = _of_column(self.rows(variant), column)
+        found = {row["seed"]: self.results.sums.get((*(row[n] for n in IMAGES.key), row["weights"])) for row in rows}
+        return {seed: each for seed, each in found.items() if each is not None}
+
+    def legend(self, variants: Sequence[str]) -> str:
+        rows = [row for variant in variants for row in self.rows(variant)]
+        parts = []
+        if self.content.get("claim"):
+            first = (rows[0]["data"], rows[0]["split"])
+            score = {variant: mean(_of_column(self.rows(variant), first), "mIoU") or 0.0 for variant in variants}
+            parts.append(f"The paper's order, on its own data, best last: {', '.join(self.content['claim'])}.")
+            parts.append(f"Measured: {', '.join(sorted(score, key=score.__getitem__))}.")
+        if any(self.difference(variant, (row["data"], row["split"])) for variant in variants for row in rows[:1]):
+            parts.append(DIFFERENCE_LEGEND.format(reference=self.reference))
+        if any(self.rows(variant, "constant") for variant in variants):
+            parts.append(CONTEXT_LEGEND)
+        commit, device = (", ".join(sorted({row[name] for row in rows})) for name in ("commit", "device"))
+        return " ".join([*parts, f"Measured at commit {commit} on {device}."])
+
+
+def _of_column(rows: Sequence[Row], column: tuple[str, str]) -> list[Row]:
+    return [row for row in rows if (row["data"], row["split"]) == column]
