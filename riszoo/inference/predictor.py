@@ -230,7 +230,7 @@ def _labels(images: list[ImageLike]) -> list[str]:
 
 
 def load(
-    model: str,
+    model: str | None = None,
     checkpoint: str | Path | None = None,
     *,
     data: str = "scenes",
@@ -244,14 +244,16 @@ def load(
     that riszoo ships; a line on stderr says which.
 
     Args:
-        model: a recipe's name, your own class as my.module.Class, or the folder or address of a repository of the Hub
+        model: a recipe's name, your own class as my.module.Class, or the folder or address of a repository of the Hub;
+            not needed beside a checkpoint that is a file, a folder or an address
         checkpoint: riszoo's, or one that the model's authors published
         data, root: the data set of the run, and the folder of the run folders
         protocol: how logits become a mask
         device: `cpu`, `cuda`, ...; default: a GPU where one is available
     """
-    if checkpoint is None and _is_repository(model):
-        return Predictor(from_checkpoint(runs.existing(model)), protocol, device)
+    if model is None or (checkpoint is None and _is_repository(model)):
+        alone = runs.naming_its_model(checkpoint) if model is None else model
+        return Predictor(from_checkpoint(runs.existing(alone)), protocol, device)
     if "." not in model:
         recipes.get("models", model)
     recipes.get("data", data)

@@ -110,6 +110,13 @@ def chosen(given: str | None, root: Path, model: str, data: str) -> Path:
     return path or newest(root, model, data, "best")
 
 
+def naming_its_model(given: str | Path | None) -> str:
+    """A checkpoint whose file says of which model it is: `best`, `last` and `shipped` need the model's name."""
+    if given in (None, "best", "last", "shipped"):
+        raise UserError("--model is missing: give a recipe's name, such as lts, or your own class")
+    return str(given)
+
+
 def initial(given: str, model: str | None) -> Path:
     """The checkpoint of `--init`: a file, or `shipped`, the weights that riszoo ships of the model."""
     if given != "shipped":

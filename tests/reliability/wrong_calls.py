@@ -39,7 +39,7 @@ FAST: list[tuple[str, str]] = [
     ("speed", "model"),
     ("speed ltz", "did you mean 'lts'"),
     ("segment --image a.png --text x", "--model is missing: give a recipe's name"),
-    ("segment --example --ckpt_path a.ckpt", "--model is missing: give a recipe's name"),
+    ("segment --example --ckpt_path best", "--model is missing: give a recipe's name"),
     ("segment --model ltz --image image.png --text star", "did you mean 'lts'"),
     # data sets
     ("fit --model lts --data scene", "did you mean 'scenes'"),

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 WEIGHTS = "a checkpoint, or `best`, `last`, `shipped`; default: the best of the newest run, then the shipped weights"
 EXAMPLE_MODEL = "risam"
 """The model of --example: of those whose weights are shipped, the best on its data set."""
+MODEL = (
+    f"a recipe's name, or your own class; default: what the file of --ckpt_path says, and of --example {EXAMPLE_MODEL}"
+)
 MOST_REDUCED = 8
 """How many times an image's sides may exceed the model's frame before a warning."""
 Failures = dict[str, str]
@@ -38,7 +41,7 @@ def parser() -> CommandParser:
         prog="riszoo segment", description=__doc__, may_be_empty=("--text",),
         hint="give images with --image and sentences with --text",
     )  # fmt: skip
-    parser.add_argument("--model", help=f"a recipe's name, or your own class; of --example by default {EXAMPLE_MODEL}")
+    parser.add_argument("--model", help=MODEL)
     parser.add_argument(
         "--image", nargs="+", action="extend", default=[], metavar="FILE",
         help="images, folders or patterns; `-` reads lines of image, tab, sentence (or of JSON) from stdin",
@@ -95,8 +98,9 @@ def _checked_tasks(args: Namespace) -> list[Task]:
     if args.model is None and args.example and args.ckpt_path is None:
         args.model = EXAMPLE_MODEL
     if args.model is None:
-        raise UserError("--model is missing: give a recipe's name, such as lts, or your own class")
-    check_model(args.model)
+        runs.naming_its_model(args.ckpt_path)
+    else:
+        check_model(args.model)
     recipes.get("data", args.data)
     if len(get_protocols(args.protocol, published="original")) > 1:
         raise UserError(f"--protocol {args.protocol:.60}: give one, such as original")
@@ -115,7 +119,10 @@ def _checked_tasks(args: Namespace) -> list[Task]:
     if args.out is not None:
         _create_folder(args.out)
         _check_overwriting(tasks, args.out)
-    runs.chosen(args.ckpt_path, Path(args.root), args.model, args.data)
+    if args.model is None:
+        runs.existing(args.ckpt_path)
+    else:
+        runs.chosen(args.ckpt_path, Path(args.root), args.model, args.data)
     return tasks or example_tasks()
 
 

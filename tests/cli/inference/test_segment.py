@@ -15,6 +15,7 @@ from pycocotools import mask as coco
 
 import riszoo
 from riszoo.cli.main import main
+from riszoo.errors import UserError
 from riszoo.inference.predictor import Predictor
 from riszoo.training import runs
 from tests.support.small_run import scene, small_run
@@ -32,6 +33,18 @@ def predictor(run: Path) -> Predictor:
 
 def segment(run: Path, *words: str) -> int:
     return main(["segment", "--model", "lts", "--run.root", str(run.parent), *words])
+
+
+def test_a_checkpoint_says_of_which_model_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene().save("one.png")
+    given = ["--image", "one.png", "--text", "the red star", "--json"]
+    assert main(["segment", "--ckpt_path", str(runs.checkpoint(run)), *given]) == 0
+    alone = capsys.readouterr().out
+    assert segment(run, *given) == 0
+    assert capsys.readouterr().out == alone
+    assert type(riszoo.load(checkpoint=runs.checkpoint(run)).model).__name__ == "LTS"
+    with pytest.raises(UserError, match="--model is missing"):
+        riszoo.load(checkpoint="best")
 
 
 def test_every_sentence_is_applied_to_every_image(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +144,7 @@ def test_names_are_checked_before_heavy_imports() -> None:
 import sys
 import riszoo
 from riszoo.cli.main import main
+from riszoo.errors import UserError
 assert main(["segment", "--model", "ltx", "--image", "a", "--text", "b"]) == 2
 assert main(["segment", "--model", "lts", "--image", "a", "--text", "b"]) == 2
 for line in ("test --model lts --split vall", "fit --model lts --data refcoco --split testD",
