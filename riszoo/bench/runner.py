@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from riszoo import recipes
 from riszoo.bench import plan, rows
 from riszoo.bench.job_folder import JobFolder
 from riszoo.bench.plan import Job
@@ -224,10 +225,18 @@ class Bench:
     # -- progress -----------------------------------------------------------------------------------------------------
 
     def rates(self) -> dict[str, float]:
-        """Training sentences per second of each model: measured by this bench, or else as recorded."""
-        settings = {(job.data, job.scale) for job in self.jobs}
-        known = [row for row in rows.SPEED.read(self.out) if (row["data"], row["scale"]) in settings]
-        recorded = {row["model"]: float(row["train_sentences_per_s"]) for row in known if not row["variant"]}
+        """Training sentences per second of each model: measured by this bench, or else as recorded.
+
+        A scale that is like another one, such as a shorter training, has the other one's speed until it is measured.
+        """
+        like = {(job.data, recipes.section_like(recipes.get("data", job.data).content, job.scale)) for job in self.jobs}
+        known = [row for row in rows.SPEED.read(self.out) if not row["variant"]]
+        recorded = {
+            row["model"]: float(row["train_sentences_per_s"])
+            for settings in (like, {(job.data, job.scale) for job in self.jobs})
+            for row in known
+            if (row["data"], row["scale"]) in settings
+        }
         files = {job.model: self.folder(job).speed_file for job in self.jobs if "" in job.variants}
         own = {model: json.loads(file.read_text()) for model, file in files.items() if file.is_file()}
         return recorded | {model: float(row["train_sentences_per_s"]) for model, row in own.items()}

@@ -130,6 +130,10 @@ def test_the_estimate_prefers_the_speed_that_this_bench_measured(tmp_path: Path)
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"train_sentences_per_s": 2.5}))
     assert one.rates() == {"lts": 2.5, "risam": 9.0}
+    probe = bench(tmp_path, planned("--models", "lts,risam", "--scale", "probe"))
+    assert probe.rates() == {"lts": 9.0, "risam": 9.0}, "that of the scale it is like"
+    rows.upsert(one.out, rows.SPEED, [recorded[0] | {"scale": "probe", "train_sentences_per_s": 4}])
+    assert probe.rates() == {"lts": 4.0, "risam": 9.0}, "until it is measured"
 
 
 def test_rows_are_replaced_by_key_and_sorted(tmp_path: Path) -> None:
@@ -179,7 +183,7 @@ def test_rows_with_the_same_configuration_are_trained_once(tmp_path: Path) -> No
     assert [job.variants for job in first] == [job.variants for job in again]
     recipe = next(job for job in first if "keys-and-values/ve" in job.variants)
     assert recipe.variants == ("keys-and-values/ve", "fusion/early-ve", "steps/both")
-    assert recipe.controls == "none,shuffled,constant,exchanged,blank", "what any of the tables asks for"
+    assert recipe.controls == "none,shuffled,constant,exchanged", "what any of the tables asks for"
     (plain,) = planned("--models", "vipa", "--budget", "640")
     assert recipe.name == plain.name, "a bench of the recipe finds the same training"
     assert "keys-and-values/ve and fusion/early-ve and steps/both" in recipe.title
