@@ -271,7 +271,7 @@ def test_from_scratch_the_prompt_starts_as_large_as_the_tokens_of_the_decoder() 
             model(batch_of(model))
         return sizes[0] / model.decoder.mask_tokens.weight.std().item()
 
-    assert 0.7 < prompt_size() < 2
+    assert 0.5 < prompt_size() < 2
     assert prompt_size(gain=None) < 0.4, "PyTorch's initial weights"
 
 
@@ -313,6 +313,19 @@ def test_evidence_is_on_the_image_within_the_frame() -> None:
     assert placed.shape == (1, 1, 8, 8)
     assert (placed[..., :1] == 0).all()
     assert (placed[..., 3:4] == 1).all()
+
+
+@pytest.mark.parametrize("prompt", ["cls", "eos", "mean", "words"])
+def test_the_attention_is_that_of_the_positions_that_become_the_prompt(prompt: str) -> None:
+    model = tiny("evfsam", prompt=prompt).double().eval()
+    batch, layer = batch_of(model, 2, 3), model.beit3.layers[-1]
+    read, other = (layer.image, layer.text) if prompt == "cls" else (layer.text, layer.image)
+    with torch.no_grad():
+        before = model(batch).evidence["attention"]
+        other.q.weight.mul_(5)
+        assert torch.equal(model(batch).evidence["attention"], before), "other positions do not count"
+        read.q.weight.mul_(5)
+        assert not torch.equal(model(batch).evidence["attention"], before)
 
 
 def test_attention_is_shown_as_a_map(source: Reference) -> None:

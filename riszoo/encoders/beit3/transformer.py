@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from riszoo.encoders.sam import ConvStem
 from riszoo.errors import UserError
-from riszoo.layers import attention, split_heads, to_tokens
+from riszoo.layers import attention, mean_valid, split_heads, to_tokens
 
 UNUSED_ROWS = 2
 """Position tables count from this row on; the rows before it are in every file and are never read."""
@@ -108,7 +108,7 @@ class Layer(nn.Module):
 
 
 class Encoded(NamedTuple):
-    """The last states of both modalities, and what the first position of the image attends to in the last layer."""
+    """The last states of both modalities, and what the positions that are read attend to in the last layer."""
 
     image: Tensor  # (N, 1 + P, C)
     text: Tensor  # (N, L, C)
@@ -146,8 +146,11 @@ class Beit3(nn.Module):
         patches: Tensor = self.patches(square)
         return patches.permute(0, 3, 1, 2) if isinstance(self.patches, ConvStem) else patches
 
-    def forward(self, patches: Tensor, words: Tensor, mask: Tensor) -> Encoded:
-        """Patches (N, C, h, w), token embeddings (N, L, C) and which tokens are valid (N, L) -> their last states."""
+    def forward(self, patches: Tensor, words: Tensor, mask: Tensor, read: Tensor | None = None) -> Encoded:
+        """Patches (N, C, h, w), token embeddings (N, L, C) and which tokens are valid (N, L) -> their last states.
+
+        `read` (N, L) are the tokens whose attention is returned; by default it is that of the image's [CLS].
+        """
         cls = self.cls_token.to(patches.dtype).expand(words.shape[0], -1, -1)
         image = torch.cat([cls, to_tokens(patches)], 1) + self.image_position_embeddings[UNUSED_ROWS:]  # (N, 1 + P, C)
         positions = self.text_position_embeddings[UNUSED_ROWS : UNUSED_ROWS + words.shape[1]]
@@ -158,19 +161,28 @@ class Beit3(nn.Module):
             allowed = valid if index < self.fused else valid & self.same_modality(image, text)
             query, key, value = layer.project(image, text)
             image, text = layer.update(image, text, attention(query, key, value, self.heads, allowed))
-        first = self.attention_of_first(query[:, :1].detach(), key.detach(), allowed[:, :1])
-        return Encoded(self.image_norm(image), self.text_norm(text), first)
+        if read is None:
+            read, rows = mask.new_ones(mask.shape[0], 1), slice(1)
+        else:
+            rows = slice(image.shape[1], None)
+        own = allowed if allowed.shape[1] == 1 else allowed[:, rows]
+        attended = self.attention_of(query[:, rows].detach(), key.detach(), own, read)
+        return Encoded(self.image_norm(image), self.text_norm(text), attended)
 
     def same_modality(self, image: Tensor, text: Tensor) -> Tensor:
         """(1, K, K) bool: whether query and key are both of the image, or both of the text."""
         is_text = torch.arange(image.shape[1] + text.shape[1], device=image.device) >= image.shape[1]
         return (is_text[:, None] == is_text)[None]
 
-    def attention_of_first(self, query: Tensor, key: Tensor, allowed: Tensor) -> Tensor:
-        """Attention probabilities (N, K) of one query (N, 1, C) over the keys (N, K, C), mean over the heads."""
-        scores: Tensor = split_heads(query, self.heads) @ split_heads(key, self.heads).mT  # (N, n, 1, K)
+    def attention_of(self, query: Tensor, key: Tensor, allowed: Tensor, read: Tensor) -> Tensor:
+        """Attention probabilities (N, K) over the keys (N, K, C), mean over the heads and the queries that are read.
+
+        `query` is (N, Q, C), `read` (N, Q) and `allowed` (N, 1 or Q, K), both bool.
+        """
+        scores: Tensor = split_heads(query, self.heads) @ split_heads(key, self.heads).mT  # (N, n, Q, K)
         scores = scores.float() * (query.shape[-1] // self.heads) ** -0.5
-        return scores.masked_fill(~allowed[:, None], -torch.inf).softmax(-1).mean((1, 2))
+        probabilities = scores.masked_fill(~allowed[:, None], -torch.inf).softmax(-1).mean(1)  # (N, Q, K)
+        return mean_valid(probabilities, read)
 
     def freeze_unread(self, read: Modality) -> None:
         """Exclude from training what the states of one modality do not depend on."""

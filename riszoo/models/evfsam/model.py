@@ -145,8 +145,9 @@ class EVFSAM(RISModule):
     def decode(self, images: Features, image_index: Tensor, words: Words) -> Output:
         visual = images.per_sentence(image_index)
         cells, patches = visual.maps
-        encoded = self.beit3(patches, self.words(words.states), words.mask)
-        read, mask = self.read(encoded, words.mask)
+        tokens = self.read_tokens(words.mask)
+        encoded = self.beit3(patches, self.words(words.states), words.mask, tokens)
+        read, mask = self.read(encoded, words.mask, tokens)
         prompts = self.project(read)  # (N, T, d)
         grid = (cells.shape[-2], cells.shape[-1])
         code = self.positions(*grid).to(cells.dtype)  # (h w, d)
@@ -158,19 +159,22 @@ class EVFSAM(RISModule):
             output.aux["align"] = similarity.unflatten(1, grid)  # (N, h, w)
         return output
 
-    def read(self, encoded: Encoded, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def read_tokens(self, mask: Tensor) -> Tensor | None:
+        """Which of the sentence's tokens (N, L) become prompts; None where the image's [CLS] does."""
+        if self.prompt == "cls":
+            return None
+        return F.one_hot(mask.sum(1) - 1, mask.shape[1]).bool() if self.prompt == "eos" else mask
+
+    def read(self, encoded: Encoded, mask: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
         """The vectors (N, T, C) that become prompts, and which of them are valid (N, T)."""
         if self.prompt == "words":
             return encoded.text, mask
-        index = torch.arange(mask.shape[0], device=mask.device)
-        if self.unfused:
+        if tokens is not None:
+            vector = mean_valid(encoded.text, tokens)
+        elif self.unfused:
             vector = torch.cat([encoded.image[:, 0], encoded.text[:, 0]], -1)
-        elif self.prompt == "cls":
-            vector = encoded.image[:, 0]
-        elif self.prompt == "eos":
-            vector = encoded.text[index, mask.sum(1) - 1]
         else:
-            vector = mean_valid(encoded.text, mask)
+            vector = encoded.image[:, 0]
         return vector[:, None], mask.new_ones(mask.shape[0], 1)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
