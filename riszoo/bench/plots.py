@@ -10,7 +10,7 @@ import json
 import statistics
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,11 +51,15 @@ class Plot(ABC):
             axes.set_ylabel(self.y_label)
             self.draw(axes)
 
-        return style.render(form, self.title, labelled, self.data())
+        return style.render(form, self.title, labelled, self.data(), self.bars())
 
     def data(self) -> Any:
         """Everything that the plot shows, as JSON values."""
         return json.loads(json.dumps(asdict(self)))
+
+    def bars(self) -> int:
+        """How many bars lie above each other."""
+        return 0
 
     @abstractmethod
     def draw(self, axes: Axes) -> None: ...
@@ -104,8 +108,15 @@ class Bars(Plot):
     groups: Mapping[str, Mapping[str, float]]  # group -> name -> height
     horizontal: bool = False
 
+    def bars(self) -> int:
+        return len(self.names) * len(self.groups) if self.horizontal else 0
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(name for group in self.groups.values() for name in group))
+
     def draw(self, axes: Axes) -> None:
-        names = list(dict.fromkeys(name for group in self.groups.values() for name in group))
+        names = self.names
         width, positions = 0.8 / max(1, len(names)), np.arange(len(self.groups))
         for index, name in enumerate(names):
             lengths = [group.get(name, 0.0) for group in self.groups.values()]
@@ -206,17 +217,18 @@ def _name(row: Row) -> str:
     return f"{row['model']} ({row['scale']})"
 
 
-def _mean_miou(rows: Iterable[Row]) -> dict[str, float]:
+def _mean_miou(rows: Iterable[Row], name: Callable[[Row], str] = _name) -> dict[str, float]:
     """Of each model over seeds."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row["mIoU"]:
-            values[_name(row)].append(float(row["mIoU"]))
+            values[name(row)].append(float(row["mIoU"]))
     return {name: statistics.fmean(found) for name, found in values.items()}
 
 
 def _by_type(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
+    """Type -> model -> mIoU of the rows of one scale."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["type"]].append(row)
-    return {kind: _mean_miou(found) for kind, found in groups.items()}
+    return {kind: _mean_miou(found, lambda row: row["model"]) for kind, found in groups.items()}

@@ -22,6 +22,9 @@ MARKERS = "osD^vPX*"
 DASHES = ("-", "--", ":", "-.")
 SIZE = (4.6, 3.3)
 """Inches. At this size the text of a plot is readable where a phone shows it 350 pixels wide."""
+BAR = 0.055
+"""Inches for each of the bars above each other, where they need a higher plot; the rest of it takes `MARGIN`."""
+MARGIN = 1.5
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,12 @@ DARK = Scheme(
 )
 
 
-def render(form: Form, title: str, draw: Callable[[Axes], None], data: Any) -> bytes:
-    """A figure drawn by `draw`; `data`, as JSON, is kept in the file's description."""
+def render(form: Form, title: str, draw: Callable[[Axes], None], data: Any, bars: int = 0) -> bytes:
+    """A figure drawn by `draw`, of `bars` above each other; `data`, as JSON, is kept in the file's description."""
     scheme = DARK if form == "dark png" else LIGHT
     with matplotlib.rc_context(_settings(scheme)):
-        figure = Figure(figsize=SIZE, layout="constrained")
+        width, height = SIZE
+        figure = Figure(figsize=(width, max(height, MARGIN + BAR * bars)), layout="constrained")
         axes = figure.add_subplot()
         figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold", color=scheme.title)
         draw(axes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from itertools import combinations
@@ -49,8 +50,19 @@ def test_each_scale_has_a_plot_of_its_own(tmp_path: Path) -> None:
     rows.upsert(tmp_path, rows.TYPES, places)
     found = plots.all_plots(tmp_path)
     assert set(found) == {"scenes-types", "scenes-types-controlled"}
-    assert found["scenes-types"].groups == {"place": {"lts (tiny)": 40.0}}
-    assert found["scenes-types-controlled"].groups == {"place": {"lts (controlled)": 40.0}}
+    assert found["scenes-types"].groups == {"place": {"lts": 40.0}}
+    assert found["scenes-types-controlled"].groups == {"place": {"lts": 40.0}}
+
+
+def test_a_plot_of_many_bars_is_higher() -> None:
+    def size(models: int) -> tuple[int, int]:
+        plot = plots.by_type("a title", {f"type {k}": {f"m{i}": 10.0 for i in range(models)} for k in range(7)})
+        with Image.open(io.BytesIO(plot.file("light png"))) as image:
+            return image.size
+
+    few, many = size(2), size(8)
+    assert many[0] == few[0]
+    assert many[1] > 1.3 * few[1]
 
 
 ALL = [
