@@ -206,9 +206,9 @@ def _checkpoints(path: Path | None) -> dict[str, Path]:
 
 
 def ablations(name: str) -> dict[str, Any]:
-    """The tables of configs/ablations/NAME.yaml: `{title, claim, controls, rows: {row: {model: {...}}}}` each.
+    """The tables of configs/ablations/NAME.yaml: `{title, claim, controls, base, rows: {row: {model: {...}}}}` each.
 
-    `claim` lists the rows in the paper's order; an empty row is the recipe itself.
+    `claim` lists the rows in the paper's order; `base` changes the recipe for every row; an empty row is that alone.
     """
     recipe = recipes.find("ablations", name)
     if recipe is None:
@@ -226,8 +226,8 @@ def ablation_rows(name: str, only: str = "") -> Iterator[tuple[str, Config]]:
     if only and only not in tables:
         raise unknown_name(f"table of ablation '{name}'", only, tables)
     for table in [only] if only else tables:
-        for row, change in tables[table]["rows"].items():
-            change = change or {}
+        for row, own in tables[table]["rows"].items():
+            change = recipes.merge(tables[table].get("base") or {}, own or {})
             overrides = {part: {"init_args": change[part]} for part in ("model", "data") if part in change}
             yield f"{table}/{row}", overrides | ({"trainer": change["trainer"]} if "trainer" in change else {})
 

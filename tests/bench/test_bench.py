@@ -73,12 +73,14 @@ def test_an_ablation_plans_one_job_per_row_with_its_overrides(tmp_path: Path, mo
         "title: of LTS\nprior:\n  title: The prior\n  claim: [none, filter]\n"
         "  controls: none,blank\n"
         "  rows: {none: {model: {size: 64}}, filter: {}}\nwhere: {rows: {far: {model: {size: 32}}}}\n"
+        "based: {base: {model: {size: 32, width: 8}}, rows: {far: {}, wide: {model: {width: 16}}}}\n"
     )
     monkeypatch.setattr(recipes, "folders", lambda: (tmp_path, *FOLDERS))
     jobs = planned("--ablation", "lts")
-    assert [job.variants for job in jobs] == [("prior/none",), ("prior/filter",), ("where/far",)]
-    assert [job.config["model"]["init_args"]["size"] for job in jobs] == [64, 96, 32]
-    assert [job.controls for job in jobs] == ["none,blank", "none,blank", "none,shuffled,blank"]
+    assert [job.variants for job in jobs[:3]] == [("prior/none",), ("prior/filter",), ("where/far",)]
+    assert [job.config["model"]["init_args"]["size"] for job in jobs] == [64, 96, 32, 32, 32]
+    assert [job.config["model"]["init_args"]["width"] for job in planned("--ablation", "lts/based")] == [8, 16]
+    assert [job.controls for job in jobs] == 2 * ["none,blank"] + 3 * ["none,shuffled,blank"]
     assert {job.controls for job in planned("--ablation", "lts", "--controls", "none")} == {"none"}
     assert [job.variants for job in planned("--ablation", "lts/where")] == [("where/far",)]
     with pytest.raises(UserError, match="unknown table of ablation 'lts' 'were': did you mean 'where'"):
