@@ -37,6 +37,9 @@ class VisionConfig:
     stages: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.options = with_none(self.options)
+
 
 @dataclass
 class TextConfig:
@@ -58,6 +61,14 @@ class TextConfig:
     vocabulary: tuple[str, ...] | None = None  # a tuple: a list of ten thousand takes the parser minutes
     frozen: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.options = with_none(self.options)
+
+
+def with_none(options: dict[str, Any]) -> dict[str, Any]:
+    """`null` on the command line as None: in a class inside a class the parser makes it the text 'None'."""
+    return {key: None if value == "None" else value for key, value in options.items()}
 
 
 class Encoder(nn.Module):

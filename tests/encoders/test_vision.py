@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 from riszoo.encoders import vision as building
@@ -322,3 +323,19 @@ def test_timms_table_differs_from_dinov2s() -> None:
 def test_a_position_offset_needs_dinov2_with_registers() -> None:
     with pytest.raises(UserError, match="position_offset is for DINOv2 with registers, not for vit_tiny_patch16_224"):
         build_vision(VisionConfig("vit_tiny_patch16_224", options={**VIT, "position_offset": 0.1}), (224, 224))
+
+
+class Reader:
+    """A class whose constructor has an encoder's options, as a model's has."""
+
+    def __init__(self, vision: VisionConfig = VisionConfig()) -> None:  # noqa: B008 - read only
+        self.vision = vision
+
+
+def test_null_on_the_command_line_is_none() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Reader, "reader")
+    options = {"vision": {"options": {"output_stride": 8, "stages": 3}}}
+    parser.set_defaults({"reader": {"class_path": f"{__name__}.Reader", "init_args": options}})
+    given = parser.parse_args(["--reader.vision.options.output_stride", "null"])
+    assert parser.instantiate_classes(given).reader.vision.options == {"output_stride": None, "stages": 3}
