@@ -291,6 +291,7 @@ def test_without_fusion_the_image_states_do_not_depend_on_the_sentence() -> None
     [
         ({"beit": {"heads": 5}}, "beit.width 96 must be a multiple of beit.heads"),
         ({"beit": {"side": 90}}, "beit.side 90 must be a multiple of beit.patch"),
+        ({"beit": {"patch": 24}}, "beit.patch 24 must be a power of two"),
         ({"beit": {"fused_layers": 9}}, "beit.fused_layers 9 must be between 0 and beit.layers"),
         ({"text": {"length": 40}}, "text.length 40 needs 42 positions"),
         ({"gain": 0.0}, "gain 0.0 must be above 0"),

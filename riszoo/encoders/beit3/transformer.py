@@ -48,6 +48,8 @@ class Beit3Options:
             raise UserError(f"beit.width {self.width} must be a multiple of beit.heads ({self.heads})")
         if self.side < self.patch or self.side % self.patch:
             raise UserError(f"beit.side {self.side} must be a multiple of beit.patch ({self.patch})")
+        if self.stem == "conv" and (self.patch < 2 or self.patch.bit_count() != 1):
+            raise UserError(f"beit.patch {self.patch} must be a power of two with beit.stem conv: choose 8, 16 or 32")
         if self.layers < 1 or not 0 <= self.fused <= self.layers:
             raise UserError(f"beit.fused_layers {self.fused_layers} must be between 0 and beit.layers ({self.layers})")
 
