@@ -218,7 +218,7 @@ def resolve(model: str, data: str, scale: str | None = None) -> Config:
     scale = checked_scale(model, data, scale or default_scale(data))
     section = scales(model, data)[scale]
     base, overrides = shared_options(data, scale)
-    layers = [*_data_layers(data, base, section, scale), *_model_layers(recipe.content, section, base)]
+    layers = [*_data_layers(data, base, section, scale), *_model_layers(recipe.content, section, base, recipe.path)]
     if scale == "paper":
         layers.append(recipe.content.get("sets", {}).get(data, {}))
     options = _combined(layers, overrides)
@@ -262,10 +262,12 @@ def _data_layers(data: str, *sections: str) -> list[Config]:
     return [content.get(section) or {} for section in ("common", *sections)]
 
 
-def _model_layers(content: Config, section: str, base: str) -> list[Config]:
+def _model_layers(content: Config, section: str, base: str, path: Path) -> list[Config]:
     """A model recipe's `common` and section; at a shared scale, the model options of `base` only."""
     if not base:
         return [content.get("common", {}), content[section]]
+    if "model" in content[section]:
+        raise UserError(f"{path}: '{section}' has options of its own; put them under '{base}', the data set's scale")
     layers = [content.get("common", {}), content.get(base) or {}, content[section].get(base) or {}]
     return [{"model": layer.get("model", {})} for layer in layers]
 

@@ -101,6 +101,17 @@ def test_a_class_of_ones_own_gets_the_same_setting() -> None:
     }
 
 
+def test_options_beside_the_sections_of_a_shared_scale_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {**recipes.get("models", "lts").content, "controlled": {"model": {"pool": "mean"}}}
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(recipes, "plugin_folders", lambda: (tmp_path,))
+    with pytest.raises(UserError, match=r"mine\.yaml: 'controlled' has options of its own; put them under 'tiny'"):
+        of("mine", "scenes")
+
+
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
