@@ -70,6 +70,8 @@ LIMITS = {
     "trainer.val_check_interval": Limits(float, 0, positive=True),
     "trainer.check_val_every_n_epoch": COUNT,
     "trainer.log_every_n_steps": Limits(int, 0),
+    "trainer.num_sanity_val_steps": Limits(int, -1),
+    **{f"trainer.limit_{loop}_batches": Limits(float, 0) for loop in ("train", "val", "test", "predict")},
     "run.images": Limits(int, 0),
     "run.save_steps": Limits(int, 0),
     "run.save_minutes": Limits(float, 0),

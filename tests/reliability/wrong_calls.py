@@ -117,6 +117,7 @@ FAST: list[tuple[str, str]] = [
     ("fit --model lts --trainer.devices -2", "--trainer.devices -2: give"),
     ("fit --model lts --trainer.val_check_interval 0", "--trainer.val_check_interval 0: give a number above 0"),
     ("fit --model lts --trainer.gradient_clip_val -3", "--trainer.gradient_clip_val -3: give at least 0"),
+    ("test --model vipa --trainer.limit_test_batches -1", "--trainer.limit_test_batches -1: give at least 0"),
     ("fit --model lts --run.images -1", "--run.images -1: give"),
     ("bench --budget 0 --dry-run", "--budget 0: give at least 1"),
     ("bench --budget -5 --dry-run", "--budget -5: give at least 1"),
