@@ -35,6 +35,7 @@ from riszoo.bench.cost import (
     training_step,
 )
 from riszoo.blocks import compile_blocks
+from riszoo.errors import UserError
 
 Part = Literal["model", "encoders", "vision"]
 FIRST = ["riszoo.bench.paired"]
@@ -99,6 +100,7 @@ class Subject:
             torch.set_num_threads(side.threads)
         torch.manual_seed(0)
         self.device, self.part, self.precision = torch.device(side.device), side.part, side.precision
+        self.title = side.title
         model, _, config = build(side.model, side.data, side.scale, json.loads(side.over))
         self.model = model.to(self.device)
         if side.compiled:
@@ -119,7 +121,13 @@ class Subject:
         if self.part == "model":
             return total_loss(self.model, batch, self.precision)
         with autocast(self.device, self.precision):
-            return torch.stack([output.square().mean() for output in self.outputs(batch)]).sum()
+            total = torch.stack([output.square().mean() for output in self.outputs(batch)]).sum()
+        if not total.requires_grad:
+            raise UserError(
+                f"--part {self.part} of {self.title} is frozen, so that it has no training step: "
+                "give --steps forward, or --model.vision.frozen false"
+            )
+        return total
 
     def forward(self) -> None:
         self.model.eval()

@@ -14,6 +14,7 @@ from riszoo.bench import paired
 from riszoo.bench.paired import Call, Cost, Side
 from riszoo.cli.main import main
 from riszoo.cli.speed import arguments, read_side, shared_words
+from riszoo.errors import UserError
 
 A, B = Side("lts", "scenes", "tiny", batch=4), Side("vipa", "scenes", "tiny", batch=4)
 
@@ -53,6 +54,12 @@ def test_a_part_trains_its_encoder_alone() -> None:
     trained = {name.split(".")[0] for name, p in paired.subject(side).model.named_parameters() if p.grad is not None}
     assert trained == {"vision"}
     assert cost.processor > 0
+
+
+def test_a_frozen_part_has_no_training_step() -> None:
+    frozen = json.dumps({"model": {"init_args": {"vision": {"frozen": True}}}})
+    with pytest.raises(UserError, match=r"--part vision of lts tiny.* is frozen.*give --steps forward"):
+        paired.measure(Side("lts", "scenes", "tiny", over=frozen, part="vision", batch=4), "training")
 
 
 @contextmanager
