@@ -1,11 +1,14 @@
 """Where the time of a training step goes, and what several sentences of an image save. Prints two tables.
 
     python -m benchmarks.profiling.training lts,risam,vipa,lavt --batch 16
+    python -m benchmarks.profiling.training vipa,lavt --data refcoco --scale paper --batch 1 --repeats 1 \
+        --tables operations
 
-The first has the share of each kind of operation in both passes and the optimiser (torch.profiler), and that of the two
-encoders: the time of a step of the encoders alone on the same images and sentences, relative to that of the model. The
-second has sentences a second (of processor time on a CPU) for 1, 2, 4 and 8 sentences of each image in a step of the
-same number of sentences.
+`operations` has the share of each kind of operation in both passes and the optimiser (torch.profiler), that of the two
+encoders (the time of a step of the encoders alone on the same images and sentences, relative to that of the model), and
+how near the step is to the device's limit: its counted multiplications and additions a second, relative to those of a
+product of two large float32 matrices. `sentences` has sentences a second for 1, 2, 4 and 8 sentences of each image in
+a step of the same number of sentences. On a CPU, all times are of the processor.
 """
 
 from __future__ import annotations
@@ -18,9 +21,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch.profiler import ProfilerActivity, profile
 
-from riszoo.bench.paired import Side, measure, subject
+from riszoo.bench.cost import skeleton, step_plan, training_gflops
+from riszoo.bench.paired import Cost, Side, cost_of, measure, subject
+from riszoo.recipes import resolve
 
 KINDS = {
     "convolution": r"conv|mkldnn|cudnn_conv",
@@ -33,6 +39,9 @@ KINDS = {
 }
 """Patterns of operators; the first that matches counts. The rest are pointwise operations, the optimiser's included."""
 PER_IMAGE = (1, 2, 4, 8)
+MATRIX = 3072
+"""The side of the matrices whose product is the limit."""
+TABLES = ("operations", "sentences")
 
 
 def kind_of(operator: str) -> str:
@@ -60,8 +69,30 @@ def shares(side: Side, repeats: int) -> dict[str, float]:
 def step_seconds(side: Side, repeats: int) -> float:
     """The median of a step: events on a GPU, processor time on a CPU, which other work disturbs less."""
     subject(side).training()
-    costs = [measure(side, "training") for _ in range(repeats)]
-    return statistics.median(cost.wall if side.device != "cpu" else cost.processor for cost in costs)
+    return median_seconds([measure(side, "training") for _ in range(repeats)], side.device)
+
+
+def median_seconds(costs: list[Cost], device: str) -> float:
+    return statistics.median(cost.wall if device != "cpu" else cost.processor for cost in costs)
+
+
+def matrix_rate(device: str, repeats: int) -> float:
+    """Billions of multiplications and additions a second, in the product of two large matrices."""
+    matrix = torch.randn(MATRIX, MATRIX, device=device)
+    costs = [cost_of(lambda: matrix @ matrix, torch.device(device)) for _ in range(repeats + 1)]
+    return 2 * MATRIX**3 / 1e9 / median_seconds(costs[1:], device)
+
+
+def operations(side: Side, repeats: int) -> list[str]:
+    """The cells of a model in the first table."""
+    found = shares(side, repeats)
+    step = step_seconds(side, repeats)
+    rate = matrix_rate(side.device, repeats)
+    encoders = step_seconds(replace(side, part="encoders"), repeats)
+    plan = step_plan(resolve(side.model, side.data, side.scale), side.batch)
+    counted = training_gflops(skeleton(side.model, side.data, side.scale), plan)
+    parts = [*(found[kind] for kind in (*KINDS, "pointwise")), encoders / step, counted / step / rate]
+    return [f"{part:.0%}" for part in parts]
 
 
 def by_sentences(side: Side, repeats: int) -> list[float]:
@@ -83,19 +114,21 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=16, help="sentences of a step")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tables", default=",".join(TABLES), help="comma-separated; default: both")
     args = parser.parse_args()
-    names = args.models.split(",")
-    kinds = [*KINDS, "pointwise"]
-    print(row(["model", *kinds, "encoders alone"]), row(["---"] * (len(kinds) + 2)), sep="\n")
-    for name in names:
-        side = Side(name, args.data, args.scale, device=args.device, batch=args.batch)
-        found = shares(side, args.repeats)
-        encoders = step_seconds(replace(side, part="encoders"), args.repeats) / step_seconds(side, args.repeats)
-        print(row([name, *(f"{found[kind]:.0%}" for kind in kinds), f"{encoders:.0%}"]), flush=True)
-    print("", row(["model", *(f"{count} an image" for count in PER_IMAGE)]), row(["---"] * 5), sep="\n")
-    for name in names:
-        rates = by_sentences(Side(name, args.data, args.scale, device=args.device, batch=args.batch), args.repeats)
-        print(row([name, *(f"{rate:.1f}" for rate in rates)]), flush=True)
+    names, tables = args.models.split(","), args.tables.split(",")
+    sides = [Side(name, args.data, args.scale, device=args.device, batch=args.batch) for name in names]
+    if "operations" in tables:
+        kinds = [*KINDS, "pointwise", "encoders alone", "of the matrix rate"]
+        print(row(["model", *kinds]), row(["---"] * (len(kinds) + 1)), sep="\n", flush=True)
+        for side in sides:
+            print(row([side.model, *operations(side, args.repeats)]), flush=True)
+            subject.cache_clear()
+    if "sentences" in tables:
+        print(row(["model", *(f"{count} an image" for count in PER_IMAGE)]), row(["---"] * 5), sep="\n", flush=True)
+        for side in sides:
+            print(row([side.model, *(f"{rate:.1f}" for rate in by_sentences(side, args.repeats))]), flush=True)
+            subject.cache_clear()
 
 
 if __name__ == "__main__":

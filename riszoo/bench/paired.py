@@ -157,8 +157,12 @@ def warm_up(side: Side, step: str) -> None:
 def measure(side: Side, step: str) -> Cost:
     """The cost of one step, in the process that calls this."""
     one = subject(side)
+    return cost_of(getattr(one, step), one.device)
+
+
+def cost_of(call: Callable[[], object], device: torch.device) -> Cost:
     started = time.process_time()
-    (wall,) = times(getattr(one, step), one.device, repeats=1, warm_up=0)
+    (wall,) = times(call, device, repeats=1, warm_up=0)
     return Cost(wall, time.process_time() - started)
 
 
