@@ -6,6 +6,7 @@ Letters: N sentences, Q queries, K keys, C channels, n heads, h x w a grid.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -89,6 +90,63 @@ def upsample(coarse: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
 
 
+NARROW = 128
+"""Channels below which a convolution of an upsampled map is not worth computing from the coarse one."""
+
+
+def doubled(layers: Iterable[nn.Module], coarse: Tensor) -> Tensor:
+    """Layers, a convolution first, of a map upsampled to twice its size: (N, C, h, w) -> (N, O, 2 h, 2 w)"""
+    return upsampled(layers, coarse, (2 * coarse.shape[-2], 2 * coarse.shape[-1]), align_corners=False)
+
+
+def upsampled(
+    layers: Iterable[nn.Module], coarse: Tensor, size: tuple[int, int], align_corners: bool, fine: Tensor | None = None
+) -> Tensor:
+    """Layers, a convolution first, of a bilinearly upsampled map and behind it a finer one, if given."""
+    convolution, *rest = layers
+    assert isinstance(convolution, nn.Conv2d)
+    x = convolve_upsampled(convolution, coarse, size, align_corners, fine)
+    for layer in rest:
+        x = layer(x)
+    return x
+
+
+def convolve_upsampled(
+    convolution: nn.Conv2d, coarse: Tensor, size: tuple[int, int], align_corners: bool, fine: Tensor | None = None
+) -> Tensor:
+    """A convolution that keeps the grid, of a bilinearly upsampled map and behind it a finer one: (N, O, H, W).
+
+    Equal to `convolution(torch.cat([F.interpolate(coarse, size, ...), fine], 1))`. Each cell of the kernel is a product
+    over channels, and it does not matter whether that comes before or after the interpolation; on the coarse map it has
+    a quarter of the multiplications, where the size doubles.
+    """
+    channels, (h, w) = coarse.shape[1], coarse.shape[-2:]
+    if channels < NARROW or size[0] * size[1] < 3 * h * w:
+        upsampled = F.interpolate(coarse, size, mode="bilinear", align_corners=align_corners)
+        convolved: Tensor = convolution(upsampled if fine is None else torch.cat([upsampled, fine], 1))
+        return convolved
+    kernel = convolution.weight[:, :channels]  # (O, C, k, k)
+    outside, k = kernel.shape[0], kernel.shape[-1]
+    columns, rows = (shifted_interpolation(*pair, k, align_corners, coarse) for pair in ((w, size[1]), (h, size[0])))
+    wide: Tensor | None = None  # (N, O k, h, W): for each row of the kernel, its columns summed
+    for cells, interpolation in zip(kernel.unbind(-1), columns, strict=True):
+        products = F.conv2d(coarse, cells.transpose(1, 2).reshape(outside * k, channels, 1, 1))  # (N, O k, h, w)
+        wide = products @ interpolation if wide is None else wide + products @ interpolation
+    assert wide is not None
+    convolved = rows.flatten(0, 1).T @ wide.reshape(-1, outside, k * h, size[1])  # (N, O, H, W)
+    if fine is not None:
+        return convolved + F.conv2d(fine, convolution.weight[:, channels:], convolution.bias, padding=k // 2)
+    return convolved if convolution.bias is None else convolved + convolution.bias[:, None, None]
+
+
+def shifted_interpolation(length: int, size: int, k: int, align_corners: bool, like: Tensor) -> Tensor:
+    """Matrices (k, length, size) from a line to the interpolated line, shifted by each cell of a kernel of k."""
+    exact = torch.promote_types(like.dtype, torch.float32)
+    line = torch.eye(length, dtype=exact, device=like.device)[None]
+    matrix = F.interpolate(line, size, mode="linear", align_corners=align_corners)[0]
+    return F.pad(matrix, (k // 2, k // 2)).unfold(1, size, 1).transpose(0, 1).to(like.dtype)
+
+
 class TopDownBlock(nn.Module):
     """Upsamples a coarse map, concatenates a finer one, and applies two 3 x 3 convolutions."""
 
@@ -100,9 +158,8 @@ class TopDownBlock(nn.Module):
         )
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        upsampled = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=True)
-        merged: Tensor = self.convolutions(torch.cat([upsampled, fine], 1))
-        return merged
+        size = (fine.shape[-2], fine.shape[-1])
+        return upsampled(self.convolutions.children(), coarse, size, align_corners=True, fine=fine)
 
 
 def mean_valid(states: Tensor, mask: Tensor) -> Tensor:

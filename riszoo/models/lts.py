@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Words
 from riszoo.errors import UserError
-from riszoo.layers import RARE, mean_valid, sentence_convolution, sine, sine_2d, to_tokens, upsample
+from riszoo.layers import RARE, doubled, mean_valid, sentence_convolution, sine, sine_2d, to_tokens, upsample
 from riszoo.losses import bce, dice, majority, shrink_mask, spatial_cross_entropy
 from riszoo.model import RISModule
 
@@ -312,14 +312,14 @@ class SegmentationHead(nn.Module):
         width, narrow, steps = options.width, options.width // 2, upsampling_steps(finest, options.stride)
         self.refine = ASPP(channels, width) if options.head == "aspp" else convolutions(channels, width)
         self.ups = nn.ModuleList(CBL(width if i == 0 else narrow, narrow, 3) for i in range(max(1, steps)))
-        self.scale = 2 if steps else 1
+        self.doubles = steps > 0
         self.classify = nn.Conv2d(narrow, 1, 1)
         self.classify.bias.data.fill_(RARE)  # type: ignore[union-attr]
 
     def forward(self, z: Tensor) -> Tensor:
         y = self.refine(z)
         for up in self.ups:
-            y = up(F.interpolate(y, scale_factor=self.scale, mode="bilinear", align_corners=False))
+            y = doubled(up.children(), y) if self.doubles else up(y)
         logits: Tensor = self.classify(y)
         return logits
 

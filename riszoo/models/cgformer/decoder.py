@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riszoo.batch import Words
-from riszoo.layers import LearnedToken, TopDownBlock, to_grid, to_tokens
+from riszoo.layers import LearnedToken, TopDownBlock, doubled, to_grid, to_tokens
 from riszoo.models.cgformer.grouping import GROUPINGS, Group, GumbelNoise, WordReader
 
 
@@ -47,6 +47,10 @@ class Upsampling(nn.Sequential):
             nn.BatchNorm2d(outside),
             nn.ReLU(),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, *layers = self.children()
+        return doubled(layers, x)
 
 
 class MaskHead(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from riszoo.batch import Words
 from riszoo.errors import UserError
-from riszoo.layers import ConvNormReLU, sentence_convolution, sine, to_grid, to_tokens
+from riszoo.layers import ConvNormReLU, doubled, sentence_convolution, sine, to_grid, to_tokens
 
 
 @dataclass
@@ -126,6 +126,11 @@ class Upscale(nn.Sequential):
             ConvNormReLU(width, width // 2, 3),
             nn.Conv2d(width // 2, width // 2, 1),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, first, _, second, pointwise = self.children()
+        y: Tensor = pointwise(doubled(second.children(), doubled(first.children(), x)))
+        return y
 
 
 class DynamicHead(nn.Module):
