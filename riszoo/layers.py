@@ -100,30 +100,45 @@ def doubled(layers: Iterable[nn.Module], coarse: Tensor) -> Tensor:
 
 
 def upsampled(
-    layers: Iterable[nn.Module], coarse: Tensor, size: tuple[int, int], align_corners: bool, fine: Tensor | None = None
+    layers: Iterable[nn.Module],
+    coarse: Tensor,
+    size: tuple[int, int],
+    align_corners: bool,
+    fine: Tensor | None = None,
+    index: Tensor | None = None,
 ) -> Tensor:
-    """Layers, a convolution first, of a bilinearly upsampled map and behind it a finer one, if given."""
+    """Layers, a convolution first, of a bilinearly upsampled map and behind it a finer one, if given.
+
+    `index` (N,) is the row of `fine` that belongs to each row of `coarse`; by default they belong together in order.
+    """
     convolution, *rest = layers
     assert isinstance(convolution, nn.Conv2d)
-    x = convolve_upsampled(convolution, coarse, size, align_corners, fine)
+    x = convolve_upsampled(convolution, coarse, size, align_corners, fine, index)
     for layer in rest:
         x = layer(x)
     return x
 
 
 def convolve_upsampled(
-    convolution: nn.Conv2d, coarse: Tensor, size: tuple[int, int], align_corners: bool, fine: Tensor | None = None
+    convolution: nn.Conv2d,
+    coarse: Tensor,
+    size: tuple[int, int],
+    align_corners: bool,
+    fine: Tensor | None = None,
+    index: Tensor | None = None,
 ) -> Tensor:
     """A convolution that keeps the grid, of a bilinearly upsampled map and behind it a finer one: (N, O, H, W).
 
-    Equal to `convolution(torch.cat([F.interpolate(coarse, size, ...), fine], 1))`. Each cell of the kernel is a product
-    over channels, and it does not matter whether that comes before or after the interpolation; on the coarse map it has
-    a quarter of the multiplications, where the size doubles.
+    Equal to `convolution(torch.cat([F.interpolate(coarse, size, ...), fine[index]], 1))`. Each cell of the kernel is a
+    product over channels, and it does not matter whether that comes before or after the interpolation; on the coarse
+    map it has a quarter of the multiplications, where the size doubles. The part of `fine` is computed once for a row.
     """
     channels, (h, w) = coarse.shape[1], coarse.shape[-2:]
     if channels < NARROW or size[0] * size[1] < 3 * h * w:
-        upsampled = F.interpolate(coarse, size, mode="bilinear", align_corners=align_corners)
-        convolved: Tensor = convolution(upsampled if fine is None else torch.cat([upsampled, fine], 1))
+        x = F.interpolate(coarse, size, mode="bilinear", align_corners=align_corners)
+        if fine is not None:
+            x = torch.cat([x, fine if index is None else fine[index]], 1)
+        convolved: Tensor = convolution(x)
         return convolved
     kernel = convolution.weight[:, :channels]  # (O, C, k, k)
     outside, k = kernel.shape[0], kernel.shape[-1]
@@ -135,7 +150,8 @@ def convolve_upsampled(
     assert wide is not None
     convolved = rows.flatten(0, 1).T @ wide.reshape(-1, outside, k * h, size[1])  # (N, O, H, W)
     if fine is not None:
-        return convolved + F.conv2d(fine, convolution.weight[:, channels:], convolution.bias, padding=k // 2)
+        finer = F.conv2d(fine, convolution.weight[:, channels:], convolution.bias, padding=k // 2)
+        return convolved + (finer if index is None else finer[index])
     return convolved if convolution.bias is None else convolved + convolution.bias[:, None, None]
 
 
@@ -157,9 +173,9 @@ class TopDownBlock(nn.Module):
             *(nn.Conv2d(width, width, 3, padding=1, bias=bias), nn.BatchNorm2d(width), nn.ReLU()),
         )
 
-    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+    def forward(self, coarse: Tensor, fine: Tensor, index: Tensor | None = None) -> Tensor:
         size = (fine.shape[-2], fine.shape[-1])
-        return upsampled(self.convolutions.children(), coarse, size, align_corners=True, fine=fine)
+        return upsampled(self.convolutions.children(), coarse, size, align_corners=True, fine=fine, index=index)
 
 
 def mean_valid(states: Tensor, mask: Tensor) -> Tensor:

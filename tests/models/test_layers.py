@@ -43,6 +43,15 @@ def test_a_convolution_of_an_upsampled_map(
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("channels", [NARROW, 8])
+def test_rows_of_a_finer_map_are_shared(channels: int) -> None:
+    torch.manual_seed(0)
+    block = TopDownBlock(channels + 4, 5).double().eval()
+    coarse, fine = torch.randn(4, channels, 3, 3).double(), torch.randn(2, 4, 6, 6).double()
+    index = torch.tensor([1, 0, 0, 1])
+    torch.testing.assert_close(block(coarse, fine, index), block(coarse, fine[index]), rtol=1e-12, atol=1e-12)
+
+
 def operations(run: nn.Module, *inputs: Tensor) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         run(*inputs)

@@ -68,9 +68,13 @@ class PixelDecoder(nn.Module):
         self.classify = nn.Conv2d(options.width if finer else coarsest, 2, 1)
         self.classify.bias.data.copy_(torch.tensor([0.0, RARE]))  # type: ignore[union-attr]
 
-    def forward(self, maps: list[Tensor], cells: Tensor, expression: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, maps: list[Tensor], cells: Tensor, expression: Tensor, mask: Tensor, image_index: Tensor | None = None
+    ) -> Tensor:
         """Maps from fine to coarse, the valid `cells` (N, hw) of the coarsest, the expression (N, L, d) and its valid
-        rows (N, L) -> the target's logit minus the background's, (N, 1, h, w) on the finest grid."""
+        rows (N, L) -> the target's logit minus the background's, (N, 1, h, w) on the finest grid.
+
+        With the image of each sentence, `image_index`, all maps but the coarsest are those of images."""
         x = self.project_in(maps[-1])  # (N, d, h, w)
         _, d, h, w = x.shape
         pixels, position = to_tokens(x), sine_2d(h, w, d, x)  # (N, hw, d), (hw, d)
@@ -78,7 +82,7 @@ class PixelDecoder(nn.Module):
             pixels = layer(pixels, position, cells, expression, mask)
         x = self.project_out(to_grid(pixels, (h, w)))  # (N, C, h, w)
         for index, (top_down, fine) in enumerate(zip(self.top_down, reversed(maps[:-1]), strict=True)):
-            x = top_down(x, fine)
+            x = top_down(x, fine, image_index)
             if index < len(self.finer_attention):
                 pixels = self.finer_attention[index](to_tokens(x), mask[:, None], expression)
                 x = to_grid(pixels, x.shape[-2:])

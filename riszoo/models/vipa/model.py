@@ -101,6 +101,8 @@ class VIPA(RISModule):
             heads=heads,
         )
         self.decoder = PixelDecoder(decoder, [self.channels_at(stride) for stride in strides], width, heads)
+        last = len(self.vision.channels) - 1  # the only map that language changes without early fusion
+        self.finer_of_image = fusion.kind != "early" and last not in map(self.level_at, strides[:-1])
         self.no_target_head = nn.Linear(width, 1) if no_target.enabled else None
         if frozen_embeddings:
             self.text.freeze_embeddings()
@@ -114,9 +116,12 @@ class VIPA(RISModule):
         maps, fused_words = self.fusion(visual, words, self.vision, self.text)  # each (N, C, h, w); (N, L, C)
         grid = self.map_at(maps, self.veg_stride)  # F_v (N, C, h, w)
         expression = self.expression(grid, words, fused_words, self._cells(visual, self.veg_stride))  # E_V (N, L, d)
-        pyramid = [self.map_at(maps, stride) for stride in self.strides]
+        *finer, coarsest = self.strides
+        own = features.maps if self.finer_of_image else maps
+        pyramid = [*(self.map_at(own, stride) for stride in finer), self.map_at(maps, coarsest)]
         rows, mask = self.context(expression.states, expression.mask, image_index)
-        logits = self.decoder(pyramid, self._cells(visual, self.strides[-1]), rows, mask)  # (N, 1, h, w)
+        shared = image_index if self.finer_of_image else None
+        logits = self.decoder(pyramid, self._cells(visual, coarsest), rows, mask, shared)  # (N, 1, h, w)
         evidence, aux = explain(expression, words, (grid.shape[-2], grid.shape[-1]))
         return Output(logits, evidence, self._no_target(expression), aux)
 
