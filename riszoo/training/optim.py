@@ -63,6 +63,10 @@ class Optim:
             raise UserError(f"--model.optim.ema {self.ema}: give a number from 0 up to, but not including, 1")
 
 
+FUSED = ("cpu", "cuda")
+"""Devices on which one kernel updates a parameter: on a CPU in a sixth of the time."""
+
+
 def parameter_groups(module: RISModule, optim: Optim) -> list[dict[str, object]]:
     """Trainable parameters by learning rate (vision, text, new) and weight decay, without empty groups."""
     rates = {
@@ -111,8 +115,10 @@ def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Ten
     """An exponential average over a window that grows, so that early validations do not see the initial weights."""
 
     def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():  # a counter among the buffers
+            return current
         kept = torch.clamp((1 + torch.as_tensor(count)) / (10 + torch.as_tensor(count)), max=decay)
-        return averaged + (1 - kept) * (current - averaged)  # frozen weights stay bit-equal
+        return torch.lerp(averaged, current, (1 - kept).to(averaged.dtype))  # frozen weights stay bit-equal
 
     return average
 
@@ -120,7 +126,11 @@ def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Ten
 def make_optimizer(module: RISModule, optim: Optim, total_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """AdamW over the parameter groups, with its schedule per step."""
     groups = parameter_groups(module, optim)
-    optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, amsgrad=optim.amsgrad)
+    fused = all(parameter.device.type in FUSED for parameter in module.parameters())
+    optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, amsgrad=optim.amsgrad, fused=fused)
+    if fused:
+        # it could undo the scaling of gradients inside its step; Lightning then refuses to clip them in mixed precision
+        optimizer._step_supports_amp_scaling = False
     return optimizer, LambdaLR(
         optimizer, [group_factor(optim, group["lr"], total_steps) for group in optimizer.param_groups]
     )

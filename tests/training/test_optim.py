@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from riszoo.layers import LearnedToken
@@ -77,6 +78,25 @@ def test_the_schedule_moves_every_group() -> None:
         optimizer.step()
         schedule.step()
     assert {round(g["lr"], 6) for g in optimizer.param_groups} == {0.5, 0.05}
+
+
+def test_a_fused_optimizer_lets_gradients_be_clipped_in_mixed_precision() -> None:
+    model = Model()
+    optimizer, _ = make_optimizer(model, Optim(), 10)
+    assert optimizer.defaults["fused"]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    MixedPrecision("bf16-mixed", "cpu").clip_gradients(optimizer, 1.0)
+    squares = sum(
+        float(parameter.grad.square().sum()) for parameter in model.parameters() if parameter.grad is not None
+    )
+    assert squares == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_average_of_equal_weights_is_bit_equal_and_counters_are_kept() -> None:
+    average, weights = moving_average(0.99), torch.randn(1000)
+    assert all(torch.equal(average(weights, weights.clone(), torch.tensor(count)), weights) for count in (0, 5, 1000))
+    assert average(torch.tensor(3), torch.tensor(8), torch.tensor(5)) == 8
 
 
 def test_the_average_starts_short_and_ends_long() -> None:
