@@ -73,16 +73,17 @@ def test_changed_missing_and_unknown_packages_are_errors_that_say_what_to_do(pac
         package_path("package:my-weight")
 
 
-def test_photo_and_photo_random_differ_in_weights_only() -> None:
+def test_photo_and_photo_random_differ_in_weights_and_how_they_are_tuned() -> None:
     pretrained, random = (recipes.find("scales", name).content["tiny"]["model"] for name in ("photo", "photo-random"))  # type: ignore[union-attr]
+    assert pretrained["text"].pop("frozen") is True
+    assert random["text"].pop("frozen") is False
+    assert pretrained["optim"].pop("lr_vision") == pretrained["optim"]["lr"] / 10
     for encoder in ("vision", "text"):
-        assert pretrained[encoder].pop("frozen") is True
-        assert random[encoder].pop("frozen") is False
         assert pretrained[encoder].pop("weights") != random[encoder].pop("weights") == "none"
     assert pretrained == random
     for model in ("lts", "risam", "vipa"):
         one, other = (recipes.resolve(model, "collage", scale) for scale in ("photo", "photo-random"))
-        assert one["trainer"]["max_steps"] == other["trainer"]["max_steps"] == 600
+        assert one["trainer"]["max_steps"] == other["trainer"]["max_steps"] == 2400
         assert one["model"]["init_args"]["vision"]["weights"] == f"package:{MOBILENET}"
 
 
