@@ -94,33 +94,21 @@ NARROW = 128
 """Channels below which a convolution of an upsampled map is not worth computing from the coarse one."""
 
 
-def doubled(layers: Iterable[nn.Module], coarse: Tensor) -> Tensor:
-    """Layers, a convolution first, of a map upsampled to twice its size: (N, C, h, w) -> (N, O, 2 h, 2 w)"""
-    return upsampled(layers, coarse, (2 * coarse.shape[-2], 2 * coarse.shape[-1]), align_corners=False)
-
-
-def upsampled(
-    layers: Iterable[nn.Module],
-    coarse: Tensor,
-    size: tuple[int, int],
-    align_corners: bool,
-    fine: Tensor | None = None,
-    index: Tensor | None = None,
-) -> Tensor:
-    """Layers, a convolution first, of a bilinearly upsampled map and behind it a finer one, if given.
-
-    `index` (N,) is the row of `fine` that belongs to each row of `coarse`; by default they belong together in order.
-    """
-    convolution, *rest = layers
-    assert isinstance(convolution, nn.Conv2d)
-    x = convolve_upsampled(convolution, coarse, size, align_corners, fine, index)
-    for layer in rest:
+def in_order(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    for layer in layers:
         x = layer(x)
     return x
 
 
+def doubled(layers: Iterable[nn.Module], coarse: Tensor) -> Tensor:
+    """Layers, a convolution first, of a map upsampled to twice its size: (N, C, h, w) -> (N, O, 2 h, 2 w)"""
+    convolution, *rest = layers
+    size = (2 * coarse.shape[-2], 2 * coarse.shape[-1])
+    return in_order(rest, convolve_upsampled(convolution, coarse, size, align_corners=False))
+
+
 def convolve_upsampled(
-    convolution: nn.Conv2d,
+    convolution: nn.Module,
     coarse: Tensor,
     size: tuple[int, int],
     align_corners: bool,
@@ -133,6 +121,7 @@ def convolve_upsampled(
     product over channels, and it does not matter whether that comes before or after the interpolation; on the coarse
     map it has a quarter of the multiplications, where the size doubles. The part of `fine` is computed once for a row.
     """
+    assert isinstance(convolution, nn.Conv2d)
     channels, (h, w) = coarse.shape[1], coarse.shape[-2:]
     if channels < NARROW or size[0] * size[1] < 3 * h * w:
         x = F.interpolate(coarse, size, mode="bilinear", align_corners=align_corners)
@@ -174,8 +163,9 @@ class TopDownBlock(nn.Module):
         )
 
     def forward(self, coarse: Tensor, fine: Tensor, index: Tensor | None = None) -> Tensor:
+        convolution, *rest = self.convolutions
         size = (fine.shape[-2], fine.shape[-1])
-        return upsampled(self.convolutions.children(), coarse, size, align_corners=True, fine=fine, index=index)
+        return in_order(rest, convolve_upsampled(convolution, coarse, size, align_corners=True, fine=fine, index=index))
 
 
 def mean_valid(states: Tensor, mask: Tensor) -> Tensor:

@@ -117,6 +117,8 @@ def main() -> None:
     parser.add_argument("--tables", default=",".join(TABLES), help="comma-separated; default: both")
     args = parser.parse_args()
     names, tables = args.models.split(","), args.tables.split(",")
+    if not set(tables) <= set(TABLES):
+        parser.error(f"--tables {args.tables}: choose from {', '.join(TABLES)}")
     sides = [Side(name, args.data, args.scale, device=args.device, batch=args.batch) for name in names]
     if "operations" in tables:
         kinds = [*KINDS, "pointwise", "encoders alone", "of the matrix rate"]
