@@ -36,6 +36,7 @@ from riszoo.bench.cost import (
 )
 from riszoo.blocks import compile_blocks
 from riszoo.errors import UserError
+from riszoo.training.machine import keep_memory
 
 Part = Literal["model", "encoders", "vision"]
 FIRST = ["riszoo.bench.paired"]
@@ -96,6 +97,7 @@ class Subject:
     """The model of a side, built, and its steps. `forward` and `training` each run one."""
 
     def __init__(self, side: Side) -> None:
+        keep_memory()
         if side.threads is not None:
             torch.set_num_threads(side.threads)
         torch.manual_seed(0)

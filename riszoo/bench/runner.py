@@ -25,7 +25,7 @@ from riszoo.bench.plan import Job
 from riszoo.bench.tables import image_sums
 from riszoo.errors import UserError
 from riszoo.training import runs
-from riszoo.training.threads import processors
+from riszoo.training.machine import processors
 
 POLL_SECONDS = 20.0
 """How often the progress of a training is printed."""

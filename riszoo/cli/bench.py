@@ -75,7 +75,7 @@ def measure_published(options: Any) -> int:
 
 def jobs_at_a_time(options: Any, jobs: Sequence[Job]) -> int:
     """`--parallel`; by default a job for each processor, where no job needs the whole machine."""
-    from riszoo.training.threads import has_accelerator, processors
+    from riszoo.training.machine import has_accelerator, processors
 
     spread = options.devices or options.nodes or options.launch or options.launcher
     whole = spread or any(job.scale == "paper" for job in jobs) or has_accelerator()

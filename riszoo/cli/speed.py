@@ -169,7 +169,9 @@ def _measure_one(args: Namespace) -> dict[str, Any]:
 
         from riszoo.bench.cost import build, speed, step_plan
         from riszoo.blocks import compile_blocks
+        from riszoo.training.machine import keep_memory
 
+    keep_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)

@@ -36,10 +36,10 @@ from riszoo.training.callbacks.progress import progress
 from riszoo.training.checkpoint_checks import check_class, check_model_class
 from riszoo.training.checkpoints import RISCheckpointIO, load_initial, model_section, read_checkpoint, run_names
 from riszoo.training.interruption import Interrupted, describe_stop, requeue_job, signal_of
+from riszoo.training.machine import keep_memory, leave_processors
 from riszoo.training.parser_errors import parser_error
 from riszoo.training.recorder import Recorder
 from riszoo.training.saving import BestCheckpoint, LastCheckpoint, changed_options, keep_curves
-from riszoo.training.threads import leave_processors
 
 if TYPE_CHECKING:
     from riszoo.cli.request import Request
@@ -280,8 +280,10 @@ class RISCLI(LightningCLI):
             compile_blocks(self.model, self.trainer.strategy.root_device.type)
         if self.datamodule.seed is None:
             self.datamodule.seed = self.seed
-        if self.request.verb != "fit" and self.trainer.strategy.root_device.type == "cpu":
-            leave_processors(self.datamodule.workers)
+        if self.trainer.strategy.root_device.type == "cpu":
+            keep_memory()
+            if self.request.verb != "fit":
+                leave_processors(self.datamodule.workers)
         if is_rank_zero():
             devices = f"{self.trainer.num_devices} x " if self.trainer.num_devices > 1 else ""
             checkpoint = f", checkpoint {runs.described(self.request.checkpoint)}" if self.request.checkpoint else ""

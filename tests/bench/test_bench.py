@@ -328,8 +328,8 @@ def test_an_interruption_stops_all_jobs_in_parallel(tmp_path: Path, monkeypatch:
 def test_small_models_run_one_for_each_processor(
     words: list[str], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("riszoo.training.threads.processors", lambda: 2)
-    monkeypatch.setattr("riszoo.training.threads.has_accelerator", lambda: False)
+    monkeypatch.setattr("riszoo.training.machine.processors", lambda: 2)
+    monkeypatch.setattr("riszoo.training.machine.has_accelerator", lambda: False)
     options = parser().parse_args(words)
     assert jobs_at_a_time(options, plan.make_jobs(options)) == expected
 

@@ -1,7 +1,8 @@
-"""How many threads PyTorch uses on a CPU: as many as the processors that loading processes leave."""
+"""What a process takes of a CPU machine: as many threads as loading processes leave processors, and memory to keep."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -30,3 +31,22 @@ def leave_processors(workers: int) -> None:
     """Lower the number of threads so that `workers` loading processes have a processor each; OMP_NUM_THREADS wins."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), max(1, processors() - workers)))
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+"""The settings of glibc's `mallopt` that are used here, by the numbers of its header."""
+KEPT = 1 << 28
+"""A tensor of fewer bytes is made of kept memory."""
+
+
+def keep_memory() -> None:
+    """Keep the memory of freed tensors for the next ones; MALLOC_TRIM_THRESHOLD_ wins.
+
+    glibc gives large freed blocks back to the operating system, which then maps and clears every page of the next
+    step's tensors again. Nothing happens where the C library is another one.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        mallopt(M_TRIM_THRESHOLD, -1)  # never
+        if not mallopt(M_MMAP_THRESHOLD, KEPT):
+            mallopt(M_MMAP_MAX, 0)  # glibc before 2.35 has a limit of 32 MiB
