@@ -282,8 +282,7 @@ class RISCLI(LightningCLI):
             self.datamodule.seed = self.seed
         if self.trainer.strategy.root_device.type == "cpu":
             keep_memory()
-            if self.request.verb != "fit":
-                leave_processors(self.datamodule.workers)
+            leave_processors(0 if self.request.verb == "fit" else self.datamodule.workers)
         if is_rank_zero():
             devices = f"{self.trainer.num_devices} x " if self.trainer.num_devices > 1 else ""
             checkpoint = f", checkpoint {runs.described(self.request.checkpoint)}" if self.request.checkpoint else ""
