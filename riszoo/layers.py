@@ -59,8 +59,32 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """(N, Q, C), (N, K, C'), (N, K, C'), mask (N, Q or 1, K) -> (N, Q, C)"""
-        attended: Tensor = self.out(attention(self.q(query), self.k(key), self.v(value), self.heads, mask))
-        return attended
+        if key is value and self.is_cheaper_from_context(query.shape[1], key.shape[1]):
+            attended = self.from_context(self.q(query), key, mask)
+        else:
+            attended = attention(self.q(query), self.k(key), self.v(value), self.heads, mask)
+        out: Tensor = self.out(attended)
+        return out
+
+    def is_cheaper_from_context(self, queries: int, keys: int) -> bool:
+        """Whether `from_context` multiplies less than projecting each key and value does."""
+        width, context = self.k.weight.shape
+        projected = keys * width * (context + queries)
+        return queries * context * (width + keys * self.heads) < projected
+
+    def from_context(self, query: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        """`attention` of projected queries (N, Q, C) over a context (N, K, C') that is both keys and values: the same
+        function with the key's projection applied to the few queries and the value's to what they attend to."""
+        n, (q, width) = query.shape[0], query.shape[1:]
+        per_head = (self.heads, width // self.heads, -1)
+        k, v = self.k.weight.view(per_head), self.v.weight.view(per_head)  # (n, C / n, C')
+        query = torch.einsum("bqnd,ndc->bnqc", query.view(n, q, self.heads, -1), k).flatten(1, 2)  # (N, nQ, C')
+        if mask is not None and mask.shape[1] > 1:
+            mask = mask[:, None].expand(-1, self.heads, -1, -1).flatten(1, 2)
+        scale = (width // self.heads) ** -0.5
+        attended = F.scaled_dot_product_attention(query, context, context, attn_mask=mask, scale=scale)
+        attended = attended.view(n, self.heads, q, -1)
+        return torch.einsum("bnqc,ndc->bqnd", attended, v).flatten(2) + self.v.bias
 
     def weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
         """Attention probabilities (N, Q, K), mean over the heads."""

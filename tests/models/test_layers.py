@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from riszoo.layers import NARROW, TopDownBlock, convolve_upsampled, doubled
+from riszoo.layers import NARROW, Attention, TopDownBlock, attention, convolve_upsampled, doubled
 
 
 def in_two_steps(
@@ -72,3 +73,39 @@ def test_the_layers_after_the_convolution_run() -> None:
     coarse = torch.randn(2, NARROW, 4, 4).double()
     expected = layers(F.interpolate(coarse, scale_factor=2, mode="bilinear"))
     torch.testing.assert_close(doubled(layers.children(), coarse), expected)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_few_queries_attend_to_a_context_without_projecting_it(rows: int) -> None:
+    """The function of projected keys and values, and its gradients, with fewer multiplications."""
+    torch.manual_seed(0)
+    layer = Attention(24, 4, context=8).double()
+    query = torch.randn(2, 3, 24, dtype=torch.double, requires_grad=True)
+    context = torch.randn(2, 50, 8, dtype=torch.double, requires_grad=True)
+    mask = torch.rand(2, rows, 50) < 0.7 if rows else None
+    assert layer.is_cheaper_from_context(3, 50)
+
+    def projected(query: Tensor, context: Tensor) -> Tensor:
+        out: Tensor = layer.out(attention(layer.q(query), layer.k(context), layer.v(context), layer.heads, mask))
+        return out
+
+    inputs = [query, context, *layer.parameters()]
+    found = values_and_gradients(layer(query, context, context, mask), *inputs)
+    expected = values_and_gradients(projected(query, context), *inputs)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    other_values = layer(query, context, context + 1, mask)  # keys and values that are not one tensor
+    assert not torch.allclose(found[0], other_values)
+
+
+def test_attention_takes_the_way_with_fewer_multiplications() -> None:
+    for queries, keys, heads in ((3, 50, 4), (50, 3, 4), (8, 8, 1), (2, 400, 8)):
+        layer = Attention(32, heads, context=16)
+        query, context = torch.randn(1, queries, 32), torch.randn(1, keys, 16)
+        projections = [2 * keys * 16 * 32] * 2
+        products = [2 * queries * keys * 32] * 2
+        from_context = [2 * queries * 16 * 32, 2 * queries * heads * keys * 16] * 2
+        both_ends = [2 * queries * 32 * 32] * 2
+        expected = sum(both_ends) + min(sum(projections + products), sum(from_context))
+        with sdpa_kernel(SDPBackend.MATH):  # the counter does not know the others' products
+            assert operations(layer, query, context, context) == expected
