@@ -299,7 +299,12 @@ class RISModule(LightningModule, ABC):
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer, schedule = make_optimizer(self, self.optim, int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError(
+                "the learning rate follows the length of the training: give --trainer.max_steps or --budget"
+            )
+        optimizer, schedule = make_optimizer(self, self.optim, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def decays(self, name: str, parameter: nn.Parameter) -> bool:

@@ -61,6 +61,7 @@ LIMITS = {
     "data.val_images": COUNT,
     "data.test_images": COUNT,
     "data.workers": Limits(int, 0, 256),
+    "data.seed": Limits(int, 0, 2**32 - 1),
     "trainer.max_steps": Limits(int, -1),
     "trainer.max_epochs": Limits(int, -1),
     "trainer.devices": Limits(int, -1, 1024),

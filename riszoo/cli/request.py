@@ -99,7 +99,7 @@ class Request:
         if named and not _is_class(named):
             recipes.checked_scale(named, data, scale)
         check_values(data, [*files, aliases], options)
-        root = _run_root(options)
+        root = _run_root(options, files)
         checkpoint = _checkpoint(verb, _last(given, "ckpt_path"), root, named or str(run.get("model", "")), data)
         source = checkpoint or init
         model = named or "" if source is None else _model_of(source, named)
@@ -145,9 +145,10 @@ def _last(given: Given, key: str) -> str | None:
     return given[key][-1] if key in given else None
 
 
-def _run_root(options: list[str]) -> Path:
-    """The value of --run.root, which is needed before LightningCLI parses the options."""
-    root = "runs"
+def _run_root(options: list[str], files: list[Config]) -> Path:
+    """The value of --run.root or of a file, which is needed before LightningCLI parses the options."""
+    sections = [file["run"] for file in files if isinstance(file.get("run"), dict)]
+    root = next((str(run["root"]) for run in reversed(sections) if run.get("root") is not None), "runs")
     for index, word in enumerate(options):
         name, equals, value = word.partition("=")
         if name == "--run.root" and (equals or index + 1 < len(options)):
@@ -349,14 +350,14 @@ def _continued(
     argv: list[str], given: Given, options: list[str], files: list[Config], names: dict[str, str | None]
 ) -> Request | None:
     """The request that continues a training with its saved configuration; None for a checkpoint without one."""
-    root, path = _run_root(options), str(_last(given, "ckpt_path"))
+    root, path = _run_root(options, files), str(_last(given, "ckpt_path"))
     wanted = {"model": runs.model_name(names["model"]) if names["model"] else None, "data": names["data"]}
     checkpoint = runs.resumable(runs.latest(root, **wanted) if path == "last" else runs.existing(path))
     folder = runs.folder_of(checkpoint)
-    if not (folder / "config.yaml").is_file():
+    saved = runs.saved_config(folder)
+    if saved is None:
         return None
-    saved = recipes.read_yaml(folder / "config.yaml")
-    run = {key: str(saved["run"][key]) for key in ("model", "data", "scale")}
+    run = {key: str(saved["run"][key]) for key in runs.NAMES}
     for key, name in {**wanted, "scale": _last(given, "scale")}.items():
         if name not in (None, run[key]):
             raise UserError(f"{checkpoint} is of a run of '{run[key]}', not of '{name}': give --{key} {run[key]}")

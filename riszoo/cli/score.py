@@ -37,12 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from riszoo.metrics.external import check_ids, read_predictions, score
     from riszoo.metrics.results import write_results
 
+    out = options.out or path.resolve().with_name(f"{path.resolve().stem}-score")
     split = load_data(options.data, options.root).split(options.split)
     predictions = read_predictions(path)
     check_ids(predictions, split, path)
     scored = score(predictions, split, protocols)
     scored.check_any(path)
-    out = options.out or path.with_name(f"{path.stem}-score")
     circumstances = {
         "command": shlex.join(["riszoo", "score", *(argv or [])]),
         "predictions": str(path),

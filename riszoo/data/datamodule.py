@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from riszoo.batch import Batch, GeometryKind, View
@@ -145,7 +145,17 @@ class RISData(LightningDataModule, ABC):
         for name in self._splits_of(stage):
             self.split(name)
         if stage == "fit" and self.trainer is not None:
-            self.trainer.accumulate_grad_batches = self.step_plan.accumulate
+            self._set_accumulation(self.trainer)
+
+    def _set_accumulation(self, trainer: Trainer) -> None:
+        """So many batches on each device make a step of the whole batch size."""
+        plan = self.step_plan
+        if trainer.accumulate_grad_batches not in (1, plan.accumulate):
+            raise UserError(
+                f"--trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}: leave it out, and give "
+                f"--data.total_batch_size {plan.total} for a step and --data.batch_size for what a device takes at once"
+            )
+        trainer.accumulate_grad_batches = plan.accumulate
 
     def _splits_of(self, stage: str) -> list[str]:
         if stage in ("test", "predict"):
@@ -211,7 +221,7 @@ class RISData(LightningDataModule, ABC):
             cache=self.cache,
             views=self.views,
         )
-        self.suites = [(dataset(self.split(name), control=control), control) for name in splits for control in controls]
+        self.suites = [(dataset(self.split(name), name=name, control=c), c) for name in splits for c in controls]
         return [
             self._loader(
                 dataset,

@@ -39,7 +39,8 @@ class RISDataset(Dataset[Example]):
     """The examples of a split, indexed by `SampleKey`.
 
     `masks` adds the union at network size (training); `ground_truths` lists the variants that protocols compare with.
-    A control changes the sentences only; `augment` changes images, masks and sentences together, for keys with a
+    `name` is what results call the split: as it was asked for, such as `refcoco/val`, where that is more than its own
+    name. A control changes the sentences only; `augment` changes images, masks and sentences together, for keys with a
     seed. With a `cache`, cached features replace the images, which are not decoded.
     """
 
@@ -49,6 +50,7 @@ class RISDataset(Dataset[Example]):
         frame: tuple[int, int],
         geometry: GeometryKind,
         *,
+        name: str | None = None,
         masks: bool = False,
         ground_truths: list[GroundTruth] | None = None,
         control: Control = "none",
@@ -57,6 +59,7 @@ class RISDataset(Dataset[Example]):
         views: Sequence[View] = (),
     ) -> None:
         self.split, self.frame, self.geometry, self.views = split, frame, geometry, views
+        self.name = name or split.name
         self.augment, self.cache = augment, cache
         self.masks, self.ground_truths, self.control = masks, ground_truths or [], control
 
@@ -141,7 +144,7 @@ class RISDataset(Dataset[Example]):
                     sentence_id=sentence.sentence_id,
                     index=index,
                     dataset=self.split.dataset,
-                    split=self.split.name,
+                    split=self.name,
                     image_id=record.image_id,
                     target_id=target.target_id,
                     text=text,

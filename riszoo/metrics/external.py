@@ -217,7 +217,7 @@ def _decode(prediction: MaskPrediction, size: Size) -> Mask | str:
                 return f"it has {len(image.getbands())} channels instead of one"
             mask: Mask = np.asarray(image) != 0
             return mask
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
         return "the file is not a readable image"
 
 

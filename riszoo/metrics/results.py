@@ -80,10 +80,15 @@ def write_results(
     if pooled := pooled_reports(evaluations):
         metrics["pooled"] = pooled
     for name, evaluation in evaluations.items():
-        write_atomically(folder / f"sentences-{name}.csv", table_csv(evaluation))
+        write_atomically(sentences_file(folder, name), table_csv(evaluation))
     write_atomically(folder / RUN, _as_json({**dict.fromkeys(CIRCUMSTANCES, NOT_STATED), **circumstances}))
     write_atomically(folder / METRICS, _as_json(metrics))
     return metrics
+
+
+def sentences_file(folder: Path, split: str) -> Path:
+    """The table of a split's sentences; a split of mixed data is named `set/split`."""
+    return folder / f"sentences-{split.replace('/', '-')}.csv"
 
 
 def report(evaluation: Evaluation) -> dict[str, Any]:
@@ -187,6 +192,7 @@ def table_csv(evaluation: Evaluation) -> str:
     blocks = [_protocol_values(evaluation.table, protocol) for protocol in evaluation.table.protocols]
     for row, s in enumerate(evaluation.row_samples()):
         sample = [s.sentence_id, s.image_id, s.target_id, s.dataset, s.split, s.text, ";".join(s.tags)]
+        sample = [text.replace("\r", " ") for text in sample]  # which csv does not quote before Python 3.13
         writer.writerow([*sample, *shared[row], *(value for block in blocks for value in block[row])])
     return file.getvalue()
 
@@ -247,12 +253,14 @@ def read_evaluation(folder: Path, split: str) -> Evaluation:
     splits = read_metrics(folder)["splits"]
     if split not in splits:
         raise UserError(f"{folder} has no results on split '{split}'; it has {', '.join(sorted(splits)) or 'none'}")
-    path = folder / f"sentences-{split}.csv"
+    path = sentences_file(folder, split)
     try:
         with path.open(newline="") as file:
             lines = list(csv.DictReader(file))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: evaluate the run again") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}): evaluate the run again") from None
     try:
         protocols = protocols_of(splits[split])
         columns = [*SHARED, *(name for protocol in protocols for name in _count_columns(protocol))]

@@ -118,7 +118,7 @@ def completed(checkpoint: Content, model: nn.Module) -> Content:
 def with_origin(checkpoint: Content, path: Path) -> Content:
     """The checkpoint of a run with the run's description and the configuration of its data and trainer."""
     folder = runs.folder_of(path)
-    card, config = runs.card(folder), folder / "config.yaml"
+    card, config = runs.card(folder), folder / runs.CONFIG
     if card is None:
         return checkpoint
     about = {"card": {key: card[key] for key in CARD if key in card}}

@@ -245,17 +245,17 @@ class RISCLI(LightningCLI):
 
     def _callbacks(self) -> list[Callback]:
         callbacks: list[Callback] = []
+        run, config, request = self.run, self._logged(), self.request
         if self._get(self.config_init, "trainer").enable_progress_bar is not False:
             callbacks.append(progress())
-        if self.request.verb == "predict":
-            return [*callbacks, PredictionWriter(self.folder, self.run.data)]
-        if self.request.verb == "fit":
-            path = runs.checkpoint(self.folder, "last")
-            last = LastCheckpoint(path, self.run.save_steps, self.run.save_minutes, self.seed)
+        if request.verb == "predict":
+            return [*callbacks, PredictionWriter(self.folder, run.data)]
+        if request.verb == "fit":
+            last = LastCheckpoint(runs.checkpoint(self.folder, "last"), run.save_steps, run.save_minutes, self.seed)
             callbacks += [BestCheckpoint(self.folder / "checkpoints"), last, LearningRateMonitor("step")]
-            callbacks.append(NonFinite(self.folder, self.run.nonfinite, self.seed))
-            callbacks.append(Dashboard(self._logged(), self.run.images))
-        recorder = Recorder(self.folder, self.request.verb, self.request.command, self.run.as_dict(), self.seed)
+            callbacks.append(NonFinite(self.folder, run.nonfinite, self.seed))
+            callbacks.append(Dashboard(config, run.images))
+        recorder = Recorder(self.folder, request.verb, request.command, run.as_dict(), config["data"], self.seed)
         if self.initial is not None:
             recorder.add_trained_on(load_initial(self.model, self.initial))
         return [*callbacks, recorder]

@@ -59,6 +59,8 @@ class Optim:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UserError(f"--model.optim.{name} {value}: give a finite number of at least 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"--model.optim.betas {list(self.betas)}: give two numbers from 0 up to, but not, 1")
         if not 0 <= self.ema < 1:
             raise UserError(f"--model.optim.ema {self.ema}: give a number from 0 up to, but not including, 1")
 

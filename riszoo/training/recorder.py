@@ -37,12 +37,14 @@ class Recorder(Callback):
     Args:
         folder: the run's folder
         verb, options: the command line
-        run: the section `run` of the configuration
+        run, data: these sections of the configuration
         seed: of the run
     """
 
-    def __init__(self, folder: Path, verb: str, options: str, run: dict[str, Any], seed: int) -> None:
-        self.folder, self.verb, self.run, self.seed = folder, verb, run, seed
+    def __init__(
+        self, folder: Path, verb: str, options: str, run: dict[str, Any], data: dict[str, Any], seed: int
+    ) -> None:
+        self.folder, self.verb, self.run, self.data, self.seed = folder, verb, run, data, seed
         self.command = f"riszoo {verb} {options}"
         self.started = time.time()
         self.trained_on = np.zeros(0, dtype=np.int64)
@@ -113,7 +115,7 @@ class Recorder(Callback):
             return
         protocol, (dataset, control) = model_of(pl_module).protocols[0], data_of(trainer).suites[dataloader_idx]
         if control == "none":
-            self.evidence.setdefault(dataset.split.name, evidence.EvidenceTable()).update(outputs, batch, protocol)
+            self.evidence.setdefault(dataset.name, evidence.EvidenceTable()).update(outputs, batch, protocol)
         count = min(int(self.run["images"]) - len(self.images), IMAGES_PER_SPLIT)
         if batch_idx == 0 and trainer.is_global_zero and count > 0:
             self.images += draw_predictions(outputs, dataset.decoded(batch, count), protocol, count)
@@ -150,7 +152,7 @@ class Recorder(Callback):
             with suite.sync_context():
                 table = suite.sentence_table()
             if trainer.is_global_zero:
-                name = dataset.split.name + ("" if control == "none" else f"-{control}")
+                name = dataset.name + ("" if control == "none" else f"-{control}")
                 chosen = {**dataset.split.describe(), "control": control}
                 results[name] = Evaluation(table, dataset.samples(table.index.tolist()), chosen)
         return results
@@ -165,7 +167,7 @@ class Recorder(Callback):
         found: dict[str, Any] = {}
         for dataset, control in data_of(trainer).suites if trainer.is_global_zero else []:
             if control == "none":
-                table, name = evidence.EvidenceTable(), dataset.split.name
+                table, name = evidence.EvidenceTable(), dataset.name
                 table.merge(part[name] for part in parts if part and name in part)
                 found[name] = {
                     "evidence": table.summary(),
@@ -175,7 +177,7 @@ class Recorder(Callback):
 
     def _circumstances(self, trainer: Trainer, model: RISModule) -> dict[str, Any]:
         path = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None
-        splits = {dataset.split.name: dataset.split for dataset, _ in data_of(trainer).suites}
+        splits = {dataset.name: dataset.split for dataset, _ in data_of(trainer).suites}
         overlap = {
             name: int(np.isin(image_hashes(split.image_keys()), self.trained_on).sum())
             for name, split in splits.items()
@@ -185,6 +187,7 @@ class Recorder(Callback):
             "command": self.command,
             "checkpoint": None if path is None else {"path": str(path), "sha256": file_hash(path)},
             "data": {name: split.fingerprint() for name, split in splits.items()},
+            "data_section": self.data,
             "images_trained_on": overlap,
             "geometry": model.geometry,
             "size": list(model.size),

@@ -14,10 +14,14 @@ from typing import Any
 from riszoo import shipped
 from riszoo.errors import UserError
 from riszoo.inference.hub.fetch import fetch, is_address, parse
+from riszoo.recipes import read_yaml
 
 CARD = "run.json"
-DESCRIPTION = {CARD, "config.yaml", "hparams.yaml"}
+CONFIG = "config.yaml"
+DESCRIPTION = {CARD, CONFIG, "hparams.yaml"}
 """What every run writes before its first step."""
+NAMES = ("model", "data", "scale")
+"""What the section `run` of a run's configuration calls by name."""
 CARD_TYPES = {"model": str, "data": str, "scale": str, "started": float}
 LARGEST_CARD = 1 << 20  # bytes
 
@@ -78,6 +82,17 @@ def _read_card(path: Path) -> dict[str, Any] | str:
 def _report_damaged(path: Path, reason: str) -> None:
     """Print the reason, once for each file."""
     print(f"riszoo: {path} is not the description of a run ({reason}): the run is skipped", file=sys.stderr)
+
+
+def saved_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration of a run; None where the folder has none."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return None
+    saved = read_yaml(path)
+    if not isinstance(saved.get("run"), dict) or not set(NAMES) <= set(saved["run"]):
+        raise UserError(f"{path} is not the configuration of a run: give --ckpt_path a checkpoint in a run's folder")
+    return saved
 
 
 def checkpoint(folder: Path, which: str = "best") -> Path:

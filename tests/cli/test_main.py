@@ -16,8 +16,10 @@ import yaml
 from PIL import Image
 
 from riszoo import recipes
+from riszoo.bench.html.evaluated import EvaluatedRun
 from riszoo.cli.main import VERBS, main
 from riszoo.cli.request import Request
+from riszoo.errors import UserError
 from riszoo.training.checkpoints import model_section, read_checkpoint
 
 SMALL = [
@@ -61,6 +63,31 @@ def test_fit_writes_a_run_folder(trained: Path) -> None:
     (folder,) = run.glob("validate-scenes-*")
     assert len(list((folder / "images").glob("*.png"))) == 4
     assert not list(run.rglob("*.partial"))
+
+
+def test_runs_are_looked_for_where_a_configuration_has_them(trained: Path) -> None:
+    config = json.dumps({"run": {"root": str(trained)}})
+    for options, root in (([], trained), (["--run.root", "elsewhere"], None)):
+        argv = ["--model", "lts", "--ckpt_path", "best", "--config", config, *options]
+        if root is None:
+            with pytest.raises(UserError, match="elsewhere"):
+                Request.read("test", argv)
+        else:
+            assert Request.read("test", argv).checkpoint == only_run(root) / "checkpoints" / "best.ckpt"
+
+
+def test_a_report_draws_what_the_test_measured(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / only_run(trained).name
+    shutil.copytree(only_run(trained), run)
+    file = str(run / "checkpoints" / "best.ckpt")
+    assert main(["test", "--model", "lts", "--ckpt_path", file, *FEW, "--data.image_size", "80"]) == 0
+    (folder,) = run.glob("test-scenes-*")
+    assert EvaluatedRun("lts", folder).split("val")[0].size == (80, 80)
+    card = json.loads((folder / "run.json").read_text())
+    card["data_section"]["init_args"]["image_size"] = 96
+    (folder / "run.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match="split 'val' is not the one that"):
+        EvaluatedRun("lts", folder).split("val")
 
 
 def test_a_checkpoint_opens_with_weights_only_and_contains_its_vocabulary(trained: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,22 @@ def test_other_protocols_are_counted_in_the_same_pass(
     said = capsys.readouterr().out
     assert "lavt480: LAVT" in said
     assert "have no prediction" not in said
+
+
+def test_a_folder_may_be_the_current_one(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = tmp_path / "masks"
+    shutil.copytree(only("*/predict-folder-*") / "val", masks)
+    header = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0))
+    bomb = min(masks.iterdir())
+    bomb.write_bytes(header)  # which asks for 900 MB
+    root = Path(ROOT).resolve()
+    monkeypatch.chdir(masks)
+    assert main(["score", ".", "--data", "folder", "--root", str(root)]) == 0
+    assert json.loads((tmp_path / "masks-score" / "run.json").read_text())["unusable"] == 1
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def test_missing_extra_and_wrongly_sized_masks_are_counted_and_named(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from riszoo import shipped
+from riszoo.cli.main import main
 from riszoo.data.mixed import ConcatSplit, leaks
 from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.opening import Options, held_out
+from riszoo.metrics.results import read_evaluation, read_metrics
 from tests.support import data_trees as trees
 from tests.support.splits import opened
 
@@ -39,6 +42,22 @@ def test_every_evaluation_image_of_every_set_in_play_is_barred(root):
     kept = [part.without(leak.image for leak in found) for part in parts]
     assert [part.image_ids() for part in kept] == [["1"], ["5"], ["5"]]
     assert [list(part.texts()) for part in kept][1:] == [["five"], ["thing 5"]]
+
+
+def test_equal_splits_of_two_sets_have_results_of_their_own(root, tmp_path, capsys):
+    for number in range(1, 6):
+        trees.photo(root / "images" / "mscoco" / "images" / "train2014" / trees.coco_name(number))
+    splits = ["refcoco/val", "refcoco/testA", "refcoco+/testB"]
+    argv = ["--ckpt_path", str(shipped.folder() / "lts.safetensors"), "--run.root", str(tmp_path / "runs")]
+    argv += ["--data", "mixed", "--scale", "tiny", "--data.root", str(root)]
+    argv += ["--split", ",".join(splits), "--data.workers", "0", "--trainer.accelerator", "cpu", "--run.images", "0"]
+    assert main(["test", *argv, "--control", "none,blank"]) == 0, capsys.readouterr().err
+    (folder,) = tmp_path.glob("runs/*/test-mixed-*")
+    measured = read_metrics(folder)["splits"]
+    assert list(measured) == sorted(name + control for name in splits for control in ("", "-blank"))
+    for name in splits:
+        (sample, *_) = read_evaluation(folder, name).row_samples()
+        assert f"{sample.dataset}/{sample.split.rpartition('/')[2]}" == measured[name]["split"] == sample.split == name
 
 
 def test_a_part_of_a_random_choice_stays_the_same_choice(root):

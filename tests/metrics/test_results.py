@@ -110,6 +110,13 @@ def test_a_text_may_contain_commas_quotes_and_newlines(blobs: Blobs, tmp_path: P
     assert read_evaluation(tmp_path, "val").row_samples()[0] == odd
 
 
+def test_a_carriage_return_in_a_text_does_not_end_the_line(blobs: Blobs, tmp_path: Path):
+    result = evaluated(blobs, "original")
+    odd = replace(blobs.samples[0], text="the cat\ron the left")
+    write_results(tmp_path, {"val": Evaluation(result.table, [odd, *blobs.samples[1:]])}, {})
+    assert read_evaluation(tmp_path, "val").row_samples()[0].text == "the cat on the left"
+
+
 def test_a_part_of_a_split_can_be_evaluated(blobs: Blobs):
     result = evaluated(blobs, "original")
     some = Evaluation(result.table.take(result.table.index % 2 == 1), blobs.samples)
@@ -131,6 +138,9 @@ def test_a_damaged_sentence_table_is_an_error(folder: Path):
     table = folder / "sentences-val.csv"
     table.write_text(table.read_text().replace("original.I,", "original.X,"))
     with pytest.raises(UserError, match="do not belong together"):
+        read_evaluation(folder, "val")
+    table.write_bytes(b"id,image\n\xff")
+    with pytest.raises(UserError, match="is damaged"):
         read_evaluation(folder, "val")
     table.unlink()
     with pytest.raises(UserError, match="is missing"):

@@ -100,6 +100,8 @@ FAST: list[tuple[str, str]] = [
     ("fit --model lts --data.sentences_per_image 0", "--data.sentences_per_image 0: give"),
     ("fit --model lts --data.eval_images 0", "--data.eval_images 0: give"),
     ("fit --model lts --data.val_images 0", "--data.val_images 0: give"),
+    ("fit --model lts --data.seed -1", "--data.seed -1: give"),
+    ("fit --ckpt_path foreign/a.ckpt", "foreign/config.yaml is not the configuration of a run"),
     ("test --model lts --data.test_images -3", "--data.test_images -3: give"),
     ("fit --model lts --seed_everything -5", "--seed_everything -5: give"),
     ("fit --model lts --seed_everything 99999999999", "--seed_everything 99999999999: give"),
@@ -242,6 +244,9 @@ FAST: list[tuple[str, str]] = [
 """Command lines as a shell would take them."""
 
 LOADED: list[tuple[str, str]] = [
+    ("fit --model lts --model.optim.betas [1.5,0.9]", "--model.optim.betas [1.5, 0.9]: give two numbers"),
+    ("fit --model lts --trainer.max_steps -1 --trainer.max_epochs -1", "give --trainer.max_steps or --budget"),
+    ("fit --model lts --trainer.accumulate_grad_batches 7", "--trainer.accumulate_grad_batches 7: leave it out"),
     ("fit --model torch.nn.Linear", "torch.nn.Linear is not a subclass of riszoo.model.RISModule"),
     ("fit --model torch.nn.relu", "torch.nn.relu cannot be imported"),
     ("fit --model riszoo.model.RISModule", "is an abstract class: name a subclass that defines decode, loss"),
@@ -314,6 +319,9 @@ def files(folder: Path) -> None:
     )
     (folder / "weights.safetensors").symlink_to(shipped.folder() / "lts.safetensors")
     (folder / "empty_folder").mkdir()
+    (folder / "foreign").mkdir()
+    (folder / "foreign" / "config.yaml").write_text("model: something\n")
+    (folder / "foreign" / "a.ckpt").write_bytes(b"PK")
     (folder / "other_results").mkdir()
     (folder / "other_results" / "accuracy.csv").write_text("model,IoU\nlts,0.3\n")
     Image.new("RGB", (32, 24)).save(folder / "image.png")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from riszoo.batch import Batch, Output
-from riszoo.training.callbacks.nonfinite import Flag
+from riszoo.errors import UserError
+from riszoo.training.callbacks.nonfinite import Flag, NonFinite, Step
 from tests.support.tiny_training import checkpoint, few_images, fit
 from tests.support.toys import Early
 
@@ -48,7 +50,21 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_is_described(
     )
     (batch,) = json.loads((folder / "nonfinite-step1.json").read_text())["batches"]
     assert batch["sentences"][1] == bad_sentences[0]
-    assert [value == value for value in batch["terms"]["mask"]] == [True, False, True, True]
+    assert [isinstance(value, float) for value in batch["terms"]["mask"]] == [True, False, True, True]
+    assert batch["terms"]["mask"][1] == "nan"
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_each_process_describes_its_own_sentences(bad: int, tmp_path: Path) -> None:
+    for rank in (1, 0):
+        values = torch.tensor([1.0, float("inf") if rank == bad else 2.0])
+        step = Step(5, [([f"a{rank}", f"b{rank}"], {"mask": values})], Flag(torch.tensor(False)))
+        trainer = SimpleNamespace(world_size=2, global_rank=rank, is_global_zero=rank == 0)
+        with pytest.raises(UserError, match=f"step5-process{rank}.json"):
+            NonFinite(tmp_path, "stop", 0)._report(trainer, step)  # type: ignore[arg-type]
+    found = json.loads((tmp_path / f"nonfinite-step5-process{bad}.json").read_text())
+    assert found["batches"] == [{"sentences": [f"a{bad}", f"b{bad}"], "terms": {"mask": [1.0, "inf"]}}]
+    assert len(list(tmp_path.iterdir())) == 1 + bad  # the first process always describes its own
 
 
 def test_no_checkpoint_contains_a_step_that_is_not_finite(bad_sentences: list[str]) -> None:

@@ -13,6 +13,7 @@ from riszoo import recipes
 from riszoo.bench.rows import circumstances, read_csv
 from riszoo.build import instantiate
 from riszoo.data.datamodule import RISData
+from riszoo.data.record import Split
 from riszoo.errors import UserError
 from riszoo.metrics.protocols import Protocol
 from riszoo.metrics.results import Evaluation, protocols_of, read_evaluation, read_metrics, result_folder
@@ -68,12 +69,24 @@ class EvaluatedRun:
     def evaluation(self, split: str) -> Evaluation:
         return read_evaluation(self.folder, split)
 
-    def data(self) -> RISData:
-        """The data module with the run's own configuration; that of the recipe for scored masks."""
-        config = self.folder.parent / "config.yaml"
+    def split(self, name: str) -> Split:
+        """A split as the test opened it; raises UserError where it is another one now."""
+        split = self._data().split(name)
+        tested = circumstances(self.folder).get("data")
+        known = tested.get(name) if isinstance(tested, dict) else None
+        if known is not None and split.fingerprint() != known:
+            raise UserError(
+                f"split '{name}' is not the one that {self.folder} was measured on: restore it, or test again"
+            )
+        return split
+
+    def _data(self) -> RISData:
+        """The data module with the test's own configuration; that of the recipe for scored masks."""
+        config, origin = self.folder.parent / runs.CONFIG, circumstances(self.folder)
         if self.predictions is not None:
-            origin = circumstances(self.folder)
             section = recipes.data_section(str(origin.get("data")), origin.get("root"))
+        elif "data_section" in origin:
+            section = origin["data_section"]
         elif config.is_file():
             section = recipes.read_yaml(config)["data"]
         else:

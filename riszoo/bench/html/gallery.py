@@ -176,7 +176,7 @@ def draw(found: Sequence[EvaluatedRun], split: str, examples: Sequence[Example])
     """
     targets: dict[str, Mask] = {}
     images: dict[str, Images] = {}
-    dataset = RISDataset(found[0].data().split(split), (8, 8), "squeeze")
+    dataset = RISDataset(found[0].split(split), (8, 8), "squeeze")
     for name, pixels, mask in _ground_truths(dataset, examples):
         targets[name] = mask
         images[name] = Images(data_url(Image.fromarray(pixels)), data_url(overlay(pixels, None, mask)))
@@ -220,7 +220,7 @@ def _ground_truths(dataset: RISDataset, examples: Sequence[Example]) -> Iterator
 
 def _scored(run: EvaluatedRun, file: Path, split: str, examples: Sequence[Example]) -> Iterator[Predicted]:
     """Each example's mask in the file or folder that `riszoo score` measured, and pixels; there is no evidence."""
-    dataset = RISDataset(run.data().split(split), (8, 8), "squeeze")
+    dataset = RISDataset(run.split(split), (8, 8), "squeeze")
     given = by_sentence(read_predictions(file), dataset.split.sentence_ids())
     for item in _items(examples, dataset):
         record = dataset.split[item.image]
@@ -234,7 +234,7 @@ def _predicted(run: EvaluatedRun, split: str, examples: Sequence[Example], proto
     """Each example's mask, pixels and labelled evidence maps from the run's checkpoint."""
     model = from_checkpoint(run.checkpoint)
     dataset = RISDataset(
-        run.data().split(split),
+        run.split(split),
         model.size,
         model.geometry,
         ground_truths=[protocol.ground_truth],

@@ -47,7 +47,7 @@ def file_tasks(images: Iterable[str], texts: list[str]) -> list[Task]:
             for path, own in _stdin_pairs(texts):
                 pairs.setdefault(path, []).extend(own)
         else:
-            pairs |= {path: texts for path in _files(image) if path not in pairs}
+            pairs |= {path: list(texts) for path in _files(image) if path not in pairs}
     names = file_names([path.stem for path in pairs])
     missing = next((path for path, own in pairs.items() if not own), None)
     if missing is not None:

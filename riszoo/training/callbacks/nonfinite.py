@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -56,7 +57,7 @@ class NonFinite(Callback):
     scaling, and the processes agree on their losses instead.
 
     Args:
-        folder: of the run; receives `nonfinite-step<N>.json`
+        folder: of the run; receives `nonfinite-step<N>.json`, with several processes one of each whose loss it is
         action: `stop` reports the step as an error, `skip` leaves the weights as they are and goes on
         seed: of the run, for the file
     """
@@ -66,6 +67,10 @@ class NonFinite(Callback):
         self.batches: list[Terms] = []  # of the current optimiser step
         self.unread: Step | None = None
         self.skipped = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Where processes do not inherit the name of the run's folder, only the first knows it."""
+        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         self.batches.append(([sample.sentence_id for sample in batch.samples], {}))
@@ -108,7 +113,8 @@ class NonFinite(Callback):
 
     def _report(self, trainer: Trainer, step: Step) -> None:
         """Write the reproducer, then raise UserError or print that the step is skipped."""
-        path = self.folder / f"nonfinite-step{step.number}.json"
+        process = f"-process{trainer.global_rank}" if trainer.world_size > 1 else ""
+        path = self.folder / f"nonfinite-step{step.number}{process}.json"
         bad = [(name, ids, values) for ids, terms in step.batches for name, values in terms.items()]
         bad = [found for found in bad if not found[2].isfinite().all()]
         if trainer.is_global_zero or bad:
@@ -117,7 +123,7 @@ class NonFinite(Callback):
                 "seed": self.seed,
                 "process": trainer.global_rank,
                 "batches": [
-                    {"sentences": ids, "terms": {name: values.tolist() for name, values in terms.items()}}
+                    {"sentences": ids, "terms": {name: numbers(values) for name, values in terms.items()}}
                     for ids, terms in step.batches
                 ],
             }
@@ -131,6 +137,11 @@ class NonFinite(Callback):
         if self.skipped > MOST_SKIPPED:
             raise UserError(f"step {step.number}: {what}, as in the {MOST_SKIPPED} skipped steps before; see {path}")
         print(f"riszoo: skipped step {step.number}: {what}; see {path}")
+
+
+def numbers(values: Tensor) -> list[float | str]:
+    """The values as JSON has them: those that are not finite as text."""
+    return [value if math.isfinite(value) else str(value) for value in values.tolist()]
 
 
 def _all_agree(finite: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 import riszoo
+from riszoo.cli.inference.tasks import file_tasks
 from riszoo.cli.main import main
 from riszoo.errors import UserError
 from riszoo.inference.predictor import Predictor
@@ -213,6 +214,17 @@ def test_stdin_gives_images_with_their_own_sentences(run: Path, monkeypatch: pyt
         ("b.png", "the box"),
         ("b.png", "the ring"),
         ("c d.png", "the cross"),
+    ]
+
+
+def test_a_sentence_of_stdin_is_that_of_its_own_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        scene().save(name)
+    give_stdin(monkeypatch, b"a.png\tthe moon")
+    assert [task.texts for task in file_tasks(["a.png", "b.png", "-"], ["the star"])] == [
+        ["the star", "the moon"],
+        ["the star"],
     ]
 
 
