@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,6 +155,29 @@ def test_push_and_pull_give_the_same_files(
     assert "hf://user/unknown cannot be downloaded" in capsys.readouterr().err
 
 
+def test_a_class_of_the_users_own_is_pushed_and_pulled_where_it_is_named(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_of_hub.py").write_text("from riszoo.models.lts import LTS\n\n\nclass Own(LTS):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checkpoint = torch.load(runs.checkpoint(run), weights_only=True)
+    checkpoint["riszoo"]["class_path"] = "own_of_hub.Own"
+    torch.save(checkpoint, tmp_path / "own.ckpt")
+    named = ["--model", "own_of_hub.Own"]
+    words = ["--ckpt_path", str(tmp_path / "own.ckpt"), "--license", "mit"]
+    assert main(["hub", "push", str(tmp_path / "user" / "own"), *named, *words]) == 0
+    del sys.modules["own_of_hub"]
+    monkeypatch.setenv("RISZOO_HUB", str(tmp_path))
+    copy = ["hub", "pull", "hf://user/own", "--out", str(tmp_path / "copy")]
+    assert main(copy) == 2
+    assert "name the class with --model if you trust it" in capsys.readouterr().err
+    assert main([*copy, "--model", "vipa"]) == 2
+    assert "is a checkpoint of own_of_hub.Own, but 'vipa' is" in capsys.readouterr().err
+    assert "own_of_hub" not in sys.modules, "a class that is not named must not be imported"
+    assert main([*copy, *named]) == 0
+    del sys.modules["own_of_hub"]
+
+
 def test_changed_weights_are_refused(repository: Path, tmp_path: Path) -> None:
     folder = tmp_path / "changed"
     shutil.copytree(repository, folder)
@@ -174,6 +198,8 @@ def test_wrong_calls_are_named(capsys: pytest.CaptureFixture[str]) -> None:
         "push hf://user/x --model lts": "needs --license",
         "push x --model lst --license mit": "did you mean 'lts'",
         "pull user": "is not the address of a repository",
+        "pull hf://user/x --model lst": "did you mean 'lts'",
+        "pull hf://user/x --license mit": "--license is an option of `riszoo hub push`",
         "pull hf://../etc": "is not the address of a repository",
     }.items():
         assert main(["hub", *words.split()]) == 2

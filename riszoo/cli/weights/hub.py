@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = {"model": "--model lts", "license": "--license apache-2.0"}
 """Options that `push` needs, with an example."""
-ONLY_PUSH = (*EXAMPLES, "dataset", "private", "ckpt_path")
+ONLY_PUSH = ("license", "dataset", "private", "ckpt_path")
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
@@ -28,7 +28,7 @@ def parser() -> CommandParser:
     parser = CommandParser(prog="riszoo hub", description=__doc__)
     parser.add_argument("action", choices=["push", "pull"], help="write a repository, or copy one to a folder")
     parser.add_argument("place", help="hf://user/repository[@revision]; push: or a new folder")
-    parser.add_argument("--model", help="push: a recipe's name, or your own class")
+    parser.add_argument("--model", help="a recipe's name, or your own class; pull: only for your own")
     parser.add_argument("--license", help="push: of the weights, such as apache-2.0")
     parser.add_argument("--dataset", help="push: the data set's repository on the Hub, for results in the Hub's form")
     parser.add_argument("--private", action="store_true", help="push: a new repository is private")
@@ -69,14 +69,14 @@ def _push(args: Namespace) -> None:
 
     checkpoint = runs.chosen(args.ckpt_path, Path(args.root), args.model, args.data)
     if not is_address(args.place):
-        write_repository(checkpoint, Path(args.place), CardOptions(args.license, dataset=args.dataset))
+        write_repository(checkpoint, Path(args.place), CardOptions(args.license, dataset=args.dataset), args.model)
         print(f"{args.place}: the repository of {checkpoint}")
         return
     address = parse(args.place)
     card = CardOptions(args.license, f"hf://{address.repository}", args.dataset)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "repository"
-        write_repository(checkpoint, folder, card)
+        write_repository(checkpoint, folder, card, args.model)
         print(f"{address}: {upload(folder, address, private=args.private)}")
 
 
@@ -84,11 +84,13 @@ def _pull(args: Namespace) -> None:
     for option in ONLY_PUSH:
         if getattr(args, option):
             raise UserError(f"--{option} is an option of `riszoo hub push`: leave it out")
+    if args.model is not None:
+        check_model(args.model)
     address = parse(args.place)
     out: Path = args.out or Path(address.repository.rpartition("/")[2])
     if out.exists():
         raise UserError(f"--out {out} exists already: choose a new folder")
     from riszoo.inference.hub.repository import pull
 
-    pull(address, out)
+    pull(address, out, args.model or "")
     print(f"{out}: {address}, whose tensors are those of its config.json")

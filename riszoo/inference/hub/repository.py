@@ -49,8 +49,11 @@ def _hash(value: Tensor) -> str:
     return hashlib.sha256(f"{value.dtype} {tuple(value.shape)}".encode() + content).hexdigest()
 
 
-def write_repository(checkpoint: Path, out: Path, card: CardOptions) -> None:
-    """Write the folder of a checkpoint's repository; complete and checked, or not at all."""
+def write_repository(checkpoint: Path, out: Path, card: CardOptions, model: str = "") -> None:
+    """Write the folder of a checkpoint's repository; complete and checked, or not at all.
+
+    The checkpoint's class must be that of `model`, as in `from_checkpoint`.
+    """
     content = with_origin(read_checkpoint(checkpoint), checkpoint)
     if recorded := recorded_files(content):
         files = ", ".join(entry["file"] for entry in recorded.values())
@@ -63,7 +66,7 @@ def write_repository(checkpoint: Path, out: Path, card: CardOptions) -> None:
         write_atomically(folder / CARD, model_card(config, results, _about(folder / WEIGHTS, content, card)))
         if results is not None and card.dataset is not None:
             write_atomically(folder / RESULTS, results_yaml(results, card.dataset))
-        check_repository(folder)
+        check_repository(folder, model)
 
 
 def _about(weights: Path, content: dict[str, Any], card: CardOptions) -> dict[str, str]:
@@ -87,8 +90,11 @@ def _config(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_repository(folder: Path) -> None:
-    """Raise UserError where a file is missing, or where the loaded model differs from the hashes in config.json."""
+def check_repository(folder: Path, model: str = "") -> None:
+    """Raise UserError where a file is missing, or where the loaded model differs from the hashes in config.json.
+
+    `model` is the recipe or class path that the user has named, as in `from_checkpoint`.
+    """
     for file in REQUIRED:
         if not (folder / file).is_file():
             raise UserError(f"{folder} has no {file}: it is not a repository that `riszoo hub push` has written")
@@ -99,7 +105,7 @@ def check_repository(folder: Path) -> None:
             f"{folder / CONFIG} has no hashes of tensors ({error!s:.80}): fetch the repository again"
         ) from None
     stored = read_checkpoint(folder / WEIGHTS)["state_dict"]
-    loaded = from_checkpoint(folder / WEIGHTS).state_dict()
+    loaded = from_checkpoint(folder / WEIGHTS, model).state_dict()
     found = tensor_hashes({name: value.to(stored[name].dtype) for name, value in loaded.items()})
     wrong = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
     if wrong:
@@ -109,12 +115,12 @@ def check_repository(folder: Path) -> None:
         )
 
 
-def pull(address: Address, out: Path) -> None:
-    """Copy a repository's files to a new folder, and check them."""
+def pull(address: Address, out: Path, model: str = "") -> None:
+    """Copy a repository's files to a new folder, and check them, as a repository of `model` where one is named."""
     with new_folder(out) as folder:
         for file in REQUIRED:
             shutil.copyfile(fetch(address, file), folder / file)
-        check_repository(folder)
+        check_repository(folder, model)
 
 
 def upload(folder: Path, address: Address, *, private: bool) -> str:
