@@ -71,13 +71,17 @@ def plain_iou(intersection: Ints, union: Ints) -> Floats:
 
 
 def passes(table: SentenceTable, percent: int, protocol: Protocol) -> Bools:
-    """Which sentences pass at a threshold. I/U is compared in integers, a smoothed IoU as the mirrored code does."""
+    """Which sentences pass at a threshold. I/U is compared in integers, a smoothed IoU as the mirrored code does.
+
+    A pair of two empty masks passes where its IoU is 1.
+    """
     if protocol.iou != "I/U":
         threshold = float(np.float32(percent / 100)) if protocol.tie == "> float32" else percent / 100
         iou = sentence_iou(table, protocol)
         return iou >= threshold if protocol.tie == ">=" else iou > threshold
     intersection, union = intersection_and_union(table, protocol)
-    return _reaches(100 * intersection, percent * union, protocol.tie)
+    both_empty: Bools = (union == 0) & ~table.missing & (protocol.empty_iou == "1")
+    return both_empty | _reaches(100 * intersection, percent * union, protocol.tie)
 
 
 def box_passes(counts: Counts, tie: str) -> Bools:

@@ -41,10 +41,10 @@ def test_mcn_reports_precision_in_steps_of_five():
 
 
 @pytest.mark.parametrize(
-    "name", ["lavt480", "phrasecut", "mmdet", "cris035", "cgformer", "mcn", "vlt", "simrec", "lisa"]
+    "name", ["lavt480", "phrasecut", "mmdet", "cris035", "cgformer", "mcn", "vlt", "simrec", "lisa", "evfsam"]
 )
 def test_two_empty_masks(name):
-    expected = 100 if name in ("mcn", "vlt", "simrec", "lisa") else 0
+    expected = 100 if name in ("mcn", "vlt", "simrec", "lisa", "evfsam") else 0
     got = values_of(name, (0, 0, 0))
     assert got["mIoU"] == expected
     assert math.isnan(got["oIoU"])
