@@ -225,10 +225,14 @@ def sentence_convolution(pixels: Tensor, kernels: Tensor, bias: Tensor) -> Tenso
 
 
 def sine(length: int, width: int, like: Tensor) -> Tensor:
-    """(length, width) sine position code of the original Transformer, in the dtype and on the device of `like`."""
-    position = torch.arange(length, device=like.device, dtype=like.dtype)[:, None]
-    rate = torch.exp(torch.arange(0, width, 2, device=like.device, dtype=like.dtype) * (-math.log(1e4) / width))
-    return torch.cat([(position * rate).sin(), (position * rate).cos()], 1)[:, :width]
+    """(length, width) sine position code of the original Transformer, in the dtype and on the device of `like`.
+
+    Angles are computed in at least 32 bit: half precision does not tell large positions apart.
+    """
+    exact = torch.promote_types(like.dtype, torch.float32)
+    position = torch.arange(length, device=like.device, dtype=exact)[:, None]
+    rate = torch.exp(torch.arange(0, width, 2, device=like.device, dtype=exact) * (-math.log(1e4) / width))
+    return torch.cat([(position * rate).sin(), (position * rate).cos()], 1)[:, :width].to(like.dtype)
 
 
 def sine_2d(h: int, w: int, width: int, like: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from riszoo.layers import NARROW, Attention, TopDownBlock, attention, convolve_upsampled, doubled
+from riszoo.layers import NARROW, Attention, TopDownBlock, attention, convolve_upsampled, doubled, sine, sine_2d
 
 
 def in_two_steps(
@@ -109,3 +109,15 @@ def test_attention_takes_the_way_with_fewer_multiplications() -> None:
         expected = sum(both_ends) + min(sum(projections + products), sum(from_context))
         with sdpa_kernel(SDPBackend.MATH):  # the counter does not know the others' products
             assert operations(layer, query, context, context) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_position_codes_are_exact_in_any_dtype(dtype: torch.dtype) -> None:
+    like, exact = torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=torch.double)
+    for found, expected in (
+        (sine(1000, 64, like), sine(1000, 64, exact)),
+        (sine_2d(3, 300, 64, like), sine_2d(3, 300, 64, exact)),
+    ):
+        assert found.dtype == dtype
+        tolerance = torch.finfo(dtype).eps + (1e-4 if dtype != torch.double else 0)
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
