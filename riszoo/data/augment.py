@@ -19,12 +19,20 @@ Change = tuple[Pixels, list[Mask], list[str]]
 MIRROR = {"left": "right", "lefthand": "righthand", "leftmost": "rightmost", "leftside": "rightside", "lt": "rt"}
 MIRROR |= {other: word for word, other in MIRROR.items()}
 UNSURE = re.compile(
-    r"\b(?:l|r|clock|clockwise|east|west|lefty|righty|rights|right-handed|left-handed|lefthanded|righthanded)\b"
-    r"|\bo'? ?clock\b|\b\d+:\d+\b|\b(?:is|are|only|one|was|what's|any|nothing) left\b(?! of)|\ball right\b"
+    r"\b(?:l|r|lhs|rhs|lft|rght|rgt|rigt|rigth|rihgt|clock|east|west|rights|right-handed|left-handed)\b"
+    r"|clockwise|(?<![a-z])o['\u2019]? ?clock|\b\d+:\d+\b"
+    r"|\b(?:is|are|only|one|was|what's|any|nothing) left\b(?! of)|\ball right\b"
     r"|\bright (?:next|behind|beside|above|below|under|before|after|there|here|now|at|by|near|up|down|over|in)\b",
     re.IGNORECASE,
 )
 """Words whose meaning under mirroring is not a swap of words, or that may not refer to a side at all."""
+
+HARMLESS = re.compile(
+    r"\A(?:bright|fright|sprightly|upright|outright|forthright|birthright|alright|copyright|(?:un)?righteous|rightful|"
+    r"rightly|(?:play|ship|wheel|cart|mill)?wright|cleft|leftover)",
+    re.IGNORECASE,
+)
+"""The beginnings of words that contain `left` or `right` and name no side."""
 
 PLACED = re.compile(
     r"\b(?:left|right|top|bottom|upper|lower|middle|cent(?:er|re)|corner|edge|side|lt|rt|l|r|far|near|half|"
@@ -92,9 +100,15 @@ def _changed(target: Target, mask: Mask, reworded: dict[str, str]) -> Target:
 
 def mirrored(text: str) -> str | None:
     """The sentence as it is true of the mirrored image, or None where that is not certain."""
-    if UNSURE.search(text):
+    if UNSURE.search(text) or any(_may_name_a_side(word) for word in re.findall(r"[A-Za-z]+", text)):
         return None
     return re.sub(r"[A-Za-z]+", lambda word: _as(word[0], MIRROR.get(word[0].lower(), word[0])), text)
+
+
+def _may_name_a_side(word: str) -> bool:
+    """Whether a word that is not one of MIRROR contains `left` or `right`, as in "topleft" and "leftish"."""
+    word = word.lower()
+    return word not in MIRROR and re.search("left|right", HARMLESS.sub("", word)) is not None
 
 
 def _as(model: str, word: str) -> str:

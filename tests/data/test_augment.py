@@ -32,10 +32,23 @@ def test_left_and_right_change_places_as_words(text, other):
 
 
 @pytest.mark.parametrize(
+    "word",
+    [
+        "bright", "Brightest", "frightened", "upright", "wright", "playwrights", "copyright", "alright", "birthright",
+        "outright", "forthright", "sprightly", "righteous", "cleft", "leftovers", "two clocks",
+    ],
+)  # fmt: skip
+def test_words_that_only_contain_a_side_stay(word):
+    assert mirrored(f"{word} on the left") == f"{word} on the right"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "dog right behind the bench", "the only one left", "at 3 o'clock", "clock at 10:10", "man r", "guy on l",
-        "the east gate", "right next to it", "cookie that is left", "all right then",
+        "the east gate", "right next to it", "cookie that is left", "all right then", "topleft", "bottomright",
+        "Upperleft cup", "lowright", "picleft", "2ndright", "brightleft", "leftish", "downright", "rightward", "lefty",
+        "righthanded", "lhs", "rhs", "lft dog", "rght", "3oclock", "3 o\u2019clock", "clockwise", "counterclockwise",
     ],
 )  # fmt: skip
 def test_a_sentence_that_may_mean_something_else_is_not_reworded(text):
