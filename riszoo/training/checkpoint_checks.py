@@ -8,7 +8,7 @@ import inspect
 import pickle
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,50 @@ def check_content(content: Any, path: Path) -> dict[str, Any]:
     """The content if it has what a checkpoint of riszoo needs, of the right types."""
     if not isinstance(content, dict) or not {"state_dict", "riszoo"} <= content.keys():
         raise UserError(f"{path} is not a riszoo checkpoint: it lacks the model's class and weights")
-    if not isinstance(content.get("hyper_parameters"), dict):
+    if not _has_names(content.get("hyper_parameters")):
         raise UserError(f"{path} lacks the model's options (hyper_parameters): it cannot be rebuilt")
     about, weights = content["riszoo"], content["state_dict"]
     if not isinstance(about, dict) or not isinstance(about.get("class_path"), str):
         raise UserError(f"{path} is not a riszoo checkpoint: it does not name the model's class")
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{path} is not a riszoo checkpoint: its state_dict has values that are not tensors")
+    if not _has_names(weights) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(
+            f"{path} is not a riszoo checkpoint: its state_dict has values that are not tensors, or no names"
+        )
+    broken = [part for part, is_valid in PARTS.items() if part in about and not is_valid(about[part])]
+    if broken:
+        raise UserError(f"{path} is not a valid riszoo checkpoint: its '{broken[0]}' is damaged; copy the file again")
     return content
+
+
+def _has_names(value: Any) -> bool:
+    """Whether a value is a dict whose keys are text."""
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value is a dict of text by text."""
+    return _has_names(value) and all(isinstance(text, str) for text in value.values())
+
+
+def _is_weight_files(value: Any) -> bool:
+    return _has_names(value) and all(_is_table(file) and {"file", "sha256"} <= file.keys() for file in value.values())
+
+
+def _is_published(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("format"), str):
+        return False
+    ignored = value.get("ignored")
+    return isinstance(ignored, list) and all(isinstance(name, str) for name in ignored)
+
+
+PARTS: dict[str, Callable[[Any], bool]] = {
+    "weight_files": _is_weight_files,
+    "published": _is_published,
+    "run": _is_table,
+    "training": _has_names,
+    "trained_on": lambda value: isinstance(value, Tensor),
+}
+"""What a checkpoint may say of its origin, each with its check."""
 
 
 def check_class(content: Mapping[str, Any], path: Path, model: str = "") -> None:

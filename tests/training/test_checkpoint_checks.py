@@ -59,6 +59,8 @@ def without(key: str) -> Callable[[Content], Content]:
         (without("hyper_parameters"), "lacks the model's options (hyper_parameters)"),
         (lambda content: {**content, "riszoo": {"class_path": 3}}, "does not name the model's class"),
         (lambda content: {**content, "state_dict": {"a": 1}}, "values that are not tensors"),
+        (lambda content: {**content, "state_dict": {1: content["state_dict"][WEIGHT]}}, "values that are not tensors"),
+        (lambda content: {**content, "hyper_parameters": {1: 1}}, "lacks the model's options (hyper_parameters)"),
         (lambda content: {**content, "state_dict": {}}, "does not fit its model: it lacks"),
         (with_weight("extra", lambda weight: weight), "it has 1 unknown weights, such as extra"),
         (with_weight(WEIGHT, lambda weight: weight[:1]), "it has 1 weights of another shape, such as head.weight"),
@@ -77,6 +79,36 @@ def test_a_checkpoint_that_lacks_something_is_one_sentence(
         from_checkpoint(path, EARLY)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("weight_files", 5), ("weight_files", None), ("weight_files", {"vision": {}}), ("weight_files", {"vision": 5}),
+        ("weight_files", {"vision": {"file": "a.pt", "sha256": 5}}), ("weight_files", {5: {"file": "a", "sha256": ""}}),
+        ("published", 5), ("published", {"format": "lavt"}), ("published", {"format": "lavt", "ignored": [5]}),
+        ("run", 5), ("run", {"model": 5}), ("training", 5), ("trained_on", [1]),
+    ],
+)  # fmt: skip
+def test_what_a_checkpoint_says_of_its_origin_is_checked(
+    part: str, value: Any, content: Content, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved({**content, "riszoo": {**content["riszoo"], part: value}})
+    message = f"{path} is not a valid riszoo checkpoint: its '{part}' is damaged; copy the file again"
+    with pytest.raises(UserError, match=re.escape(message)):
+        from_checkpoint(path, EARLY)
+    assert main(["info", str(path)]) == 2
+    assert message in capsys.readouterr().err
+    assert main(["convert", str(path), "--out", "converted.ckpt"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_options_that_are_not_of_an_encoder_are_left_out_of_info(
+    content: Content, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved({**content, "hyper_parameters": {**content["hyper_parameters"], "vision": 5}})
+    assert main(["info", str(path)]) == 0
+    assert "a checkpoint of riszoo" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ def described(path: Path) -> list[str]:
     about, options, state = published(content), content["hyper_parameters"], content["state_dict"]
     kind = f"a published '{about['format']}' checkpoint" if about else "a checkpoint of riszoo"
     lines = [f"{path}: {kind} of {content['riszoo']['class_path']}, {_size(state)}"]
-    lines += [f"  {part} {options[part]['name']}" for part in ("vision", "text") if part in options]
+    encoders = {part: options[part] for part in ("vision", "text") if isinstance(options.get(part), dict)}
+    lines += [f"  {part} {encoder.get('name')}" for part, encoder in encoders.items()]
     if isinstance(card := content["riszoo"].get("card"), dict):
         facts = [f"{name} {card[name]}" for name in ("data", "scale", "seed", "commit") if name in card]
         lines.append(f"  trained with '{card.get('command')}': {', '.join(facts)}")
