@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,6 +118,21 @@ def file_hash(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def file_state(path: Path) -> str:
+    """Size and modification time, which change with the content; `absent` where there is no file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return "absent"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def states_hash(paths: Iterable[Path]) -> str:
+    """SHA-256 of the paths and states of files; empty where there are none."""
+    states = [f"{path} {file_state(path)}" for path in paths]
+    return hashlib.sha256("\n".join(states).encode()).hexdigest() if states else ""
 
 
 def _umask() -> int:

@@ -18,6 +18,7 @@ from riszoo.data.index import Index
 from riszoo.data.readers.validation import path_in
 from riszoo.data.record import Ints, Record, Sentence, Split, Target
 from riszoo.errors import UserError
+from riszoo.files import file_state
 
 TextField = Literal["raw", "sent"]
 
@@ -98,12 +99,7 @@ class IndexSplit(Split):
         """The file's path, size and modification time, found without reading its content."""
         row = int(self.images[image])
         path = path_in(self._folder, self.index.strings["image_file"][row])
-        try:
-            stat = path.stat()
-            file = f"{stat.st_size} {stat.st_mtime_ns}"
-        except OSError:
-            file = "absent"  # shown as black
-        return f"{path.resolve()} {file} {self.index.size(row)} {self._strict}"
+        return f"{path.resolve()} {file_state(path)} {self.index.size(row)} {self._strict}"
 
     def paths(self) -> list[Path]:
         """The file of each image."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import pickle
 import statistics
 from pathlib import Path
@@ -14,10 +15,13 @@ from PIL import Image
 
 from riszoo.data.collage import PLANS, CollageSplit
 from riszoo.data.collage.library import FOLDERS, STAMPS, open_library, plural_of
+from riszoo.data.collage.render import photographs
+from riszoo.data.collage.split import VERSION
 from riszoo.data.generated.guessing import guesses
 from riszoo.data.generated.logic import bits
 from riszoo.data.ground_truth import GroundTruth
 from riszoo.errors import UserError
+from riszoo.files import file_hash
 from tests.support.collage_reader import read
 from tests.support.cutouts import NOUNS, UNSEEN, cutout, draw_cutouts
 from tests.support.scene_oracles import blind
@@ -224,6 +228,40 @@ def test_photographs_can_be_the_ground(folder: str, tmp_path: Path) -> None:
     assert (record.load() == (10, 200, 30)).all(-1).mean() > 0.2
     with pytest.raises(UserError, match="no photographs"):
         CollageSplit("val", cutouts=folder, grounds="/nowhere")
+
+
+def test_an_image_has_another_version_when_a_file_without_a_hash_changes(tmp_path: Path) -> None:
+    cutouts, lawn = draw_cutouts(tmp_path / "cutouts"), tmp_path / "grounds" / "lawn.png"
+    lawn.parent.mkdir()
+    Image.new("RGB", (30, 20)).save(lawn)
+    options = {"cutouts": str(cutouts), "grounds": str(lawn.parent)}
+    versions = [version_of(**options)]
+    for file in (cutouts / "owl-1.png", lawn):
+        os.utime(file, ns=(1, 1))
+        versions.append(version_of(**options))
+    (lawn.parent / "field.png").write_bytes(lawn.read_bytes())
+    versions.append(version_of(**options))
+    assert len(set(versions)) == 4
+    assert versions[-1] == version_of(**options), "nothing has changed"
+
+
+def test_files_that_a_table_fixes_are_not_looked_at(tmp_path: Path) -> None:
+    folder = draw_cutouts(tmp_path / "cutouts")
+    rows = list(csv.DictReader((folder / "cutouts.csv").open()))
+    table = [{**row, "sha256": file_hash(folder / row["file"])} for row in rows]
+    (folder / "cutouts.csv").unlink()
+    (folder / "cutouts.json").write_text(json.dumps(table))
+    before = version_of(cutouts=str(folder))
+    os.utime(folder / "owl-1.png", ns=(1, 1))
+    assert version_of(cutouts=str(folder)) == before
+    assert before == f"{VERSION} collage0-val-00003 (96, 96) {open_library(str(folder)).digest} None"
+
+
+def version_of(**options: str) -> str:
+    """The version of an image in a new process."""
+    open_library.cache_clear()
+    photographs.cache_clear()
+    return CollageSplit("val", 96, **options).image_version(3)  # type: ignore[arg-type]
 
 
 def test_plurals() -> None:

@@ -27,6 +27,7 @@ from PIL import Image
 
 from riszoo.data.generated.rng import RandomStream
 from riszoo.errors import UserError
+from riszoo.files import states_hash
 
 Level = NDArray[np.uint8]  # (h, w, 4): premultiplied RGB and alpha
 
@@ -92,11 +93,15 @@ class Cutout:
 
 
 class Library:
-    """The cut-outs of a folder, each decoded once, when first used."""
+    """The cut-outs of a folder, each decoded once, when first used.
+
+    `state` is a hash of the files whose content the table does not fix; empty where it fixes all.
+    """
 
     def __init__(self, folder: Path, entries: Sequence[Entry]) -> None:
         self.folder = folder
         self.entries = tuple(entries)
+        self.state = states_hash(folder / entry.file for entry in self.entries if not entry.sha256)
         self._cutouts: dict[int, Cutout] = {}
 
     @cached_property

@@ -23,6 +23,7 @@ from riszoo.data.collage.sentences import GENERAL, SINGLE, CollageSampler, Colla
 from riszoo.data.generated.rng import RandomStream, WeightedChoices
 from riszoo.data.generated.split import GeneratedSplit, Plan, Size
 from riszoo.errors import UserError
+from riszoo.files import states_hash
 
 VERSION = "2"
 """Version of compositions, sentences and pixels: raised with every change that shows in an image or a sentence."""
@@ -106,6 +107,12 @@ class CollageSplit(GeneratedSplit[Collage]):
         pools = (pool for pool in self._pools if pool)
         return {noun: self.library.kinds[noun] for pool in pools for noun in pool}
 
+    @cached_property
+    def _files(self) -> str:
+        """Hashes of the state of the user's own cut-outs and photographs; empty where there are none."""
+        grounds = photographs(self.grounds) if self.grounds is not None else ()
+        return "".join(f" {state}" for state in (self.library.state, states_hash(grounds)) if state)
+
     def compose(self, rng: RandomStream, extent: tuple[float, float]) -> Collage:
         pool, distractors = self._pools
         return make_collage(rng, extent, self.library, pool, self.plan.counts, distractors)
@@ -120,7 +127,7 @@ class CollageSplit(GeneratedSplit[Collage]):
         return self._wording.vocabulary()
 
     def image_version(self, image: int) -> str:
-        return f"{super().image_version(image)} {self.library.digest} {self.grounds}"
+        return f"{super().image_version(image)} {self.library.digest} {self.grounds}{self._files}"
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "cutouts": self.library.digest, "grounds": self.grounds}
