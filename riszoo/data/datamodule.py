@@ -196,7 +196,7 @@ class RISData(LightningDataModule, ABC):
                 "sentences: lower --data.total_batch_size or --data.batch_size"
             )
         if self.trainer is not None:
-            order.resume(self.trainer.global_step * self.step_plan.accumulate)
+            order.resume(self.trainer.global_step, limited(len(order), self.trainer.limit_train_batches))
         inputs: dict[str, Any] = {"augment": self.augment, "cache": self.cache, "views": self.views}
         return self._loader(RISDataset(split, self.frame, self.geometry, masks=True, **inputs), order)
 
@@ -240,6 +240,11 @@ class RISData(LightningDataModule, ABC):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0 and isinstance(batches, TrainBatchSampler),
         )
+
+
+def limited(batches: int, limit: int | float) -> int:
+    """The batches of an epoch under --trainer.limit_train_batches, a number or a share, as Lightning counts them."""
+    return max(1, min(batches, limit) if isinstance(limit, int) else int(batches * limit))
 
 
 def ignore_signals(_worker: int) -> None:

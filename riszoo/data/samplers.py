@@ -85,9 +85,13 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         if epoch != self.epoch:
             self.epoch, self.skipped = epoch, 0
 
-    def resume(self, batches: int) -> None:
-        """Continue after so many batches of the training, which may be several epochs."""
-        self.epoch, self.skipped = divmod(batches, len(self))
+    def resume(self, steps: int, batches: int) -> None:
+        """Continue after so many optimiser steps, where an epoch takes `batches` of this process's batches.
+
+        An epoch that is cut within a step ends with a step of fewer batches.
+        """
+        self.epoch, done = divmod(steps, -(-batches // self.plan.accumulate))
+        self.skipped = done * self.plan.accumulate
 
     def __len__(self) -> int:
         """The number of batches of this process, accumulated ones counted separately."""

@@ -98,6 +98,20 @@ def test_the_last_partial_step_is_dropped() -> None:
     assert len(list(order)) == len(order) == 3, "15 targets make three steps of four"
 
 
+@pytest.mark.parametrize(
+    ("steps", "per_epoch", "epoch", "skipped"),
+    [(0, 6, 0, 0), (2, 6, 0, 4), (3, 6, 1, 0), (4, 6, 1, 2), (5, 4, 2, 2), (4, 5, 1, 2), (5, 5, 1, 4), (6, 5, 2, 0)],
+)
+def test_a_training_continues_within_an_epoch_of_fewer_batches(
+    steps: int, per_epoch: int, epoch: int, skipped: int
+) -> None:
+    """Two batches a step; five batches are two whole steps and one of a single batch."""
+    order = batches(1, 0, most=2)
+    order.resume(steps, per_epoch)
+    order.set_epoch(epoch)
+    assert list(order) == list(batches(1, 0, most=2, epoch=epoch))[skipped:]
+
+
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("grouped", [True, False])
 def test_evaluation_repeats_and_leaves_out_nothing(world: int, grouped: bool) -> None:

@@ -93,6 +93,15 @@ def test_a_training_goes_on_with_the_batches_that_were_to_come(often: float, tmp
             assert fit(checkpoint=path, val_check_interval=often) == whole[steps:], path.name
 
 
+@pytest.mark.parametrize("limit", [3, 0.7])
+def test_a_training_over_a_part_of_each_epoch_goes_on_where_it_was(limit: int | float, tmp_path: Path) -> None:
+    whole = fit(Saver(tmp_path), limit_train_batches=limit)
+    assert len(whole) == EPOCHS * 3
+    for steps in (2, 3, 4, 6, 8):
+        again = fit(checkpoint=tmp_path / f"on_train_batch_end-{steps}.ckpt", limit_train_batches=limit)
+        assert again == whole[steps:], steps
+
+
 def test_loading_processes_change_nothing_of_that(tmp_path: Path) -> None:
     whole = fit(Saver(tmp_path))
     for steps in (BATCHES, BATCHES + 3):
