@@ -221,13 +221,26 @@ class RISModule(LightningModule, ABC):
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        values = self.loss(self(batch), batch)
+        values = self._checked_loss(self(batch), batch)
         self.loss_terms = {name: value.detach() for name, value in values.items()}
         terms = {name: value.mean() for name, value in values.items()}
         total = torch.stack(list(terms.values())).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch))
         self.log("loss", total.detach(), prog_bar=True, batch_size=len(batch))
         return total
+
+    def _checked_loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss; raises UserError where a class's `decode` or `loss` returns another form."""
+        name = f"{type(self).__module__}.{type(self).__qualname__}"
+        if output.logits.ndim != 4 or output.logits.shape[:2] != (len(batch), 1):
+            raise UserError(
+                f"{name}.decode returned logits of shape {tuple(output.logits.shape)} for {len(batch)} sentences: "
+                "return (N, 1, h, w)"
+            )
+        values = self.loss(output, batch)
+        if not isinstance(values, dict) or not values:
+            raise UserError(f"{name}.loss returned {type(values).__name__}: return a dict of terms, each of shape (N,)")
+        return values
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:  # type: ignore[override]
         self.control = self.controls[dataloader_idx]

@@ -215,8 +215,13 @@ def latency(
 def step_plan(config: recipes.Config, batch: int | None = None) -> StepPlan:
     """The sentences of a training step on one device, as the configuration divides them; `batch` replaces its batch."""
     options = config["data"]["init_args"]
-    sentences = batch or options.get("batch_size", 32)
-    return StepPlan.of(sentences, sentences, options.get("sentences_per_image", 1), 1)
+    sentences, per_image = batch or options.get("batch_size", 32), options.get("sentences_per_image", 1)
+    if batch and batch % per_image:
+        raise UserError(
+            f"--batch {batch} is not a multiple of the {per_image} sentences of an image: change it, or give "
+            "--data.sentences_per_image"
+        )
+    return StepPlan.of(sentences, sentences, per_image, 1)
 
 
 def training_batch(model: RISModule, plan: StepPlan) -> Batch:

@@ -136,7 +136,7 @@ def make_plan(options: Any) -> Plan:
             raise UserError(f"--published tests checkpoints as they are: leave --{name} out")
     check_options(options)
     data, folder = recipes.get("data", options.data).name, Path(options.published)
-    if not folder.is_dir():
+    if not folder.is_dir() and not (options.dry_run and not folder.exists()):
         raise UserError(f"--published {folder} is not a folder: give the folder of the downloaded checkpoints")
     listed = read_list(Path(options.out) / LIST)
     models = named_models(options) or [entry.model for entry in listed]

@@ -26,9 +26,9 @@ class Limits(NamedTuple):
     def advice(self) -> str:
         if self.positive:
             return "give a number above 0"
-        if self.most == INFINITY:
-            return f"give at least {self.least:g}"
         noun = "a whole number" if self.kind is int else "a number"
+        if self.most == INFINITY:
+            return f"give at least {self.least:g}, {noun}"
         return f"give {noun} from {self.least:.10g} to {self.most:.10g}"
 
     def accepts(self, value: Any) -> bool:

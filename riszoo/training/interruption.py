@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -60,7 +61,7 @@ def describe_stop(signum: int, checkpoint: Path) -> str:
     name = signal.Signals(signum).name
     if not checkpoint.is_file():
         return f"riszoo: stopped by {name} before the first checkpoint"
-    return f"riszoo: stopped by {name}; continue with: riszoo fit --ckpt_path {checkpoint}"
+    return f"riszoo: stopped by {name}; continue with: riszoo fit --ckpt_path {shlex.quote(str(checkpoint))}"
 
 
 def requeue_job() -> str | None:

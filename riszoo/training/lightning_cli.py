@@ -311,7 +311,7 @@ class RISCLI(LightningCLI):
             self.trainer.validate(
                 self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False, weights_only=True
             )
-            note = f"test it with: riszoo test --model {self.request.model} --data {self.run.data} --ckpt_path {best}"
+            note = f"test it with: {runs.test_command(self.request.model, self.run.data, self.request.options, best)}"
         else:
             note = f"without validation there is no best checkpoint: test {runs.checkpoint(self.folder, 'last')}"
         if self.trainer.is_global_zero:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 import time
 import zipfile
+from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ DESCRIPTION = {CARD, CONFIG, "hparams.yaml"}
 """What every run writes before its first step."""
 NAMES = ("model", "data", "scale")
 """What the section `run` of a run's configuration calls by name."""
+PLACES = ("--data.root", "--data.cutouts", "--data.grounds")
+"""Options that say where a data set is."""
 CARD_TYPES = {"model": str, "data": str, "scale": str, "started": float}
 LARGEST_CARD = 1 << 20  # bytes
 
@@ -103,6 +108,14 @@ def checkpoint(folder: Path, which: str = "best") -> Path:
 def folder_of(path: Path) -> Path:
     """The run folder of a checkpoint; for a checkpoint outside a run, its own folder."""
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
+
+
+def test_command(model: str, data: str, options: Sequence[str], path: Path) -> str:
+    """The command that tests a checkpoint; of the training's options, those that say where its data are."""
+    words = [word for option in options for word in option.split("=", 1)]
+    where = [pair for pair in pairwise(words) if pair[0] in PLACES]
+    chosen = ["--model", model, "--data", data, *(word for pair in where for word in pair)]
+    return shlex.join(["riszoo", "test", *chosen, "--ckpt_path", str(path)])
 
 
 def model_name(model: str) -> str:
@@ -227,7 +240,8 @@ PUBLISHED_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def existing(path: str, option: str | None = "--ckpt_path") -> Path:
-    """The path of a checkpoint that exists; of a folder or an address of the Hugging Face Hub, that of its weights.
+    """The path of a checkpoint that exists; of a run's folder its best one; of a folder or an address of the Hugging
+    Face Hub, that of its weights.
 
     `option` is the one that names the checkpoint, None where an argument without an option does.
     """
@@ -236,9 +250,13 @@ def existing(path: str, option: str | None = "--ckpt_path") -> Path:
     for name in PUBLISHED_FILES:
         if (Path(path) / name).is_file():
             return Path(path) / name
+    if (best := checkpoint(Path(path))).is_file():
+        return best
     if not Path(path).is_file():
         words = {"--ckpt_path": ", or `best`, `last` or `shipped`", "--init": ", or `shipped`"}
         others = words.get(option or "", "")
         given = "a file" if option is None else f"{option} FILE"
-        raise UserError(f"checkpoint {path} is not a file: give {given} or hf://user/repository{others}")
+        raise UserError(
+            f"checkpoint {path} is not a file: give {given} or hf://user/repository{others}, or the folder of a run"
+        )
     return Path(path)

@@ -96,6 +96,11 @@ def test_a_dry_run_says_what_is_missing_and_where_it_is_published(
         "missing: files/lavt_one/refcoco.pth (lavt_one), published at https://lavt_one",
     ]
     assert main(COMMAND) == 0, "nothing to measure is not an error"
+    absent = ["--published", "absent", *COMMAND[2:]]
+    assert main([*absent, "--dry-run"]) == 0
+    assert "missing: absent/lavt/refcoco.pth" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--published absent is not a folder"):
+        main(absent)
 
 
 def test_a_file_is_found_by_its_path_or_by_its_name_and_content(work: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +38,26 @@ def test_the_collection_is_as_before_afterwards() -> None:
     with pytest.raises(ImportError), fast_imports():
         raise ImportError
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_an_interrupt_waits_for_the_end_of_the_imports_or_for_a_second_one(presses: int) -> None:
+    done: list[int] = []
+
+    def imports() -> None:
+        with fast_imports():
+            for press in range(presses):
+                signal.raise_signal(signal.SIGINT)
+                done.append(press)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            imports()
+        assert done == [0]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_what_is_imported_is_not_visited_by_the_next_collection() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,22 @@ def test_without_a_sound_run_the_command_that_trains_one_is_given(tmp_path: Path
     a_run(tmp_path, "lts-scenes-1", b"{")
     with pytest.raises(UserError, match="riszoo fit --model lts --data scenes"):
         runs.newest(tmp_path, "lts", "scenes", "best")
+
+
+def test_a_run_stands_for_its_best_checkpoint(tmp_path: Path) -> None:
+    run = a_run(tmp_path, "lts-scenes-1", json.dumps(GOOD).encode())
+    assert runs.existing(str(run)) == run / "checkpoints" / "best.ckpt"
+    with pytest.raises(UserError, match="is not a file: give --ckpt_path FILE"):
+        runs.existing(str(tmp_path))
+
+
+def test_the_command_that_tests_a_checkpoint_says_where_its_data_are() -> None:
+    options = ["--data.root", "my photos", "--data.batch_size", "4", "--data.grounds=sky", "--model.size", "64"]
+    words = shlex.split(runs.test_command("lts", "folder", options, Path("my runs/best.ckpt")))
+    assert words == [
+        *("riszoo", "test", "--model", "lts", "--data", "folder", "--data.root", "my photos"),
+        *("--data.grounds", "sky", "--ckpt_path", "my runs/best.ckpt"),
+    ]
 
 
 def test_only_a_folder_without_results_is_removed(tmp_path: Path) -> None:
