@@ -147,7 +147,7 @@ def test_shipped_weights_are_tested_and_their_results_can_be_compared(
     assert about["images_trained_on"] == {"val": 0}
     found = find_run(results)
     assert found.name == "lts"
-    assert found.data().val_split == "val"
+    assert found.split("val").name == "val"
     row = rows.measured(Job("lts", "scenes", "tiny"), results)[0][0]
     assert row["training_command"] == "riszoo fit --model lts", "the row says how the weights were trained"
     assert runs.find_newest(Path("runs"), "lts", "scenes", "best") is None, "a test is not a training"
