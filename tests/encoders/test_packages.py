@@ -78,6 +78,7 @@ def test_photo_and_photo_random_differ_in_weights_and_how_they_are_tuned() -> No
     assert pretrained["text"].pop("frozen") is True
     assert random["text"].pop("frozen") is False
     assert pretrained["optim"].pop("lr_vision") == pretrained["optim"]["lr"] / 10
+    assert random["optim"].pop("lr_text") == random["optim"]["lr"] / 10
     for encoder in ("vision", "text"):
         assert pretrained[encoder].pop("weights") != random[encoder].pop("weights") == "none"
     assert pretrained == random
