@@ -121,7 +121,7 @@ def file_hash(path: Path) -> str:
 
 
 def file_state(path: Path) -> str:
-    """Size and modification time, which change with the content; `absent` where there is no file."""
+    """Size and modification time, or `absent` where there is no file: a cheap sign that a file has changed."""
     try:
         stat = path.stat()
     except OSError:

@@ -49,4 +49,4 @@ def keep_memory() -> None:
     if mallopt is not None and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
         mallopt(M_TRIM_THRESHOLD, -1)  # never
         if not mallopt(M_MMAP_THRESHOLD, KEPT):
-            mallopt(M_MMAP_MAX, 0)  # glibc before 2.35 has a limit of 32 MiB
+            mallopt(M_MMAP_MAX, 0)  # where so large a threshold is refused
