@@ -8,6 +8,8 @@ from textwrap import shorten
 
 LONGEST_NAME = 80
 """Characters of a name that are repeated in an error."""
+NEAR = 0.6
+"""The least likeness, from 0 to 1, of a name that an error proposes."""
 
 
 class UserError(ValueError):
@@ -29,12 +31,18 @@ def reason(error: BaseException, most: int = 150) -> str:
     return shorten(str(error), most, placeholder=" ...")
 
 
-def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not one of `known`, with the nearest known name."""
+def unknown_name(what: str, name: str, known: Iterable[str], of: str = "") -> UserError:
+    """The error for a name that is not one of `known`, with the nearest known name.
+
+    Args:
+        what: what the name stands for
+        of: what it should be one of, such as a model's name
+    """
     known = list(known)
-    nearest = difflib.get_close_matches(name, known, 1, 0.5)
+    nearest = difflib.get_close_matches(name, known, 1, NEAR)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose from {', '.join(known) or 'none'}"
-    return UserError(f"unknown {what} '{name[:LONGEST_NAME]}': {hint}")
+    subject = f"{of} has no {what}" if of else f"unknown {what}"
+    return UserError(f"{subject} '{name[:LONGEST_NAME]}': {hint}")
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:

@@ -10,7 +10,6 @@ model on a data set gives a plain LightningCLI configuration:
 from __future__ import annotations
 
 import copy
-import difflib
 import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -195,7 +194,7 @@ def checked_scale(model: str, data: str, scale: str) -> str:
     """The scale itself; raises UserError where the model does not have it on that data set."""
     known = scales(model, data)
     if scale not in known:
-        raise unknown_name(f"scale of '{model}'", scale, known)
+        raise unknown_name("scale", scale, known, of=f"'{model}' on '{data}'")
     return scale
 
 
@@ -204,9 +203,7 @@ def check_splits(data: str, splits: Iterable[str]) -> None:
     known: list[str] = get("data", data).content.get("splits") or []
     for split in splits if known else ():
         if split not in known:
-            nearest = difflib.get_close_matches(split, known, 1, 0.5)
-            hint = f"did you mean '{nearest[0]}'? It has" if nearest else "choose from"
-            raise UserError(f"{data} has no split '{split[:80]}': {hint} {', '.join(known)}")
+            raise unknown_name("split", split, known, of=data)
 
 
 # -- resolving --------------------------------------------------------------------------------------------------------

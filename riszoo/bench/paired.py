@@ -18,6 +18,8 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from riszoo.batch import Batch
@@ -201,7 +203,7 @@ def compare_step(
     for side, call in sides:
         call(warm_up, side, step)
     turns: list[list[Cost]] = []
-    for turn in range(repeats):
+    for turn in track(range(repeats), step, console=Console(stderr=True)):
         order = sides if turn % 2 == 0 else sides[::-1]
         costs = [call(measure, side, step) for side, call in order]
         turns.append(costs if turn % 2 == 0 else costs[::-1])

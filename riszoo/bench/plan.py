@@ -224,7 +224,7 @@ def ablation_rows(name: str, only: str = "") -> Iterator[tuple[str, Config]]:
     """(`table/row`, overrides) of every table, or of one."""
     tables = ablations(name)
     if only and only not in tables:
-        raise unknown_name(f"table of ablation '{name}'", only, tables)
+        raise unknown_name("table", only, tables, of=f"ablation '{name}'")
     for table in [only] if only else tables:
         for row, own in tables[table]["rows"].items():
             change = recipes.merge(tables[table].get("base") or {}, own or {})

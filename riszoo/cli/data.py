@@ -176,6 +176,7 @@ def export(argv: list[str]) -> int:
     return 0
 
 
+USAGE = "usage: riszoo data show|check|prepare|import|export SET [options]"
 VERBS = {"show": show, "check": check, "prepare": prepare, "import": import_export, "export": export}
 PARSERS = {
     "show": show_parser,
@@ -186,12 +187,18 @@ PARSERS = {
 }
 
 
+def help_text() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {verb.__doc__}" for name, verb in VERBS.items()]
+    return "\n".join([USAGE, "", *lines, "", "riszoo data VERB --help lists the options of a verb."])
+
+
 def main(argv: list[str]) -> int:
     if not argv:
         raise UserError("name a verb: riszoo data show|check|prepare|import|export SET")
     if argv[0] in ("-h", "--help"):
-        print("usage: riszoo data show|check|prepare|import|export SET [options]   (each with --help)")
+        print(help_text())
         return 0
     if argv[0] not in VERBS:
-        raise unknown_name("verb of 'riszoo data'", argv[0], VERBS)
+        raise unknown_name("verb", argv[0], VERBS, of="'riszoo data'")
     return VERBS[argv[0]](argv[1:])

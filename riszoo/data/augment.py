@@ -35,8 +35,8 @@ HARMLESS = re.compile(
 """The beginnings of words that contain `left` or `right` and name no side."""
 
 PLACED = re.compile(
-    r"\b(?:left|right|top|bottom|upper|lower|middle|cent(?:er|re)|corner|edge|side|lt|rt|l|r|far|near|half|"
-    r"first|second|third|fourth|last|\d+(?:st|nd|rd|th)|one|two|three|four|both|all|clock)\w*\b",
+    r"\b(?:(?:left|right|top|bottom|upper|lower|middle|cent(?:er|re)|corner|edge|side|far|near|half|clock)\w*|"
+    r"lt|rt|l|r|further|furthest|first|second|third|fourth|last|\d+(?:st|nd|rd|th)|one|two|three|four|both|all)\b",
     re.IGNORECASE,
 )
 """Words of location, order and number: they may be wrong for a crop of the image."""

@@ -87,5 +87,5 @@ def _check(texts: list[Any]) -> None:
     if not texts:
         raise UserError("no sentence is given: give one or several texts")
     for text in texts:
-        if not isinstance(text, str):
+        if not isinstance(text, str) or not text.strip():
             raise UserError(f"{text!r:.60} is not a sentence: give one text or a list of texts")

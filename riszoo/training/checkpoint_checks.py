@@ -98,6 +98,7 @@ PARTS: dict[str, Callable[[Any], bool]] = {
     "run": _is_table,
     "training": _has_names,
     "trained_on": lambda value: isinstance(value, Tensor),
+    "seconds": lambda value: isinstance(value, float) and 0 <= value < float("inf"),
 }
 """What a checkpoint may say of its origin, each with its check."""
 

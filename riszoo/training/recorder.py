@@ -47,6 +47,7 @@ class Recorder(Callback):
         self.folder, self.verb, self.run, self.data, self.seed = folder, verb, run, data, seed
         self.command = f"riszoo {verb} {options}"
         self.started = time.time()
+        self.earlier_seconds = 0.0  # of the training that is continued, up to its checkpoint
         self.trained_on = np.zeros(0, dtype=np.int64)
         self.training: dict[str, Any] = {}  # how the model's weights were trained
         self.images: list[Image.Image] = []
@@ -66,7 +67,7 @@ class Recorder(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         total = data_of(trainer).step_plan.total
         training = {
-            "seconds": round(time.time() - self.started, 1),
+            "seconds": self._seconds(),
             "steps": trainer.global_step,
             "sentences": trainer.global_step * total,
             "total_batch_size": total,
@@ -75,12 +76,22 @@ class Recorder(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         names = {name: str(self.run[name]) for name in ("model", "data", "scale")}
-        state = {"trained_on": torch.from_numpy(self.trained_on), "training": self.training, "run": names}
+        state = {
+            "trained_on": torch.from_numpy(self.trained_on),
+            "training": self.training,
+            "run": names,
+            "seconds": self._seconds(),
+        }
         checkpoint.setdefault("riszoo", {}).update(state)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.add_trained_on(checkpoint)
         self.training = checkpoint.get("riszoo", {}).get("training", self.training)
+        self.earlier_seconds = float(checkpoint.get("riszoo", {}).get("seconds", 0))
+
+    def _seconds(self) -> float:
+        """How long the training has taken, with the parts before it was continued."""
+        return round(self.earlier_seconds + time.time() - self.started, 1)
 
     def add_trained_on(self, checkpoint: dict[str, Any]) -> None:
         """Count the images that a checkpoint was trained on as trained on."""

@@ -17,7 +17,7 @@ from typing import Any
 from riszoo import shipped
 from riszoo.errors import UserError
 from riszoo.inference.hub.fetch import fetch, is_address, parse
-from riszoo.recipes import read_yaml
+from riszoo.recipes import find, read_yaml
 
 CARD = "run.json"
 CONFIG = "config.yaml"
@@ -119,8 +119,10 @@ def test_command(model: str, data: str, options: Sequence[str], path: Path) -> s
 
 
 def model_name(model: str) -> str:
-    """The name of a model in run folders: a recipe's name, or a class's name in lower case."""
-    return model.rsplit(".", 1)[-1].lower()
+    """The name of a model in run folders: a recipe's name, or a class's name in lower case, with its module where a
+    recipe has that name."""
+    name = model.rsplit(".", 1)[-1].lower()
+    return model.lower() if name != model and find("models", name) else name
 
 
 def chosen(given: str | None, root: Path, model: str, data: str) -> Path:

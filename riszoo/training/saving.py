@@ -160,7 +160,9 @@ class LastCheckpoint(Checkpoint):
         return trainer.state.fn == "fit" and not trainer.sanity_checking
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validate the final weights, so that every training has a best checkpoint."""
+        """Validate the final weights, so that every training has a best checkpoint; say so where no step was left."""
+        if self.plan is None and trainer.is_global_zero:
+            print(f"nothing is left to train: step {trainer.global_step} of {trainer.estimated_stepping_batches}")
         if trainer.enable_validation and self.validated_step != trainer.global_step:
             _validate(trainer)
 

@@ -83,7 +83,7 @@ def test_an_ablation_plans_one_job_per_row_with_its_overrides(tmp_path: Path, mo
     assert [job.controls for job in jobs] == 2 * ["none,blank"] + 3 * ["none,shuffled,blank"]
     assert {job.controls for job in planned("--ablation", "lts", "--controls", "none")} == {"none"}
     assert [job.variants for job in planned("--ablation", "lts/where")] == [("where/far",)]
-    with pytest.raises(UserError, match="unknown table of ablation 'lts' 'were': did you mean 'where'"):
+    with pytest.raises(UserError, match="ablation 'lts' has no table 'were': did you mean 'where'"):
         planned("--ablation", "lts/were")
     (tmp_path / "ablations" / "broken.yaml").write_text("prior: {title: The prior}\n")
     with pytest.raises(UserError, match="table 'prior' has no 'rows'"):
@@ -96,7 +96,7 @@ def test_an_ablation_plans_one_job_per_row_with_its_overrides(tmp_path: Path, mo
     ("words", "message"),
     [
         (["--models", "ltz"], "unknown model 'ltz'"),
-        (["--models", "lts", "--scale", "huge"], "unknown scale of 'lts' 'huge'"),
+        (["--models", "lts", "--scale", "huge"], "'lts' on 'scenes' has no scale 'huge'"),
         (["--data", "scene"], "unknown data set 'scene'"),
         (["--checkpoints", "none.yaml"], "cannot read none.yaml"),
         (["--seeds", "0"], "--seeds 0: give at least 1"),

@@ -87,11 +87,14 @@ def test_crops_keep_every_target_whole():
     assert max(shares) > 1.2 * MASK.mean()
 
 
-@pytest.mark.parametrize("text", ["man on the left", "2nd dog", "the middle one", "Leftmost cup", "both of them"])
+@pytest.mark.parametrize(
+    "text", ["man on the left", "2nd dog", "the middle one", "Leftmost cup", "both of them", "l", "halfway"]
+)
 def test_a_part_of_a_image_is_not_asked_about_places(text):
     assert cropped(PIXELS, [MASK], ["the cup", text], np.random.default_rng(0)) is None
     assert Augment(crop=1.0)(PIXELS, [MASK], [text], np.random.default_rng(0))[0] is PIXELS
-    assert Augment(crop=1.0, smallest=0.3)(PIXELS, [MASK], ["cup"], np.random.default_rng(0))[0] is not PIXELS
+    for other in ("cup", "red lamp", "allowed"):
+        assert Augment(crop=1.0, smallest=0.3)(PIXELS, [MASK], [other], np.random.default_rng(0))[0] is not PIXELS
 
 
 def test_crops_of_images_without_a_target_and_full_of_it():

@@ -218,7 +218,7 @@ def test_broken_and_changed_images_are_errors(tmp_path: Path) -> None:
 def test_no_cutouts_and_unknown_splits_are_errors_that_say_what_to_do(folder: str) -> None:
     with pytest.raises(UserError, match="apt-get install tuxpaint-stamps-default"):
         CollageSplit("val", cutouts="/nowhere")
-    with pytest.raises(UserError, match=r"no split 'vall'; did you mean 'val'"):
+    with pytest.raises(UserError, match=r"no split 'vall': did you mean 'val'"):
         CollageSplit("vall", cutouts=folder)
 
 

@@ -198,9 +198,10 @@ def test_each_image_may_have_its_own_sentences(predictor: Predictor) -> None:
         (([scene()], [[]]), "no sentence is given"),
         ((scene(), None), "None is not a sentence"),
         ((scene(), ["a", 5]), "5 is not a sentence"),
+        ((scene(), ["a", " "]), "' ' is not a sentence"),
         (([scene()], "a", ["x", "y"]), "2 names do not fit"),
     ],
-    ids=["lists", "no sentence", "none", "a number", "names"],
+    ids=["lists", "no sentence", "none", "a number", "blank", "names"],
 )
 def test_lists_that_do_not_fit_are_refused(predictor: Predictor, arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):

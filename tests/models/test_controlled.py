@@ -126,5 +126,5 @@ def test_a_controlled_bench_says_who_is_in_it(words: list[str], capsys: pytest.C
 
 
 def test_a_model_without_the_scale_is_a_user_error() -> None:
-    with pytest.raises(UserError, match="unknown scale of 'maris' 'controlled'"):
+    with pytest.raises(UserError, match="'maris' on 'scenes' has no scale 'controlled'"):
         main(["--controlled", "--models", "maris", "--dry-run"])

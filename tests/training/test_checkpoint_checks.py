@@ -88,6 +88,7 @@ def test_a_checkpoint_that_lacks_something_is_one_sentence(
         ("weight_files", {"vision": {"file": "a.pt", "sha256": 5}}), ("weight_files", {5: {"file": "a", "sha256": ""}}),
         ("published", 5), ("published", {"format": "lavt"}), ("published", {"format": "lavt", "ignored": [5]}),
         ("run", 5), ("run", {"model": 5}), ("training", 5), ("trained_on", [1]),
+        ("seconds", "5"), ("seconds", float("nan")),
     ],
 )  # fmt: skip
 def test_what_a_checkpoint_says_of_its_origin_is_checked(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from riszoo.batch import Batch
 from riszoo.cli.main import main
 from riszoo.model import RISModule
+from riszoo.training import runs
 from tests.support.tiny_training import checkpoint, few_images, fit, same_weights
 
 
@@ -95,6 +98,20 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
     missing = [row for row in curves("whole") if row not in curves("parts")]
     assert len(curves("whole")) == len(curves("parts")) + 1
     assert [row[0] for row in missing] == [str(step)], "only the loss of the interrupted step was not written"
+
+
+def test_a_training_that_has_ended_says_so_and_keeps_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(trainer={"max_steps": 2}) == 0
+    assert "nothing is left to train" not in capsys.readouterr().out
+    content = checkpoint()
+    content["riszoo"]["seconds"] += 1000.0
+    (folder,) = Path("runs").iterdir()
+    torch.save(content, runs.checkpoint(folder, "last"))
+    assert main(["fit", "--ckpt_path", "last"]) == 0
+    assert "nothing is left to train: step 2 of 2" in capsys.readouterr().out
+    assert json.loads((folder / runs.CARD).read_text())["training"]["seconds"] > 1000
+    assert main(["info", str(runs.checkpoint(folder))]) == 0
+    assert "  trained with 'riszoo fit --ckpt_path last': data scenes, scale tiny, seed 0" in capsys.readouterr().out
 
 
 def test_a_damaged_last_checkpoint_is_replaced_by_the_best(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,16 @@ def test_without_a_sound_run_the_command_that_trains_one_is_given(tmp_path: Path
         runs.newest(tmp_path, "lts", "scenes", "best")
 
 
+def test_an_own_class_does_not_hide_the_recipe_of_its_name(tmp_path: Path) -> None:
+    assert runs.model_name("lts") == "lts"
+    assert runs.model_name("my_models.Mine") == "mine"
+    own = runs.model_name("my_models.LTS")
+    assert own == "my_models.lts"
+    good = a_run(tmp_path, "lts-scenes-1", json.dumps(GOOD).encode())
+    a_run(tmp_path, "my_models.lts-scenes-2", json.dumps({**GOOD, "model": own, "started": 2}).encode())
+    assert runs.newest(tmp_path, "lts", "scenes", "best") == runs.checkpoint(good)
+
+
 def test_a_run_stands_for_its_best_checkpoint(tmp_path: Path) -> None:
     run = a_run(tmp_path, "lts-scenes-1", json.dumps(GOOD).encode())
     assert runs.existing(str(run)) == run / "checkpoints" / "best.ckpt"

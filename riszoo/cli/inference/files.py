@@ -44,7 +44,7 @@ class Results:
 
     def close(self) -> None:
         """Write the file of all predictions."""
-        if self.folder is None:
+        if self.folder is None or not self.entries:
             return
         file = self.folder / "predictions.json"
         write_atomically(file, json.dumps(self.entries, ensure_ascii=False, indent=1) + "\n")

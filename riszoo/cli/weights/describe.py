@@ -10,6 +10,7 @@ from torch import Tensor
 from riszoo.encoders.clip.archive import is_archive, read_archive
 from riszoo.encoders.weights import some, unwrapped
 from riszoo.errors import UserError
+from riszoo.training import runs
 from riszoo.training.checkpoint_checks import check_content
 from riszoo.training.checkpoints import load_content, recorded_files
 from riszoo.training.exchange import published
@@ -30,14 +31,22 @@ def described(path: Path) -> list[str]:
     lines = [f"{path}: {kind} of {content['riszoo']['class_path']}, {_size(state)}"]
     encoders = {part: options[part] for part in ("vision", "text") if isinstance(options.get(part), dict)}
     lines += [f"  {part} {encoder.get('name')}" for part, encoder in encoders.items()]
-    if isinstance(card := content["riszoo"].get("card"), dict):
-        facts = [f"{name} {card[name]}" for name in ("data", "scale", "seed", "commit") if name in card]
-        lines.append(f"  trained with '{card.get('command')}': {', '.join(facts)}")
+    lines += _training(content["riszoo"], path)
     if about:
         lines.append(f"  {len(about['ignored'])} tensors without weights ignored" + _examples(about["ignored"]))
     for name, file in recorded_files(content).items():
         lines.append(f"  without the {name} weights of {file['file']}, sha256 {file['sha256'][:16]}...")
     return lines
+
+
+def _training(about: dict[str, Any], path: Path) -> list[str]:
+    """How the weights were trained, as the file or its run folder says."""
+    card = about.get("card") or runs.card(runs.folder_of(path)) or about.get("run")
+    if not isinstance(card, dict):
+        return []
+    facts = [f"{name} {card[name]}" for name in ("data", "scale", "seed", "commit") if name in card]
+    command = f" with '{card['command']}'" if "command" in card else ""
+    return [f"  trained{command}: {', '.join(facts)}"]
 
 
 def _size(state: dict[str, Tensor]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from abc import ABC, abstractmethod
@@ -18,7 +17,7 @@ from riszoo.data.generated.sampling import FormSampler, SceneSentence
 from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.masks import Mask, Segmentation, shrink
 from riszoo.data.record import Pixels, Record, Sentence, Split, Target
-from riszoo.errors import UserError
+from riszoo.errors import UserError, unknown_name
 
 Size = int | tuple[int, int] | Literal["mixed"]
 SceneT = TypeVar("SceneT")
@@ -97,10 +96,7 @@ class GeneratedSplit(Split, Generic[SceneT]):
 
     def __init__(self, name: str, size: Size = 96, seed: int = 0) -> None:
         if name not in self.plans:
-            nearest = difflib.get_close_matches(name, self.plans, 1, 0.0)[0]
-            raise UserError(
-                f"{self.dataset} has no split {name!r}; did you mean {nearest!r}? It has {', '.join(self.plans)}."
-            )
+            raise unknown_name("split", name, self.plans, of=self.dataset)
         self.name = name
         self.size = _checked(size, self.dataset)
         self.seed = seed

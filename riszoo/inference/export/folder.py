@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def export(model: RISModule, out: Path, format: Format, *, int8: bool = False, a
         description = {**about, **_written(model, folder, format)}
         _save(description, folder)
         if int8:
+            _say("writing graphs with 8-bit weights, and measuring their loss")
             description = add_int8(description, folder)
             _save(description, folder)
             description["int8"] = measured_loss(folder)
@@ -48,10 +50,12 @@ def export(model: RISModule, out: Path, format: Format, *, int8: bool = False, a
 
 def _written(model: RISModule, folder: Path, format: Format) -> Description:
     """Write graphs, tokenizer, runner and description, and compare the results with the model's."""
+    _say("tracing the graphs")
     image, sentence = programs(model, tracing_case(model).batch)
     features = [f"features_{i}" for i in range(len(sentence.inputs["features"]))]
     decoded = ["logits", "no_target"][: sentence.outputs]
     files = []
+    _say("writing the graphs")
     for name, graph, outputs in (("image", image, features), ("sentence", sentence, decoded)):
         files.append(f"{name}{format.suffix}")
         format.write(graph, outputs, folder / files[-1])
@@ -65,7 +69,12 @@ def _written(model: RISModule, folder: Path, format: Format) -> Description:
     }
     shutil.copyfile(Path(runner.__file__), folder / RUNNER)
     _save(description, folder)
+    _say("comparing their results with the model's")
     return {**description, "parity": check_parity(model, folder)}
+
+
+def _say(step: str) -> None:
+    print(f"riszoo: {step}", file=sys.stderr)
 
 
 def _save(description: Description, folder: Path) -> None:

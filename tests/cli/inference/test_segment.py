@@ -265,6 +265,12 @@ def test_every_failed_image_is_named(
     assert predicted() == [("good.png", "the star")]
 
 
+def test_images_that_all_fail_leave_no_file_of_predictions(run: Path) -> None:
+    Path("bad.png").write_text("no image")
+    assert segment(run, "--image", "bad.png", "--text", "the star") == 2
+    assert list(Path("segmented").iterdir()) == []
+
+
 def test_json_lines_on_stdout_and_no_files(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene().save("a.png")
     assert segment(run, "--image", "a.png", "--text", "the star", "the box", "--json") == 0
