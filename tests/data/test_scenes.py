@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -398,3 +399,23 @@ def test_values_are_drawn_by_weight() -> None:
     drawn = Counter(rng.draw(WeightedChoices({"often": 3, "seldom": 1})) for _ in range(2000))
     assert 0.7 < drawn["often"] / 2000 < 0.8
     assert sorted(rng.sample(range(5), 9)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("name", "times"), [("val", 1), ("train", 2)])
+def test_a_scene_of_a_split_for_evaluation_is_composed_once(
+    name: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, composed = ScenesSplit(name), []
+    compose = ScenesSplit.compose
+
+    def counted(self: ScenesSplit, *arguments: Any) -> Any:
+        composed.append(arguments)
+        return compose(self, *arguments)
+
+    alone = ScenesSplit(name).scene(3)
+    monkeypatch.setattr(ScenesSplit, "compose", counted)
+    first = split.scene(3)
+    once = len(composed)
+    assert split.scene(3) == first == alone
+    assert len(composed) == times * once
+    assert len(pickle.dumps(split)) < 1000, "the scenes are not sent to other processes"

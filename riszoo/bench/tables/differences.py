@@ -53,10 +53,14 @@ class Comparison:
     over_images: Mapping[str, float]
     over_trainings: Mapping[str, float]
 
-    @property
-    def smallest(self) -> float:
-        """Any difference larger than this is decided, whichever pair it is of."""
-        return max(each.half for each in self.differences.values())
+    def largest_half(self, *, of_single_trainings: bool) -> float | None:
+        """Any difference larger than this is decided: of two rows of one training each, or of the other pairs."""
+        halves = [
+            difference.half
+            for pair, difference in self.differences.items()
+            if self.over_trainings.keys().isdisjoint(pair) == of_single_trainings
+        ]
+        return max(halves, default=None)
 
 
 def compare_rows(rows: Mapping[str, Sequence[ImageSums]], metric: str) -> Comparison:

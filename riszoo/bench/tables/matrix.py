@@ -92,16 +92,31 @@ def matrix_section(results: Results, data: str, splits: Sequence[str]) -> str:
     overall = comparisons(results, data, splits, "oIoU")
     parts = [LEGEND]
     for scale, of_scale in found.items():
-        smallest = ", ".join(
-            f"{s} {each.smallest:.1f} ({overall[scale][s].smallest:.1f})" for s, each in of_scale.items()
-        )
         parts += [
             f"Scale {scale}:",
             markdown(matrix(of_scale), 2).rstrip("\n"),
-            f"The smallest difference in mIoU (oIoU) that is significant for every pair: {smallest} points.",
+            _significant(of_scale, overall[scale]),
             _sources_of_spread(of_scale),
         ]
     return "\n\n".join(parts)
+
+
+def _significant(found: dict[str, Comparison], overall: dict[str, Comparison]) -> str:
+    """Above what a difference is significant."""
+    parts = []
+    for single, pairs in ((True, "between rows of one training each"), (False, "with a row of several trainings")):
+        halves = [
+            (
+                split,
+                each.largest_half(of_single_trainings=single),
+                overall[split].largest_half(of_single_trainings=single),
+            )
+            for split, each in found.items()
+        ]
+        largest = ", ".join(f"{split} {half:.1f} ({other:.1f})" for split, half, other in halves if half and other)
+        if largest:
+            parts.append(f"{pairs} {largest}")
+    return f"Every larger difference in mIoU (oIoU) is significant: {'; '.join(parts)} points."
 
 
 def formatted_matrix(results: Results, data: str, form: str) -> str:

@@ -24,6 +24,8 @@ SceneT = TypeVar("SceneT")
 
 SMALLEST, LARGEST = 64, 640
 WIDEST = 2.0
+MOST_KEPT = 5000
+"""The images of a split whose scenes are kept: those for evaluation are needed several times."""
 HASHED_SENTENCES, HASHED_IMAGES, HASHED_SIZE = 64, 8, 96
 
 
@@ -101,6 +103,7 @@ class GeneratedSplit(Split, Generic[SceneT]):
         self.size = _checked(size, self.dataset)
         self.seed = seed
         self.plan = self.plans[name]
+        self.scenes: dict[int, tuple[SceneT, list[SceneSentence]]] = {}
         self.sentence_target = np.arange(self.plan.images * self.plan.sentences)
         self.target_image = self.sentence_target // self.plan.sentences
 
@@ -134,7 +137,15 @@ class GeneratedSplit(Split, Generic[SceneT]):
         return Record(name, rendering.size, targets, rendering.pixels)
 
     def scene(self, image: int) -> tuple[SceneT, list[SceneSentence]]:
-        """The scene of an image and its sentences, without drawing it."""
+        """The scene of an image and its sentences, without drawing it. Of a split for evaluation they are kept."""
+        if image not in self.scenes:
+            found = self._scene(image)
+            if len(self) > MOST_KEPT:
+                return found
+            self.scenes[image] = found
+        return self.scenes[image]
+
+    def _scene(self, image: int) -> tuple[SceneT, list[SceneSentence]]:
         rng = RandomStream(f"riszoo {self.dataset} {self.seed} {self.name} {image}")
         extent = extent_of(self.size_of(image))
         while True:
