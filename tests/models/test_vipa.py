@@ -203,7 +203,7 @@ def test_parameter_counts_are_the_published_ones() -> None:
         swin = build_vision(VisionConfig("swin_base_patch4_window12_384"), (480, 480))
         text = build_text(TextConfig("bert", vocabulary=[str(i) for i in range(30522 - 4)]))
         bert = count(text)
-        fusion = build_fusion(Fusion(), swin, text)
+        fusion = build_fusion(Fusion(), swin, text, reads_words=True)
     # timm's feature extractor leaves out the last LayerNorm, which is behind every map (2 x 1024)
     assert count(swin) + 2048 == 86_878_584
     assert bert == 108_891_648
@@ -271,9 +271,10 @@ def test_under_the_control_exchanged_the_next_sentence_of_the_image_is_decoded()
     torch.testing.assert_close(exchanged, own[[1, 2, 0, 4, 5, 3]], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("cues", ["both", "local", "global", "broadcast"])
-def test_cues_choose_the_rows_that_count(cues: str) -> None:
-    expression = express(generator(cues=cues), random_words(valid=5))
+def test_cues_choose_the_rows_that_count(cues: str, training: bool) -> None:
+    expression = express(generator(cues=cues).train(training), random_words(valid=5))
     rows = expression.mask[0].nonzero()[:, 0].tolist()
     assert rows == {"global": [0], "local": [1, 2, 3, 4]}.get(cues, [0, 1, 2, 3, 4])
     all_rows_equal = (expression.retrieved == expression.retrieved[:, :1]).all()

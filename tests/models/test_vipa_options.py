@@ -34,6 +34,8 @@ OPTIONS = [
     {"segment": {"loss": "ce+dice"}, "decoder": {"levels": 3}},
     *({"kv": kv} for kv in ("advanced_le", "vanilla_le")),
     *({"fusion": {"kind": kind}} for kind in ("none", "late")),
+    {"fusion": {"kind": "late"}, "kv": "vanilla_le"},
+    {"fusion": {"kind": "late"}, "veg": {"step1": False}},
     {"no_target": {"enabled": True}},
     {"frozen_embeddings": True, "text": {"length": 12}},
 ]
@@ -46,6 +48,12 @@ def test_every_option_trains_all_its_parameters(over: dict[str, Any]) -> None:
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), 1e-3)
     trained = train(model, batch, optimizer, 3)
     assert trained == trained_names(model)
+
+
+@pytest.mark.parametrize("veg", [{"step1": False}, {"cues": "none"}])
+def test_an_expression_that_reads_no_sentence_is_refused(veg: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="nothing reads the sentence"):
+        small(veg=veg, fusion={"kind": "none"})
 
 
 GRU = {**SMALL, "init_args": {**SMALL["init_args"], "text": {"options": {"embedding": 8, "width": 16}}}}

@@ -133,7 +133,7 @@ class Retrieval(nn.Module):
     def retrieve(self, cues: Tensor, tokens: Tensor, words: Words, cells: Tensor) -> Pooled:
         """As `forward`, for cues E_L (N, L, d) that are already projected."""
         scores = self.score(cues, tokens, words)  # S (N, L, T)
-        noisy = self.sampling.noise(scores) if self.training else scores
+        noisy = self.noisy(scores) if self.training else scores
         noisy = noisy.masked_fill(~cells[:, None], -torch.inf)
         mask = self.select(noisy.detach())  # M (N, L, T) bool
         retrieved = Retrieved(scores, mask, self.sampling.weights(mask.to(tokens.dtype), noisy))
@@ -145,6 +145,10 @@ class Retrieval(nn.Module):
         scores: Tensor = self.relevance(cues, tokens).float()
         return scores
 
+    def noisy(self, scores: Tensor) -> Tensor:
+        """The scores that tokens are retrieved by in training."""
+        return self.sampling.noise(scores)
+
 
 class BroadcastRetrieval(Retrieval):
     """Step 1 with the tokens of the global cue for every row; each row adds its own cue, so that rows differ."""
@@ -152,6 +156,9 @@ class BroadcastRetrieval(Retrieval):
     def score(self, cues: Tensor, tokens: Tensor, words: Words) -> Tensor:
         scores = super().score(cues, tokens, words)
         return global_scores(scores, words)[:, None].expand_as(scores)
+
+    def noisy(self, scores: Tensor) -> Tensor:
+        return super().noisy(scores[:, :1]).expand_as(scores)  # one draw, so that all rows retrieve the same tokens
 
 
 class LearnedQueries(nn.Module):

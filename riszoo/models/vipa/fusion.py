@@ -78,12 +78,15 @@ class NoFusion(nn.Module):
 
 
 class LateFusion(NoFusion):
-    """After both encoders, one block of cross-attention in each direction between the coarsest map and the words."""
+    """After both encoders, one block of cross-attention in each direction between the coarsest map and the words; to
+    pixels only where nothing reads the fused words."""
 
-    def __init__(self, options: Fusion, channels: int, words: int) -> None:
+    def __init__(self, options: Fusion, channels: int, words: int, reads_words: bool) -> None:
         super().__init__(options, channels)
         self.pixel_block = AttentionBlock(channels, heads_for(channels, options.head_width), words)
-        self.word_block = AttentionBlock(words, heads_for(words, options.head_width), channels)
+        self.word_block = None
+        if reads_words:
+            self.word_block = AttentionBlock(words, heads_for(words, options.head_width), channels)
 
     def forward(
         self, visual: Features, words: Words, vision: VisionEncoder, text: TextEncoder
@@ -91,8 +94,9 @@ class LateFusion(NoFusion):
         (*finer, coarsest), words = super().forward(visual, words, vision, text)
         pixels, cells = to_tokens(coarsest), visual.cells().flatten(1)  # (N, hw, C), (N, hw)
         fused = self.pixel_block(pixels, words.mask[:, None], words.states)  # (N, hw, C)
-        states = self.word_block(words.states, cells[:, None], pixels)  # (N, L, W)
-        return [*finer, to_grid(fused, coarsest.shape[-2:])], words.with_states(states)
+        if self.word_block is not None:
+            words = words.with_states(self.word_block(words.states, cells[:, None], pixels))  # (N, L, W)
+        return [*finer, to_grid(fused, coarsest.shape[-2:])], words
 
 
 class PixelToWordAttention(nn.Module):
@@ -230,10 +234,10 @@ def split_text(text: TextEncoder, first: int, later: int) -> None:
     text.split_layers(first, later)
 
 
-def build_fusion(options: Fusion, vision: VisionEncoder, text: TextEncoder) -> NoFusion:
-    """The fusion that `options.kind` names."""
+def build_fusion(options: Fusion, vision: VisionEncoder, text: TextEncoder, reads_words: bool) -> NoFusion:
+    """The fusion that `options.kind` names; `reads_words`: whether anything reads the words after it."""
     if options.kind == "early":
         return EarlyFusion(options, vision, text)
     if options.kind == "late":
-        return LateFusion(options, vision.channels[-1], text.width)
+        return LateFusion(options, vision.channels[-1], text.width, reads_words)
     return NoFusion(options, vision.channels[-1])

@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Words, valid_cells
+from riszoo.errors import UserError
 from riszoo.losses import dice, majority, shrink_mask, weighted_cross_entropy
 from riszoo.model import RISModule
 from riszoo.models.vipa.decoder import Decoder, PixelDecoder
-from riszoo.models.vipa.expression import Expression, Veg, build_expression, global_scores
+from riszoo.models.vipa.expression import Expression, Veg, build_expression, global_scores, retrieves
 from riszoo.models.vipa.fusion import Fusion, build_fusion
 
 
@@ -90,7 +91,13 @@ class VIPA(RISModule):
         super().__init__(**kwargs)
         self.strides, self.veg_stride = strides, veg.stride
         self.segment, self.contrast, self.no_target_weight = segment, contrast, no_target.weight
-        self.fusion = build_fusion(fusion, self.vision, self.text)
+        reads_words = kv == "advanced_le" or (kv == "ve" and retrieves(veg))
+        if fusion.kind == "none" and kv == "ve" and not reads_words:
+            raise UserError(
+                "nothing reads the sentence: without fusion (fusion.kind none) it needs the retrieval of the expression "
+                "(veg.step1 true and veg.cues other than none), or words as kv"
+            )
+        self.fusion = build_fusion(fusion, self.vision, self.text, reads_words)
         self.expression = build_expression(
             kv,
             veg,
