@@ -31,6 +31,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
 from riszoo.batch import Batch, Features, GeometryKind, Output, Tokens, View, Words
@@ -42,7 +43,7 @@ from riszoo.errors import UserError
 from riszoo.metrics.protocols import get_protocols
 from riszoo.metrics.suite import RISMetrics
 from riszoo.training.hyperparameters import record_hyperparameters
-from riszoo.training.optim import Optim, is_matrix, make_optimizer, moving_average
+from riszoo.training.optim import Optim, apply_options, is_matrix, make_optimizer, moving_average, training_steps
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -312,13 +313,19 @@ class RISModule(LightningModule, ABC):
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        steps = self.trainer.estimated_stepping_batches
+        steps = training_steps(self.trainer)
         if steps == float("inf"):
             raise UserError(
                 "the learning rate follows the length of the training: give --trainer.max_steps or --budget"
             )
         optimizer, schedule = make_optimizer(self, self.optim, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Options of the training hold from here on, also where it continues with others."""
+        optimizer, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
+        if isinstance(optimizer, torch.optim.AdamW) and isinstance(schedule, LambdaLR):  # not a subclass's own
+            apply_options(optimizer, schedule, self.optim)
 
     def decays(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether weight decay applies to a parameter under `optim.decayed: published`; by default, to matrices."""

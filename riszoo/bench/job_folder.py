@@ -79,5 +79,5 @@ class JobFolder:
         splits = self.job.splits or self.job.config["data"]["init_args"].get("test_splits", ["val"])
         suffixes = ["" if control == "none" else f"-{control}" for control in self.job.controls.split(",")]
         names = [f"{split}{suffix}" for split in splits for suffix in suffixes]
-        protocols = len(set(self.job.protocol.split(",")))
-        return all(name in measured and len(measured[name]["protocols"]) >= protocols for name in names)
+        protocols = self.job.protocols
+        return all(name in measured and protocols <= measured[name]["protocols"].keys() for name in names)

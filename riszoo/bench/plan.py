@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,15 @@ class Job:
         variants = " and ".join(filter(None, self.variants))
         parts = [f"{self.model} on {self.data}", f"scale {self.scale}", variants, f"seed {self.seed}"]
         return ", ".join(filter(None, parts))
+
+    @property
+    def protocols(self) -> set[str]:
+        """The names of the protocols; the model's class, which is imported only then, says which `published` is."""
+        published = "original"
+        if "published" in self.protocol.split(","):
+            module, _, name = str(self.config["model"]["class_path"]).rpartition(".")
+            published = getattr(importlib.import_module(module), name).published
+        return {protocol.name for protocol in get_protocols(self.protocol, published=published)}
 
     @property
     def batch(self) -> int:

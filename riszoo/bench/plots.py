@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from riszoo import recipes
-from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, pages_of
+from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, of_one_device, pages_of
 from riszoo.files import write_atomically
 
 if TYPE_CHECKING:
@@ -184,14 +184,17 @@ def all_plots(folder: Path) -> dict[str, Plot]:
     types = [row for row in TYPES.read(folder) if _is_headline(row)]
     found: dict[str, Plot] = {}
     for data in dict.fromkeys(row["data"] for row in accuracy):
-        means = _mean_miou(row for row in accuracy if row["data"] == data and row["split"] == "val")
+        own = [row for row in accuracy if row["data"] == row["trained"] == data and row["split"] == "val"]
+        means = _mean_miou(own)
         costs = [row for row in speed if row["data"] == data and _name(row) in means]
         for column, unit in (("gflop_1_sentence", "GFLOP"), ("ms_1_sentence", "ms")):
-            if costs:
+            rows = of_one_device(costs) if unit == "ms" else costs
+            if rows:
                 title = f"{data} val: mIoU against {unit}"
-                points = {_name(row): (float(row[column]), means[_name(row)]) for row in costs}
+                points = {_name(row): (float(row[column]), means[_name(row)]) for row in rows}
+                device = f" on {rows[0]['device']}" if unit == "ms" else ""
                 found[f"{data}-{unit.lower()}"] = Scatter(
-                    title, f"{unit}, one image and one sentence (logarithmic)", "mIoU", points
+                    title, f"{unit}, one image and one sentence{device} (logarithmic)", "mIoU", points
                 )
         found |= _type_plots(data, [r for r in types if r["data"] == data and r["split"] == "val" and r["mIoU"]])
     return found
@@ -231,4 +234,9 @@ def _by_type(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["type"]].append(row)
-    return {kind: _mean_miou(found, lambda row: row["model"]) for kind, found in groups.items()}
+    return {kind: _mean_miou(found, _with_training) for kind, found in groups.items()}
+
+
+def _with_training(row: Row) -> str:
+    """The model, with the training set where it is not that of the test."""
+    return row["model"] + (f" ({row['trained']})" if row["trained"] != row["data"] else "")

@@ -7,6 +7,7 @@ import fcntl
 import gzip
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ class Table:
     @property
     def columns(self) -> tuple[str, ...]:
         return self.key + self.values
+
+    def row(self, values: Mapping[str, Any]) -> Row:
+        """The values of its columns as the file has them."""
+        return {name: as_text(values.get(name)) for name in self.columns}
 
     def read(self, folder: Path) -> list[Row]:
         """Every row of the folder's file; none if it does not exist."""
@@ -102,9 +107,8 @@ def upsert(
     path = folder / table.file
     with _locked(path):
         kept = {_key(row, table): row for row in table.read(folder) if keep(row)}
-        for row in rows:
-            texts = {name: as_text(row.get(name)) for name in table.columns}
-            kept[_key(texts, table)] = texts
+        for row in map(table.row, rows):
+            kept[_key(row, table)] = row
         content = _csv(table, [kept[key] for key in sorted(kept)])
         write_atomically(path, gzip.compress(content.encode(), mtime=0) if path.suffix == ".gz" else content)
 
@@ -137,6 +141,13 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def of_one_device(speed: Sequence[Row]) -> list[Row]:
+    """The rows of the device on which most rows were measured: times of different devices do not compare."""
+    count = Counter(row["device"] for row in speed)
+    most = max(sorted(count), key=lambda device: count[device], default="")
+    return [row for row in speed if row["device"] == most]
+
+
 # -- rows of a test ---------------------------------------------------------------------------------------------------
 
 
@@ -164,6 +175,36 @@ def measured(job: Job, folder: Path) -> tuple[list[dict[str, Any]], list[dict[st
             if row["control"] == "none":
                 types += [row | {"type": name} | values for name, values in result["by_type"].items()]
     return _of_variants(job, accuracy), _of_variants(job, types)
+
+
+def record(folder: Path, accuracy: Sequence[Mapping[str, Any]], types: Sequence[Mapping[str, Any]]) -> int:
+    """Replace or add the rows of a test; returns how many rows were removed because they do not belong beside them.
+
+    Rows of the same seed are of one training, and rows of other seeds of trainings of the same length: otherwise a
+    short trial would be averaged with them, and its language gap taken from theirs.
+    """
+    accuracy = [*map(ACCURACY.row, accuracy)]
+    seeds = {(*(row[name] for name in KEY), row["seed"]): row["weights"] for row in accuracy}
+    lengths = {tuple(row[name] for name in KEY): row["training_sentences"] for row in accuracy}
+    replaced = {_key(row, ACCURACY) for row in accuracy}
+    removed: list[Row] = []
+
+    def belongs(row: Row) -> bool:
+        group = tuple(row[name] for name in KEY)
+        length, trained = lengths.get(group, ""), row["training_sentences"]
+        same_training = seeds.get((*group, row["seed"]), row["weights"]) == row["weights"]
+        if same_training and (length == trained or not length or not trained):
+            return True
+        removed.extend([row] * (_key(row, ACCURACY) not in replaced))
+        return False
+
+    upsert(folder, ACCURACY, accuracy, belongs)
+    gone = {(*(row[name] for name in KEY), row["seed"], row["weights"]) for row in removed}
+    upsert(
+        folder, TYPES, types,
+        lambda row: (*(row[name] for name in KEY), row["seed"], row["weights"]) not in gone,
+    )  # fmt: skip
+    return len(removed)
 
 
 def _of_variants(job: Job, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

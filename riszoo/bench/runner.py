@@ -130,8 +130,9 @@ class Bench:
         """Trains and tests the job, as far as that was not done before, and records the rows of its test."""
         test = self.test(job, job.checkpoint or self.train(job))
         accuracy, types = rows.measured(job, test)
-        rows.upsert(self.out, rows.ACCURACY, accuracy)
-        rows.upsert(self.out, rows.TYPES, types)
+        removed = rows.record(self.out, accuracy, types)
+        if removed:
+            print(f"{job.title}: {removed} row(s) of another training of it were removed from {rows.ACCURACY.file}")
         image_sums.record(self.out, [test])
         self.tests[job.name] = test
 

@@ -156,6 +156,8 @@ class RISData(LightningDataModule, ABC):
                 f"--data.total_batch_size {plan.total} for a step and --data.batch_size for what a device takes at once"
             )
         trainer.accumulate_grad_batches = plan.accumulate
+        if isinstance(trainer.val_check_interval, int):  # Lightning counts batches, the option steps
+            trainer.val_check_interval *= plan.accumulate
 
     def _splits_of(self, stage: str) -> list[str]:
         if stage in ("test", "predict"):

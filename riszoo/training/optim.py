@@ -17,6 +17,8 @@ from riszoo.errors import UserError
 from riszoo.layers import LearnedToken
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
     from riszoo.model import RISModule
 
 NOT_DECAYED = ("relative_position", "rel_pos", "pos_embed", "position_embedding", "cls_token")
@@ -69,13 +71,22 @@ FUSED = ("cpu", "cuda")
 """Devices on which one kernel updates a parameter: on a CPU in a sixth of the time."""
 
 
-def parameter_groups(module: RISModule, optim: Optim) -> list[dict[str, object]]:
-    """Trainable parameters by learning rate (vision, text, new) and weight decay, without empty groups."""
-    rates = {
+PLAIN = "-plain"
+"""The end of the name of a group of parameters without weight decay."""
+
+
+def learning_rates(optim: Optim) -> dict[str, float]:
+    """The learning rate of each part of a model."""
+    return {
         "vision": optim.lr if optim.lr_vision is None else optim.lr_vision,
         "text": optim.lr if optim.lr_text is None else optim.lr_text,
         "new": optim.lr,
     }
+
+
+def parameter_groups(module: RISModule, optim: Optim) -> list[dict[str, object]]:
+    """Trainable parameters by learning rate (vision, text, new) and weight decay, without empty groups."""
+    rates = learning_rates(optim)
     decays = module.decays if optim.decayed == "published" else partial(is_matrix, tokens=module.learned_tokens)
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {group: [] for group in product(rates, (True, False))}
     for name, parameter in module.named_parameters():
@@ -85,7 +96,7 @@ def parameter_groups(module: RISModule, optim: Optim) -> list[dict[str, object]]
         {"params": parameters, "lr": rates[part], "weight_decay": optim.weight_decay if decay else 0.0, "name": name}
         for (part, decay), parameters in groups.items()
         if parameters
-        for name in [part if decay else f"{part}-plain"]
+        for name in [part if decay else part + PLAIN]
     ]
 
 
@@ -123,6 +134,32 @@ def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Ten
         return torch.lerp(averaged, current, (1 - kept).to(averaged.dtype))  # frozen weights stay bit-equal
 
     return average
+
+
+def training_steps(trainer: Trainer) -> int | float:
+    """The optimiser steps of the whole training; infinite without a limit.
+
+    To count an epoch's batches, Lightning makes the loader before it restores at which step a training continues: the
+    loader is then made again.
+    """
+    steps = trainer.estimated_stepping_batches
+    if trainer.ckpt_path is not None:
+        trainer.fit_loop._combined_loader = None
+    return steps
+
+
+def apply_options(optimizer: torch.optim.Optimizer, schedule: LambdaLR, optim: Optim) -> None:
+    """Give a training that continues the options of now, where its checkpoint has restored those of before."""
+    rates = learning_rates(optim)
+    for index, group in enumerate(optimizer.param_groups):
+        part = str(group["name"]).removesuffix(PLAIN)
+        schedule.base_lrs[index] = group["initial_lr"] = rates[part]
+        group["lr"] = rates[part] * schedule.lr_lambdas[index](schedule.last_epoch)
+        group["weight_decay"] = optim.weight_decay if part == group["name"] else 0.0
+        group["betas"], group["amsgrad"] = optim.betas, optim.amsgrad
+    if optim.amsgrad:
+        for state in optimizer.state.values():
+            state.setdefault("max_exp_avg_sq", state["exp_avg_sq"].clone())
 
 
 def make_optimizer(module: RISModule, optim: Optim, total_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:

@@ -42,6 +42,15 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The best so far is that of the run's folder, also where the folder was moved."""
+        best = str(Path(str(self.dirpath)) / "best.ckpt")
+        if Path(best).is_file():
+            own = {"best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
+            scores = {best: state_dict["best_model_score"]} if state_dict["best_k_models"] else {}
+            state_dict = {**state_dict, **own, "dirpath": self.dirpath, "best_k_models": scores}
+        super().load_state_dict(state_dict)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if self.best_model_path and not zipfile.is_zipfile(self.best_model_path):
@@ -69,6 +78,7 @@ class LastCheckpoint(Checkpoint):
             raise UserError(f"--run.{option}: give 0 or more, where 0 is no limit")
         self.path, self.steps, self.minutes, self.seed = path, steps, minutes, seed
         self.saved_step, self.saved_time = 0, time.monotonic()
+        self.seen_step = 0
         self.validated_step = -1
         self.validation_due = False
         self.plan: StepPlan | None = None
@@ -98,6 +108,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size > 1:
             self.group = torch.distributed.new_group(backend="gloo")
         self.saved_step, self.saved_time = trainer.global_step, time.monotonic()
+        self.seen_step = trainer.global_step
         self.plan = trainer.datamodule.step_plan  # type: ignore[attr-defined]
         if trainer.global_step and trainer.is_global_zero:
             change = plan_change(self.saved_plan, self.plan, trainer.world_size)
@@ -112,8 +123,9 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == self.saved_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.global_step == self.seen_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return  # gradients are still accumulated, or nothing is saved at all
+        self.seen_step = trainer.global_step
         self.validation_due = _is_validation_due(trainer)
         due = self.validation_due or _is_last_step(trainer) or self._is_due(trainer)
         signum = self._agreed(self.signals.received or (SAVE if due else 0))
@@ -159,11 +171,20 @@ class LastCheckpoint(Checkpoint):
     def _in_training(self, trainer: Trainer) -> bool:
         return trainer.state.fn == "fit" and not trainer.sanity_checking
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate the final weights, so that every training has a best checkpoint."""
+        if trainer.enable_validation and self.validated_step != trainer.global_step:
+            _validate(trainer)
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validate the final weights, so that every training has a best checkpoint; say so where no step was left."""
-        if self.plan is None and trainer.is_global_zero:
+        """Where no step was left, say so, and make up for a validation that was missing."""
+        if self.plan is not None:
+            return
+        if trainer.is_global_zero:
             print(f"nothing is left to train: step {trainer.global_step} of {trainer.estimated_stepping_batches}")
         if trainer.enable_validation and self.validated_step != trainer.global_step:
+            self.signals.install()
+            trainer.strategy.model_to_device()  # Lightning has taken it off, as after a training
             _validate(trainer)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +370,45 @@ def test_a_test_of_other_weights_or_fewer_splits_does_not_count(tmp_path: Path) 
     assert JobFolder(tmp_path, wider).test_of(checkpoint) is None
     checkpoint.write_bytes(checkpoint.read_bytes() + b"changed")
     assert JobFolder(tmp_path, job).test_of(checkpoint) is None
+
+
+def test_a_test_under_other_protocols_does_not_count(tmp_path: Path) -> None:
+    (job, _) = planned(*OPTIONS)
+    test = make_run(tmp_path / job.name, "lts", protocols="original,lavt480")
+    checkpoint = test.parent / "checkpoints" / "best.ckpt"
+    counts = {"original": True, "lavt480": True, "original,lavt480": True, "cris035": False, "published": False}
+    for protocol, expected in counts.items():
+        folder = JobFolder(tmp_path, replace(job, protocol=protocol))
+        assert (folder.test_of(checkpoint) is not None) is expected, protocol
+
+
+def test_a_published_protocol_that_is_also_the_default_is_one() -> None:
+    lts, risam = planned("--models", "lts,risam", "--protocol", "original,published")
+    assert (lts.protocols, risam.protocols) == ({"original", "mcn"}, {"original"})
+
+
+def test_rows_of_another_training_are_removed(tmp_path: Path) -> None:
+    row = {"data": "scenes", "model": "lts", "scale": "tiny", "trained": "scenes", "variant": "", "split": "val"}
+    row |= {"control": "none", "protocol": "original", "seed": "0", "weights": "a", "training_sentences": "96000"}
+    kind = {**row, "type": "place"}
+
+    def record(*changes: dict[str, str]) -> int:
+        made = [rows.ACCURACY.row({**row, **change}) for change in changes]
+        return rows.record(tmp_path, made, [rows.TYPES.row({**kind, **change}) for change in changes])
+
+    def left() -> list[tuple[str, ...]]:
+        found = rows.ACCURACY.read(tmp_path)
+        assert {row["weights"] for row in rows.TYPES.read(tmp_path)} == {row["weights"] for row in found}
+        return [(row["model"], row["seed"], row["control"], row["weights"]) for row in found]
+
+    other = {"model": "vipa", "weights": "v"}
+    assert record({}, {"control": "shuffled"}, other) == 0
+    assert record({"seed": "1", "weights": "b"}) == 0, "a further seed of the same length"
+    assert len(left()) == 4
+    assert record({"weights": "c"}) == 1, "another training of seed 0, measured without the control"
+    assert left() == [("lts", "0", "none", "c"), ("lts", "1", "none", "b"), ("vipa", "0", "none", "v")]
+    assert record({"weights": "d", "training_sentences": "6400"}) == 1, "a short trial is not averaged with seed 1"
+    assert left() == [("lts", "0", "none", "d"), ("vipa", "0", "none", "v")]
 
 
 def test_progress_is_read_from_the_logged_steps(tmp_path: Path) -> None:

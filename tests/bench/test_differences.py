@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from riszoo.bench import rows
 from riszoo.bench.plan import Job
-from riszoo.bench.tables import pages
+from riszoo.bench.tables import image_sums, pages
 from riszoo.bench.tables.differences import compare_rows, student_t
 from riszoo.bench.tables.image_sums import IMAGES, IOU_UNIT, ImageSums, folders_of_tests, read_sums, record
 from riszoo.bench.tables.matrix import comparisons
@@ -185,6 +186,26 @@ def test_rows_of_other_sentences_are_not_compared(tested: Path, out: Path) -> No
     first = next(iter(results.sums))
     results.sums[first] = ImageSums("other", *(getattr(results.sums[first], name) for name in IMAGES.values[2:]))
     assert comparisons(results, "scenes", ["val"], "mIoU") == {}
+
+
+def test_rows_recorded_meanwhile_keep_their_sums(tested: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one bench reads its test, another one records another model."""
+    first, second = folders_of_tests(tested / "runs")
+    accuracy = rows.ACCURACY.read(out)
+    models = {str(first): "lts", str(second): "vipa"}
+    own = [row for row in accuracy if row["model"] == models[str(first)]]
+    rows.upsert(out, rows.ACCURACY, [], lambda row: row in own)
+    results = image_sums._results
+
+    def interrupted(test: Path) -> Any:
+        monkeypatch.setattr(image_sums, "_results", results)
+        rows.upsert(out, rows.ACCURACY, accuracy)
+        record(out, [second])
+        yield from results(test)
+
+    monkeypatch.setattr(image_sums, "_results", interrupted)
+    record(out, [first])
+    assert {row["model"] for row in IMAGES.read(out)} == {"lts", "vipa"}
 
 
 def test_a_replaced_row_loses_its_sums(tested: Path, out: Path) -> None:

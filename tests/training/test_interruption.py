@@ -85,19 +85,73 @@ def curves(root: str) -> list[tuple[str, ...]]:
     return [(row["step"], row["loss"], row["val/mIoU"]) for row in rows]
 
 
-@pytest.mark.parametrize("step", [1, 3])
+ENDLESS, EPOCHS = (
+    {"max_epochs": -1},
+    {"max_steps": -1, "max_epochs": 2, "val_check_interval": 1.0, "check_val_every_n_epoch": 1},
+)
+"""A training of so many steps, and of whole epochs, whose batches have to be counted first."""
+
+
+@pytest.mark.parametrize(("step", "length"), [(1, ENDLESS), (3, ENDLESS), (1, EPOCHS), (5, EPOCHS)])
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
-    step: int, monkeypatch: pytest.MonkeyPatch
+    step: int, length: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dropout = {"model": {"init_args": {"vision": {"options": {"drop_path_rate": 0.5}}}}}
-    assert fit("--run.root", "whole", **dropout) == 0
+    changes = {"model": {"init_args": {"vision": {"options": {"drop_path_rate": 0.5}}}}, "trainer": length}
+    assert fit("--run.root", "whole", **changes) == 0
     send(monkeypatch, signal.SIGINT, step)
-    assert fit("--run.root", "parts", **dropout) == 130
+    assert fit("--run.root", "parts", **changes) == 130
     assert main(["fit", "--run.root", "parts", "--ckpt_path", "last"]) == 0
     assert same_weights(checkpoint("whole"), checkpoint("parts"))
     missing = [row for row in curves("whole") if row not in curves("parts")]
     assert len(curves("whole")) == len(curves("parts")) + 1
     assert [row[0] for row in missing] == [str(step)], "only the loss of the interrupted step was not written"
+
+
+def test_a_training_stops_at_the_end_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the two batches of the third step, the first one receives the signal."""
+    halves = {"data": {"init_args": {"batch_size": 2}}, "trainer": {"max_steps": 4, "limit_val_batches": 0}}
+    assert fit("--run.root", "whole", **halves) == 0
+    send(monkeypatch, signal.SIGTERM, 2)
+    assert fit("--run.root", "parts", **halves) == 143
+    progress = checkpoint("parts")["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]
+    assert (checkpoint("parts")["global_step"], progress["ready"] % 2) == (3, 0)
+    assert main(["fit", "--run.root", "parts", "--ckpt_path", "last"]) == 0
+    assert same_weights(checkpoint("whole"), checkpoint("parts"))
+
+
+def test_a_signal_within_the_last_validation_leaves_it_to_be_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    send(monkeypatch, signal.SIGTERM, 6, "validation_step")
+    assert fit() == 143
+    (folder,) = Path("runs").iterdir()
+    assert "training" not in json.loads((folder / runs.CARD).read_text()), "a bench would take the run for finished"
+    before = checkpoint(which="best")["global_step"]
+    assert main(["fit", "--ckpt_path", "last"]) == 0
+    assert "training" in json.loads((folder / runs.CARD).read_text())
+    assert before == 4
+
+
+def test_options_of_the_optimizer_hold_for_a_training_that_continues(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(trainer={"max_steps": 2}) == 0
+    changes = ["--model.optim.lr", "1e-5", "--model.optim.weight_decay", "0.5", "--model.optim.amsgrad", "true"]
+    assert main(["fit", "--ckpt_path", "last", "--trainer.max_steps", "4", *changes]) == 0
+    assert "model.optim.lr" in capsys.readouterr().out
+    for group in checkpoint()["optimizer_states"][0]["param_groups"]:
+        assert (group["initial_lr"], group["amsgrad"]) == (1e-5, True)
+        assert group["weight_decay"] == (0.0 if group["name"].endswith("-plain") else 0.5)
+
+
+def test_a_moved_run_keeps_its_better_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.4, 0.3, 0.2])
+    monkeypatch.setattr(RISModule, "on_validation_epoch_end", lambda model: model.log("val/mIoU", next(scores)))
+    assert fit(trainer={"max_steps": 2, "val_check_interval": 2}) == 0
+    (folder,) = Path("runs").iterdir()
+    Path("elsewhere").mkdir()
+    moved = folder.rename(Path("elsewhere") / folder.name)
+    last = str(runs.checkpoint(moved, "last"))
+    monkeypatch.setattr("riszoo.training.lightning_cli.RISCLI.after_fit", lambda cli: None)
+    assert main(["fit", "--ckpt_path", last, "--trainer.max_steps", "4"]) == 0
+    assert checkpoint("elsewhere")["global_step"] == 4
+    assert checkpoint("elsewhere", "best")["global_step"] == 2
 
 
 def test_a_training_that_has_ended_says_so_and_keeps_its_time(capsys: pytest.CaptureFixture[str]) -> None:

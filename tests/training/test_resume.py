@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from riszoo.batch import Batch
 from riszoo.data.scenes import split as scenes
 from riszoo.data.sets import Scenes
+from riszoo.training.optim import training_steps
 from riszoo.training.saving import LastCheckpoint
 from tests.support.two_processes import two_processes
 
@@ -36,6 +37,7 @@ class Listener(LightningModule):
         return
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        assert training_steps(self.trainer) > 0
         return torch.optim.SGD(self.parameters(), 0.1)
 
 

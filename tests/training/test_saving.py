@@ -52,6 +52,11 @@ def test_a_training_shorter_than_its_validation_interval_has_a_best_checkpoint()
     assert checkpoint(which="best")["global_step"] == 2
 
 
+def test_validations_count_steps_however_a_step_is_divided(saved_steps: list[tuple[str, int]]) -> None:
+    assert fit(data={"init_args": {"batch_size": 2}}, trainer={"val_check_interval": 2}) == 0
+    assert [step for name, step in saved_steps if name == "last.ckpt"] == [2, 4, 6]
+
+
 def test_averaged_weights_are_saved_before_they_replace_the_trained_ones() -> None:
     assert fit(model={"init_args": {"optim": {"ema": 0.9}}}) == 0
     content = checkpoint()

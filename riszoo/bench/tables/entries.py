@@ -12,7 +12,7 @@ from pathlib import Path
 
 from riszoo import recipes
 from riszoo.bench.published import LIST, PREFIX, Published, read_list
-from riszoo.bench.rows import ACCURACY, SPEED, Row
+from riszoo.bench.rows import ACCURACY, SPEED, Row, of_one_device
 from riszoo.bench.tables.claims import FILE, Claim, claims
 
 CLAIMED, MEASURED, REPRODUCED = "claimed", "measured", "reproduced"
@@ -217,14 +217,16 @@ def _facts(rows: Sequence[Row], plain: Sequence[Row]) -> dict[str, str]:
 def _cost(first: Row, speed: Sequence[Row]) -> dict[str, str]:
     """Parameters, operations and latency of the same model and scale."""
     columns = ("data", "model", "scale", "variant")
-    row = next((row for row in speed if all(row[column] == first[column] for column in columns)), None)
-    if row is None:
+    own = [row for row in speed if all(row[column] == first[column] for column in columns)]
+    if not own:
         return {}
-    return {
-        "parameters": f"{float(row['parameters']) / 1e6:.2f} M",
-        "GFLOP": f"{float(row['gflop_1_sentence']):.2f}",
-        "ms": f"{float(row['ms_1_sentence']):.1f}",
+    sizes = {
+        "parameters": f"{float(own[0]['parameters']) / 1e6:.2f} M",
+        "GFLOP": f"{float(own[0]['gflop_1_sentence']):.2f}",
     }
+    comparable = of_one_device([row for row in speed if row["data"] == first["data"]])
+    times = [float(row["ms_1_sentence"]) for row in own if row in comparable]
+    return sizes | ({"ms": f"{times[0]:.1f}"} if times else {})
 
 
 def _known(facts: dict[str, str]) -> dict[str, str]:

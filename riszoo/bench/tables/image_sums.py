@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,27 @@ def record(folder: Path, tests: Sequence[Path]) -> int:
 
     Returns the number of rows recorded. A test belongs to the rows with its weights, splits, protocols and numbers.
     """
-    accuracy = [row for row in ACCURACY.read(folder) if row["control"] == "none"]
-    current = {(*(row[name] for name in IMAGES.key), row["weights"]) for row in accuracy}
-    by_result: dict[tuple[str, ...], list[Row]] = {}
-    for row in accuracy:
-        by_result.setdefault(tuple(row[name] for name in SAME), []).append(row)
-    made = [row | lists for test in tests for own, lists in _results(test) for row in by_result.get(own, [])]
-    upsert(folder, IMAGES, made, lambda row: (*(row[name] for name in IMAGES.key), row["weights"]) in current)
+    results = [result for test in tests for result in _results(test)]
+    made: list[Row] = []
+
+    @cache
+    def measured() -> list[Row]:
+        """Read when this process is the only one that writes, so that the rows of all others are there."""
+        return [row for row in ACCURACY.read(folder) if row["control"] == "none"]
+
+    @cache
+    def current() -> set[tuple[str, ...]]:
+        return {(*(row[name] for name in IMAGES.key), row["weights"]) for row in measured()}
+
+    def new_rows() -> Iterator[Row]:
+        by_result: dict[tuple[str, ...], list[Row]] = {}
+        for row in measured():
+            by_result.setdefault(tuple(row[name] for name in SAME), []).append(row)
+        for own, lists in results:
+            made.extend(row | lists for row in by_result.get(own, []))
+        yield from made
+
+    upsert(folder, IMAGES, new_rows(), lambda row: (*(row[name] for name in IMAGES.key), row["weights"]) in current())
     return len(made)
 
 

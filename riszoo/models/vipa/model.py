@@ -94,8 +94,8 @@ class VIPA(RISModule):
         reads_words = kv == "advanced_le" or (kv == "ve" and retrieves(veg))
         if fusion.kind == "none" and kv == "ve" and not reads_words:
             raise UserError(
-                "nothing reads the sentence: without fusion (fusion.kind none) it needs the retrieval of the expression "
-                "(veg.step1 true and veg.cues other than none), or words as kv"
+                "nothing reads the sentence: without fusion (fusion.kind none) that takes the retrieval of the "
+                "expression (veg.step1 true and veg.cues other than none), or words as kv"
             )
         self.fusion = build_fusion(fusion, self.vision, self.text, reads_words)
         self.expression = build_expression(
