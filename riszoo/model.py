@@ -37,6 +37,7 @@ from typing_extensions import Self
 from riszoo.batch import Batch, Features, GeometryKind, Output, Tokens, View, Words
 from riszoo.data.controls import OF_CONTEXT, Control
 from riszoo.encoders.base import TextConfig, TextEncoder, VisionConfig, VisionEncoder
+from riszoo.encoders.darknet import check_pixels
 from riszoo.encoders.text import build_text
 from riszoo.encoders.vision import build_vision
 from riszoo.errors import UserError
@@ -91,6 +92,7 @@ class RISModule(LightningModule, ABC):
         self.geometry = geometry
         self.optim = optim
         self.protocols = get_protocols(protocols, published=self.published)
+        check_pixels(vision.weights, mean, std)
         self.vision: VisionEncoder = build_vision(vision, self.size)
         self.text: TextEncoder = build_text(text)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format

@@ -97,14 +97,18 @@ def _own_batch(model: RISModule, sentences: int) -> Batch:
 
 
 def gflops(model: RISModule, sentences: int = 1) -> float:
-    """Floating-point operations of one forward pass over one image, in billions, the same on every device.
-
-    Fused attention kernels are replaced by matrix products, because torch counts no operations in those of the CPU.
-    """
+    """Floating-point operations of one forward pass over one image, in billions, the same on every device."""
     model.eval()
-    with untrained(model), FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    with untrained(model), counting() as counter, torch.no_grad():
         model(_own_batch(model, sentences))
     return float(counter.get_total_flops()) / 1e9
+
+
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """A counter of operations, without the kernels in which torch counts none: fused attention and cuDNN's GRU."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(False):
+        yield counter
 
 
 @contextmanager
@@ -124,7 +128,7 @@ def training_gflops(model: RISModule, plan: StepPlan) -> float:
     """Floating-point operations of a training step's two passes, in billions, what is computed again included."""
     model.train()
     batch = on_device(model, training_batch(model, plan), next(model.parameters()).device)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with counting() as counter:
         total_loss(model, batch).backward()  # type: ignore[no-untyped-call]
     return float(counter.get_total_flops()) / 1e9
 

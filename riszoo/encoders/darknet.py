@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,14 @@ def load_darknet(model: nn.Module, path: Path) -> None:
     with torch.no_grad():
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
+
+
+def check_pixels(weights: str, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise UserError where a file of Darknet would get other pixels than it was trained with."""
+    if is_darknet_file(Path(weights)) and (any(mean) or any(value != 255 for value in std)):
+        raise UserError(
+            f"{weights} was trained on RGB in 0..1: give --model.mean '[0, 0, 0]' --model.std '[255, 255, 255]'"
+        )
 
 
 def check_network(model: nn.Module, path: Path) -> None:

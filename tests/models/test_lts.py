@@ -26,7 +26,7 @@ from riszoo.metrics.resample import foreground
 from riszoo.metrics.suite import RISMetrics
 from riszoo.models.lts import CBL, LTS, PRIORS, FilterLocator, Locate, TransformerLocator, build_pool, coordinates
 from riszoo.training.optim import make_optimizer
-from tests.support.zoo import batch_of, total_loss, train
+from tests.support.zoo import Entry, batch_of, total_loss, train
 
 SMALL = {
     "size": 64,
@@ -197,7 +197,14 @@ def test_parameter_count_of_darknet_and_of_its_detection_neck(published: LTS) ->
         neck = [CBL(1024, 512) if i % 2 == 0 else CBL(512, 1024, 3) for i in range(6)]
     assert count(published.vision) + sum(map(count, neck)) == 56_322_784
     slopes = {m.negative_slope for m in published.vision.modules() if isinstance(m, nn.LeakyReLU)}
-    assert slopes == {0.1}, "weight files in Darknet's format need this slope"
+    assert slopes == {0.01}, "timm trained the recipe's weights with this slope"
+
+
+def test_darknets_own_file_needs_its_own_pixels() -> None:
+    with pytest.raises(UserError, match="was trained on RGB in"):
+        Entry("lts", recipes.resolve("lts", "refcoco", "paper")["model"]).build(
+            vision={"weights": "darknet.weights", "options": {"negative_slope": 0.1}}, text={"vocabulary": ["star"]}
+        )
 
 
 def test_parameter_counts_of_everything_else(published: LTS) -> None:
@@ -213,7 +220,7 @@ def test_parameter_counts_of_everything_else(published: LTS) -> None:
 def test_the_paper_scale_is_the_specification() -> None:
     plain, longer = (recipes.resolve("lts", data, "paper") for data in ("refcoco", "refcocog"))
     args = plain["model"]["init_args"]
-    assert (args["size"], args["geometry"], args["fill"], args["std"]) == (416, "letterbox", 128, [255] * 3)
+    assert (args["size"], args["geometry"], args["fill"]) == (416, "letterbox", 128)
     assert (args["text"]["length"], longer["model"]["init_args"]["text"]["length"]) == (15, 20)
     epochs = plain["trainer"]["max_epochs"]
     assert [round(share * epochs) for share in args["optim"]["milestones"]] == [30, 35, 40]
