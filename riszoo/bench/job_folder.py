@@ -73,7 +73,7 @@ class JobFolder:
     def _is_covered(self, test: Path) -> bool:
         """Whether a test measured every split, control and protocol of the job."""
         try:
-            measured: dict[str, Any] = json.loads((test / "metrics.json").read_text())["splits"]
+            measured: dict[str, Any] = json.loads((test / "metrics.json").read_bytes())["splits"]
         except (OSError, json.JSONDecodeError, KeyError):
             return False
         splits = self.job.splits or self.job.config["data"]["init_args"].get("test_splits", ["val"])

@@ -90,7 +90,11 @@ def read_csv(path: Path, columns: Iterable[str] = ()) -> list[Row]:
     if not path.is_file():
         return []
     try:
-        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8", newline="")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8", newline="") as file
+        ):
             rows = [{name: value or "" for name, value in row.items()} for row in csv.DictReader(file)]
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a readable CSV file ({error}): restore it") from None
@@ -154,7 +158,7 @@ def of_one_device(speed: Sequence[Row]) -> list[Row]:
 def circumstances(folder: Path) -> dict[str, Any]:
     """The content of a test's run.json."""
     try:
-        content: dict[str, Any] = json.loads((folder / RUN).read_text())
+        content: dict[str, Any] = json.loads((folder / RUN).read_bytes())
     except (OSError, json.JSONDecodeError):
         raise UserError(f"{folder} contains no readable {RUN}: test the run again") from None
     return content

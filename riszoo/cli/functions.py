@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ def evaluate(
     before = set(folder.glob(RESULTS))
     _start(request)
     written = set((request.created or folder).glob(RESULTS)) - before
-    metrics: dict[str, Any] = json.loads(max(written).read_text())
+    metrics: dict[str, Any] = json.loads(max(written).read_bytes())
     return metrics
 
 
@@ -92,7 +93,11 @@ def _joined(names: str | Sequence[str] | None) -> str | None:
 
 def _words(options: Options) -> list[str]:
     """The words of a command line; options without a value are left out."""
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in options.items()
+        if value is not None
+    }
     return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in given.items()]
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from riszoo import __version__
 from riszoo.cli.startup import fast_imports
-from riszoo.errors import UserError, find_user_error
+from riszoo.errors import LONGEST_NAME, UserError, find_user_error
 
 
 class Verb(NamedTuple):
@@ -129,6 +129,9 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         user_error = find_user_error(error)
+        if user_error is None and isinstance(error, OSError) and error.strerror:
+            where = f"{str(error.filename)[:LONGEST_NAME]}: " if error.filename else ""
+            user_error = UserError(f"{where}{error.strerror}")
         if user_error is None:
             raise
         print(f"riszoo: {sentence(user_error)}", file=sys.stderr)

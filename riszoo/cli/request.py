@@ -161,14 +161,14 @@ def _run_root(options: list[str], files: list[Config]) -> Path:
 def _aliases_config(verb: str, given: Given, init: Path | None) -> Config:
     """The configuration that --split, --control, --protocol, --logger and --init stand for."""
     data: Config = {}
-    config: Config = {}
     split = _last(given, "split")
     if split is not None:
         data |= {"val_split": split} if verb in ("fit", "validate") else {"test_splits": split.split(",")}
+    if "control" in given and verb == "fit":
+        raise UserError("--control changes the sentences of an evaluation: leave it out of fit, give it to test")
     if "control" in given:
         data["control"] = _checked_controls(str(_last(given, "control")))
-    if data:
-        config["data"] = {"init_args": data}
+    config: Config = {"data": {"init_args": data}} if data else {}
     if "protocol" in given:
         config["model"] = {"init_args": {"protocols": _checked_protocols(str(_last(given, "protocol")))}}
     if "logger" in given:

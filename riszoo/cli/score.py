@@ -28,6 +28,8 @@ def parser() -> CommandParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """`riszoo score PREDICTIONS --data refcoco --split testA`"""
     options = parser().parse_args(argv)
+    if options.named and options.predictions:
+        raise UserError(f"--predictions {options.named} and {options.predictions} are both given: leave one out")
     path: Path | None = options.named or options.predictions
     if path is None:
         raise UserError("name the masks to score: riszoo score PREDICTIONS, a folder of PNGs or a JSON file of RLEs")
@@ -45,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     scored.check_any(path)
     circumstances = {
         "command": shlex.join(["riszoo", "score", *(argv or [])]),
-        "predictions": str(path),
+        "predictions": str(path.resolve()),
         "data": options.data,
-        "root": options.root,
+        "root": None if options.root is None else str(Path(options.root).expanduser().resolve()),
         **scored.problem_counts(),
     }
     metrics = write_results(out, {split.name: scored.evaluation}, circumstances)

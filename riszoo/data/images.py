@@ -23,6 +23,11 @@ from riszoo.data.readers.validation import PIXELS
 from riszoo.data.record import Pixels
 from riszoo.errors import UserError
 
+Image.init()
+KNOWN = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
+FORMATS = tuple(name for name in KNOWN if name in Image.OPEN)
+"""The formats that are read: Pillow's others include PostScript, for which it starts another program."""
+
 
 class ImageError(UserError):
     """An image file that exists and cannot be read."""
@@ -35,7 +40,7 @@ def decode(path: Path, *, upright: bool = False) -> Pixels:
     """
     try:
         blob = path.read_bytes()
-        with _quiet(), Image.open(io.BytesIO(blob)) as image:
+        with _quiet(), Image.open(io.BytesIO(blob), formats=FORMATS) as image:
             _check_pixels(image)
             if upright and _orientation(image) != 1:
                 return as_rgb(ImageOps.exif_transpose(image))
@@ -119,7 +124,7 @@ def resize(pixels: Pixels, size: Size) -> Pixels:
 def size_of(path: Path) -> Size:
     """Height and width, from the head of the file."""
     try:
-        with _quiet(), Image.open(path) as image:
+        with _quiet(), Image.open(path, formats=FORMATS) as image:
             _check_pixels(image)
             return image.height, image.width
     except Exception as error:  # as above

@@ -152,8 +152,11 @@ class Index:
         from safetensors.numpy import save_file
 
         temporary = path.with_name(f"{path.name}.part")
-        save_file(self.arrays, temporary, metadata={"about": json.dumps(self.about)})
-        temporary.replace(path)
+        try:
+            save_file(self.arrays, temporary, metadata={"about": json.dumps(self.about)})
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Index:

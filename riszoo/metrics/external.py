@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from riszoo.batch import Sample
 from riszoo.data.dataset import RISDataset
 from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.images import FORMATS
 from riszoo.data.masks import Mask, Rles, Size, shrink
 from riszoo.data.readers import validation
 from riszoo.data.record import Record, Split
@@ -46,10 +47,14 @@ def read_predictions(path: Path) -> dict[str, MaskPrediction]:
             raise UserError(f"{path} contains no predictions: a mask is a file named <sentence id>.png")
         return found
     try:
-        content = json.loads(path.read_text())
+        if path.is_file():
+            validation.check_bytes(path)
+        content = json.loads(path.read_bytes())
     except OSError:
         raise UserError(f"{path} cannot be read: give a folder of PNG masks or a JSON file of RLEs") from None
-    except (ValueError, RecursionError):
+    except UserError:
+        raise
+    except (ValueError, RecursionError, MemoryError):
         raise UserError(f"{path} is not valid JSON: give a list of {{id, segmentation}}, or a folder of PNGs") from None
     return _from_json(content, path)
 
@@ -210,7 +215,7 @@ def _decode(prediction: MaskPrediction, size: Size) -> Mask | str:
     if isinstance(source, Rles):
         return source.draw(GroundTruth()) if source.size == size else _other_size(source.size, size)
     try:
-        with Image.open(source) as image:
+        with Image.open(source, formats=FORMATS) as image:
             if (image.height, image.width) != size:
                 return _other_size((image.height, image.width), size)
             if len(image.getbands()) != 1:

@@ -226,7 +226,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     """The content of a run's `metrics.json`; the protocols of each split are in the order they were asked for."""
     path = folder / METRICS
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{folder} has no {METRICS}: evaluate the run first, or name another folder") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -255,7 +255,7 @@ def read_evaluation(folder: Path, split: str) -> Evaluation:
         raise UserError(f"{folder} has no results on split '{split}'; it has {', '.join(sorted(splits)) or 'none'}")
     path = sentences_file(folder, split)
     try:
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: evaluate the run again") from None

@@ -256,7 +256,7 @@ def keep_curves(logger: CSVLogger, path: Path, step: int) -> None:
 
     The validation after the last of these steps is repeated, so its row is left out.
     """
-    rows = list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
     kept = [row for row in rows if _is_kept(row, step)]
     experiment = logger.experiment  # deletes the file
     if kept:

@@ -29,7 +29,7 @@ def render_pages(folder: Path, write: bool = True) -> list[Path]:
     if write and not any(pages.glob("*.md")):
         write_atomically(pages / README, _new_page(results))
     for path in (*sorted(pages.glob("*.md")), folder.resolve().parent / README):
-        old = path.read_text() if path.is_file() else ""
+        old = path.read_text(encoding="utf-8") if path.is_file() else ""
         new = MARKED.sub(lambda found: f"{found[1]}\n{table(results, found[2])}\n{found[3]}", old)
         if new != old:
             changed.append(path)

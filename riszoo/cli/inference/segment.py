@@ -116,13 +116,15 @@ def _checked_tasks(args: Namespace) -> list[Task]:
     if not (args.example or args.image):
         raise UserError("--image is missing: give image files, folders or patterns, `-` for stdin, or --example")
     tasks = [] if args.example else file_tasks(args.image, given)
-    if args.out is not None:
-        _create_folder(args.out)
-        _check_overwriting(tasks, args.out)
+    if args.explain and args.out is None:
+        raise UserError("--explain draws into the folder of --out: give both, or leave --json out")
     if args.model is None:
         runs.existing(args.ckpt_path)
     else:
         runs.chosen(args.ckpt_path, Path(args.root), args.model, args.data)
+    if args.out is not None:
+        _create_folder(args.out)
+        _check_overwriting(tasks, args.out)
     return tasks or example_tasks()
 
 

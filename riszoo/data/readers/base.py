@@ -53,6 +53,10 @@ class Reader(ABC):
     absent: tuple[str, ...] = ()
     own_masks: bool = False
 
+    def has(self, filed: str, split: str) -> bool:
+        """Whether a record filed under one split belongs to the requested one."""
+        return matches(filed, split)
+
     @abstractmethod
     def units(self, split: str) -> tuple[str, ...]:
         """The annotation units a split is read from; most sets file all splits in one."""

@@ -92,7 +92,7 @@ def _check_unit(reader: Reader, unit: str, root: Path, options: Options, facts: 
 
 
 def _check_split(reader: Reader, split: str, index: Index, facts: Facts) -> None:
-    targets = split_targets(index, split)
+    targets = split_targets(reader, index, split)
     first, last = index.arrays["target_sentences"][targets].T
     found = (len(targets), int((last - first).sum()), len(np.unique(index.target_image[targets])))
     names = ("targets", "sentences", "images")
@@ -119,8 +119,8 @@ def _mask_fault(folder: Path, name: str, size: Size, read: bool) -> str | None:
         path = path_in(folder, name)
         if not path.is_file():
             return f"mask {path} is missing"
-        if read:
-            read_mask(path, size)
+        if read and not read_mask(path, size).any():
+            return f"mask {path} is empty: 0 is outside, all else inside"
     except UserError as error:
         return str(error)
     return None

@@ -11,9 +11,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from riszoo.data.images import ImageError, size_of
 from riszoo.data.readers import validation
 from riszoo.data.readers.validation import RecordError
 from riszoo.errors import UserError
@@ -32,9 +33,10 @@ class Export:
     root: Path
     rows: list[Row] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # width and height of each image file
 
-    def add(self, image: Any, texts: list[str], mask: Any) -> None:
-        """Add a line for each sentence of an object."""
+    def add(self, image: Any, texts: list[str], mask: Any, size: tuple[Any, Any]) -> None:
+        """Add a line for each sentence of an object, drawn on an image of this width and height."""
         if not image:
             self.skipped["without an image"] += 1
             return
@@ -49,8 +51,23 @@ class Export:
             self.skipped["without an image file"] += 1
         elif not mask:
             self.skipped["without a mask"] += 1
+        elif reason := self._differs(file, size):
+            self.skipped[reason] += 1
         else:
             self.rows += [{"image": file, "sentence": text, "mask": mask} for text in texts]
+
+    def _differs(self, file: str, size: tuple[Any, Any]) -> str:
+        """Why outlines that were drawn on an image of this size do not fit the file; empty where they do."""
+        if file not in self.sizes:
+            try:
+                self.sizes[file] = size_of(self.root / file)[::-1]
+            except ImageError:
+                return "with an image that cannot be read"
+        if None in size or size == self.sizes[file]:
+            return ""
+        if size == self.sizes[file][::-1]:
+            return "drawn on a rotated image (save the photographs upright, without an EXIF orientation)"
+        return "drawn on an image of another size"
 
 
 def read_export(path: Path, images: Path | None, labels: bool) -> Export:
@@ -90,11 +107,16 @@ def _read_coco(path: Path, export: Export, labels: bool) -> None:
     images = validation.table(content["images"], "id", path).rows
     categories = validation.table(content.get("categories", []), "id", path).rows
     for row in validation.table(content["annotations"], "id", path).rows.values():
-        image, attributes = images.get(row.get("image_id"), {}), row.get("attributes")
+        image, attributes = _filed(images, row.get("image_id")), row.get("attributes")
         texts = _texts(row) or _texts(attributes if isinstance(attributes, dict) else {})
         if labels and not texts:
-            texts = [str(categories[key]["name"]) for key in [row.get("category_id")] if key in categories]
-        export.add(image.get("file_name"), texts, row.get("segmentation"))
+            texts = [str(name) for name in [_filed(categories, row.get("category_id")).get("name")] if name]
+        export.add(image.get("file_name"), texts, row.get("segmentation"), (image.get("width"), image.get("height")))
+
+
+def _filed(rows: dict[Any, Row], key: Any) -> Row:
+    """The row under an id; an empty one where there is none, or the id is no id."""
+    return rows.get(key, {}) if isinstance(key, int | str) else {}
 
 
 def _read_labelme(folder: Path, export: Export, labels: bool) -> None:
@@ -107,11 +129,12 @@ def _read_labelme(folder: Path, export: Export, labels: bool) -> None:
         if not isinstance(shapes, list):
             export.skipped["files that are not labelme's"] += 1
             continue
-        image = Path(str(content.get("imagePath", ""))).name
+        image = PureWindowsPath(str(content.get("imagePath", ""))).name  # also splits at /
+        size = (content.get("imageWidth"), content.get("imageHeight"))
         for group in _groups(shapes):
             texts = [text for shape in group for text in _texts(shape)] or [str(group[0].get("label"))] * labels
             outlines = [outline for shape in group for outline in _outlines(shape)]
-            export.add(image, list(dict.fromkeys(texts)), outlines)
+            export.add(image, list(dict.fromkeys(texts)), outlines, size)
 
 
 def _groups(shapes: list[Any]) -> Iterator[list[dict[str, Any]]]:

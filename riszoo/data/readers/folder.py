@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,11 @@ FIELDS = {
     "mask": ("mask", "segmentation", "polygon", "polygons", "rle"),
 }
 NO_TARGET = "none"
+POLYGON = 6
+"""Numbers of the smallest polygon."""
 LONGEST = 1 << 24  # characters in a CSV cell: outlines are long
+COCO_NAME = re.compile(r"COCO_(train|val)2014_")
+"""The beginning of an image's name that tells which image of COCO it is; a number alone may be anyone's."""
 SUFFIXES = (".jsonl", ".csv", ".ndjson")
 Key = tuple[str, str]  # image and mask of a target
 
@@ -45,6 +50,9 @@ class Folder(Reader):
     def advice(self) -> str:
         return "write a line for each sentence there (image, sentence, mask)"
 
+    def has(self, filed: str, split: str) -> bool:
+        return filed == split
+
     def units(self, split: str) -> tuple[str, ...]:
         return (split,)
 
@@ -63,7 +71,9 @@ class Folder(Reader):
         for number, line in enumerate(_lines(files[0]), 1):
             try:
                 _add(line, number, unit, files[0].parent, records, sizes, ids)
-            except (RecordError, ImageError, LookupError, TypeError, ValueError, OverflowError) as error:
+            except (
+                RecordError, ImageError, LookupError, TypeError, ValueError, OverflowError, RecursionError
+            ) as error:  # fmt: skip
                 report(f"{files[0].name}:{number}", validation.reason(error))
         if number == 0:
             raise UserError(f"{files[0]} contains no sentence: {self.advice}")
@@ -72,6 +82,7 @@ class Folder(Reader):
 
 def _lines(path: Path) -> Iterator[Any]:
     """One row a line; a broken line is returned as text, which is then reported."""
+    validation.check_bytes(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
@@ -118,10 +129,14 @@ def _add(
 ) -> None:
     """Adds a line to the record of its image and mask, which the first such line creates."""
     image, sentence, mask = (_field(row, name) for name in FIELDS)
+    if None in row:
+        raise RecordError("it has more cells than the first line: quote a sentence that contains a comma")
     if image is None or sentence is None:
         raise RecordError(f"the line lacks a {'image' if image is None else 'sentence'}")
     image, mask = validation.relative_path(image), _parsed_mask(mask)
     texts = [validation.text(one) for one in (sentence if isinstance(sentence, list) else [sentence])]
+    if not texts:
+        raise RecordError("it has no sentence")
     if image not in sizes:
         sizes[image] = size_of(root / image)
     key = (image, json.dumps(mask) if mask is not None else f"line {number}")
@@ -130,7 +145,7 @@ def _add(
         raise RecordError(f"another line has the id '{name:.80}' and another mask: give each mask its own id")
     if key not in records:
         target = _target(mask, row, name, sizes[image])
-        image_key = coco_key(image) or f"{root.name}:{image}"
+        image_key = (coco_key(image) if COCO_NAME.match(Path(image).name) else None) or f"{root.name}:{image}"
         records[key] = Record(image, sizes[image], (target,), file=image, key=image_key, split=unit)
     ids[name] = key
     (target,) = records[key].targets
@@ -147,7 +162,7 @@ def _parsed_mask(mask: Any) -> Any:
 
 
 def _target(mask: Any, row: dict[str, Any], name: str, size: Size) -> Target:
-    no_target = mask in (NO_TARGET, []) or str(row.get("no_target", "")).lower() in ("true", "1")
+    no_target = mask == NO_TARGET or str(row.get("no_target", "")).lower() in ("true", "1")
     segmentation = NoTarget(size) if no_target else _segmentation(mask, name, size)
     return Target(name, segmentation, (), no_target)
 
@@ -157,6 +172,25 @@ def _segmentation(mask: Any, name: str, size: Size) -> Segmentation:
         return Unlabelled(size, name)
     if isinstance(mask, str):
         return MaskFile(size, Path(validation.relative_path(mask)))
-    if isinstance(mask, list) and not isinstance(mask[0], (list, dict)):
+    return coco_segmentation(_outlines(mask) if isinstance(mask, list) else mask, size)
+
+
+def _outlines(mask: list[Any]) -> list[Any]:
+    """Outlines as x, y, x, y, ..., of one or several, whose points may be pairs."""
+    if mask and (not isinstance(mask[0], list) or _are_points(mask)):
         mask = [mask]  # one outline, not in a list
-    return coco_segmentation(mask, size)
+    flat = [[value for point in outline for value in point] if _are_points(outline) else outline for outline in mask]
+    short = next((len(outline) for outline in flat if isinstance(outline, list) and len(outline) < POLYGON), None)
+    if short is not None or not flat:
+        raise RecordError(
+            f"a mask of {short or 0} numbers is not a polygon: give x and y of three points or more (a box is no "
+            f"mask), or '{NO_TARGET}' for a sentence without a target"
+        )
+    return flat
+
+
+def _are_points(outline: Any) -> bool:
+    """Whether it is a list of pairs of numbers."""
+    return isinstance(outline, list) and all(
+        isinstance(point, list) and len(point) == 2 and not isinstance(point[0], list) for point in outline
+    )

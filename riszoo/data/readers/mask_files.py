@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.images import FORMATS
 from riszoo.data.masks import Bitmap, Mask, Segmentation, Size
 from riszoo.data.readers.matlab import read_matrix
 from riszoo.errors import UserError
@@ -51,13 +52,23 @@ def _check_size(path: Path, found: tuple[int, ...], size: Size) -> None:
 
 
 def _image_mask(path: Path, size: Size) -> Mask:
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         _check_size(path, (image.height, image.width), size)
+        if image.format in ("JPEG", "MPO"):
+            raise UserError(f"mask {path} is a JPEG file, whose noise around an outline is not 0: save it as PNG")
+        if image.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
+            return _visible(np.asarray(image.convert("RGBA")))
         pixels: NDArray[Any] = np.asarray(image)  # an indexed image gives its indices: 0 is background
     if pixels.ndim == 3:
-        colours = pixels[..., :3] if pixels.shape[2] in (3, 4) else pixels[..., :1]
-        return np.asarray(colours.any(axis=2), dtype=np.bool_)
+        return np.asarray(pixels.any(axis=2), dtype=np.bool_)
     return pixels != 0 if pixels.dtype != np.bool_ else pixels.copy()
+
+
+def _visible(pixels: NDArray[Any]) -> Mask:
+    """Of (h, w, 4): what is not transparent and not black; where everything has one colour, what is not transparent."""
+    colours, visible = pixels[..., :3], pixels[..., 3] > 0
+    one_colour = (colours == colours[0, 0]).all() or not colours[visible].any()
+    return np.asarray(visible if one_colour and not visible.all() else visible & colours.any(axis=2), dtype=np.bool_)
 
 
 def _matlab_mask(path: Path, size: Size) -> Mask:

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from riszoo.data.index import Index
 from riszoo.data.mixed import ConcatSplit
-from riszoo.data.readers.base import Reader, Report, matches
+from riszoo.data.readers.base import Reader, Report
 from riszoo.data.record import Record
 from riszoo.data.splits import IndexSplit, TextField
-from riszoo.errors import UserError
+from riszoo.errors import UserError, reason
 from riszoo.files import file_hash
 
 
@@ -58,7 +59,10 @@ def open_split(reader: Reader, split: str, options: Options) -> IndexSplit | Con
 
 def _open_unit(reader: Reader, split: str, unit: str, root: Path, options: Options) -> IndexSplit:
     index = open_index(reader, root, unit, options.prepared_folder())
-    targets = split_targets(index, split)
+    targets = split_targets(reader, index, split)
+    if len(targets) == 0 and index.problems and not index.splits():
+        (record, reason), *_ = index.problems
+        raise UserError(f"{reader.name}: all {len(index.problems)} record(s) are invalid, such as {record}: {reason}")
     if len(targets) == 0:
         raise UserError(f"{reader.name} has no split '{split}': its file contains {', '.join(sorted(index.splits()))}")
     masks = reader.masks_folder(reader.files(root, unit))
@@ -107,9 +111,9 @@ def training_keys(index: Index) -> set[str]:
     return {index.strings["image_key"][image] for image in np.unique(index.target_image[uses]).tolist()}
 
 
-def split_targets(index: Index, split: str) -> NDArray[np.int64]:
-    """The targets filed under a split, by the official matching."""
-    numbers = [number for number, filed in enumerate(index.splits()) if matches(filed, split)]
+def split_targets(reader: Reader, index: Index, split: str) -> NDArray[np.int64]:
+    """The targets filed under a split, as the set matches their names."""
+    numbers = [number for number, filed in enumerate(index.splits()) if reader.has(filed, split)]
     return np.flatnonzero(np.isin(index.arrays["target_split"], numbers))
 
 
@@ -220,8 +224,8 @@ def _prepare_unit(reader: Reader, unit: str, root: Path, files: list[Path], fold
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         index.save(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; name another folder with --prepared") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write {path}: {reason(error)}; name another folder with --prepared") from error
     return path
 
 

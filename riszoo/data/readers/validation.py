@@ -41,7 +41,7 @@ class _Plain(pickle.Unpickler):
 
 def load_pickle(path: Path, cap: int = CAP) -> Any:
     """The plain values in a pickle; text of Python 2 is read as UTF-8 where it is, otherwise as Latin-1."""
-    _capped(path, cap)
+    check_bytes(path, cap)
     for encoding in ("utf-8", "latin-1"):
         try:
             with path.open("rb") as file:
@@ -57,7 +57,7 @@ def load_pickle(path: Path, cap: int = CAP) -> Any:
 
 def load_json(path: Path, cap: int = CAP) -> Any:
     """The values in a JSON file."""
-    _capped(path, cap)
+    check_bytes(path, cap)
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError, MemoryError) as error:
@@ -69,7 +69,8 @@ def read(path: Path) -> Any:
     return load_pickle(path) if path.suffix in (".p", ".pkl", ".pickle") else load_json(path)
 
 
-def _capped(path: Path, cap: int) -> None:
+def check_bytes(path: Path, cap: int = CAP) -> None:
+    """Raise UserError for a file that is too large to be one of annotations."""
     try:
         size = path.stat().st_size
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from riszoo.data.images import resize
+from riszoo.data.images import FORMATS, resize
 from riszoo.data.record import Pixels
 from riszoo.data.scenes import ScenesSplit
 from riszoo.errors import UserError, unknown_name
@@ -122,7 +122,7 @@ def checked_image(image: str | Path | None) -> Pixels:
     if path.is_file() and path.stat().st_size > MOST_BYTES:
         raise UserError(f"the file has {path.stat().st_size / 2**20:.0f} MiB: give at most {MOST_BYTES >> 20} MiB")
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             width, height = opened.size
     except Exception:  # a hostile file raises nearly anything
         raise UserError("the file is not an image that can be read: give a PNG or JPEG file") from None

@@ -210,6 +210,22 @@ def sampling(cells: int, inside: int, offset: int, frame: int, grid: int) -> Arr
     return matrix
 
 
+def as_rgb(image: Any) -> Array:
+    """A Pillow image as (H0, W0, 3) uint8, as riszoo reads it: transparency is white, greys of 16 bits are scaled."""
+    from PIL import Image
+
+    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+        levels = np.nan_to_num(np.asarray(image, np.float32))
+        greatest = float(levels.max(initial=0))
+        top = next((top for top in (1.0, 255.0, 65535.0) if greatest <= top), greatest)
+        top = 65535.0 if image.mode.startswith("I;") else top
+        image = Image.fromarray((levels.clip(0, top) * (255 / top)).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Segment an image with an exported model.")
     parser.add_argument("image", type=Path)
@@ -221,9 +237,12 @@ def main() -> None:
 
     try:
         with Image.open(args.image) as image:
-            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            pixels = as_rgb(ImageOps.exif_transpose(image))
     except OSError as error:
         parser.error(f"{args.image} cannot be read as an image: {error}")
+    graphs = json.loads((Path(__file__).parent / "model.json").read_text(encoding="utf-8"))["graphs"]
+    if args.precision not in graphs:
+        parser.error(f"this export has no graphs of {args.precision}: give --precision {' or '.join(graphs)}")
     masks, rejected = Model(precision=args.precision).segment(pixels, args.text)
     args.out.mkdir(parents=True, exist_ok=True)
     for number, (text, mask) in enumerate(zip(args.text, masks, strict=True), 1):

@@ -98,4 +98,4 @@ def _results_text(results: Results | None) -> str:
 
 
 def _number(values: dict[str, float], name: str) -> str:
-    return f"{values[name]:.2f}" if name in values else "-"
+    return f"{values[name]:.2f}" if values.get(name) is not None else "-"

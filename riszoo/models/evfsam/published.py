@@ -139,7 +139,7 @@ def beside(folder: Path) -> Config:
         return {}
     text: Config = {"name": str((folder / PIECES).resolve())}
     try:
-        added = json.loads((folder / ADDED_TOKENS).read_text()) if (folder / ADDED_TOKENS).is_file() else {}
+        added = json.loads((folder / ADDED_TOKENS).read_bytes()) if (folder / ADDED_TOKENS).is_file() else {}
     except (OSError, ValueError, RecursionError):
         raise UserError(f"{folder / ADDED_TOKENS} is not valid JSON: download it again") from None
     if isinstance(added, dict) and SEMANTIC in added:

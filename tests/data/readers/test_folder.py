@@ -72,3 +72,44 @@ def test_text_that_is_not_utf_8_names_its_file(tmp_path):
     (tmp_path / "train.csv").write_bytes(b"image,sentence\na.png,caf\xe9\n")
     with pytest.raises(UserError, match=r"train\.csv cannot be read line by line"):
         opened("folder", "train", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        [[2, 2], [12, 2], [12, 10], [2, 10]],
+        [[[2, 2], [12, 2], [12, 10], [2, 10]]],
+        [2, 2, 12, 2, 12, 10, 2, 10],
+        [[2, 2, 12, 2, 12, 10, 2, 10]],
+    ],
+)
+def test_a_polygon_may_be_filed_as_points(own, mask):
+    (own / "train.jsonl").write_text(json.dumps({"image": "pics/a.png", "sentence": "the box", "mask": mask}))
+    assert areas(opened("folder", "train", own)) == {"1": 80}
+
+
+REFUSED = [
+    ({"mask": [30, 20, 90, 60]}, "a mask of 4 numbers is not a polygon"),
+    ({"mask": [[1, 1], [2, 2]]}, "a mask of 4 numbers is not a polygon"),
+    ({"mask": []}, "a mask of 0 numbers is not a polygon"),
+    ({"mask": "[" * 100_000}, "recursion"),
+    ({"sentences": [], "mask": "mask.png", "sentence": None}, "it has no sentence"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
+def test_a_line_that_would_be_misread_is_refused_with_its_reason(own, line, reason):
+    (own / "train.jsonl").write_text(json.dumps({"image": "pics/a.png", "sentence": "the box", **line}))
+    with pytest.raises(UserError, match=f"all 1 record.s. are invalid, such as train.jsonl:1: .*{reason}"):
+        opened("folder", "train", own)
+
+
+def test_a_sentence_that_a_comma_cuts_is_refused(own):
+    (own / "train.csv").write_text("image,mask,sentence\npics/a.png,mask.png,the cup, not the one on the left\n")
+    with pytest.raises(UserError, match="quote a sentence that contains a comma"):
+        opened("folder", "train", own)
+
+
+def test_a_folders_splits_may_have_any_name(own):
+    (own / "trainval.jsonl").write_text('{"image": "pics/a.png", "sentence": "the corner", "mask": "mask.png"}')
+    assert len(opened("folder", "trainval", own)) == 1

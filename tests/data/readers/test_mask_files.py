@@ -10,6 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.images import decode
 from riszoo.data.readers.mask_files import MaskFile, read_mask
 from riszoo.errors import UserError
 from tests.support import data_trees as trees
@@ -83,3 +84,51 @@ def test_masks_as_images_of_any_mode(tmp_path, mode):
         image = image.convert(mode)
     image.save(tmp_path / "m.png")
     assert MaskFile(SIZE, tmp_path / "m.png").draw(GroundTruth()).sum() == 90
+
+
+INSIDE = OUTSIDE == 0
+
+
+def with_alpha(colour: int, alpha: np.ndarray, mode: str = "RGBA") -> Image.Image:
+    pixels = np.full((*SIZE, 4), colour, np.uint8)
+    pixels[..., 3] = 255 * alpha
+    return Image.fromarray(pixels).convert(mode)
+
+
+def white_on_black(alpha: np.ndarray) -> Image.Image:
+    image = with_alpha(255, alpha)
+    pixels = np.array(image)
+    pixels[~INSIDE, :3] = 0
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(INSIDE.astype(np.uint8) * 255),
+        with_alpha(255, INSIDE),
+        with_alpha(0, INSIDE),
+        with_alpha(255, INSIDE, "LA"),
+        white_on_black(np.ones(SIZE)),
+        white_on_black(INSIDE),
+    ],
+    ids=["grey", "white on nothing", "black on nothing", "grey with alpha", "opaque colours", "both"],
+)
+def test_a_mask_of_any_image_mode(tmp_path, image):
+    image.save(tmp_path / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), INSIDE)
+
+
+def test_a_mask_in_a_format_that_changes_pixels_is_refused(tmp_path):
+    Image.fromarray(INSIDE.astype(np.uint8) * 255).save(tmp_path / "m.jpg")
+    with pytest.raises(UserError, match=r"m\.jpg is a JPEG file"):
+        read_mask(tmp_path / "m.jpg", SIZE)
+
+
+def test_postscript_is_no_image(tmp_path):
+    """Pillow would start Ghostscript for it."""
+    (tmp_path / "m.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 30 20\nshowpage\n%%EOF\n")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_mask(tmp_path / "m.png", SIZE)
+    with pytest.raises(UserError, match="it is not an image of a known format"):
+        decode(tmp_path / "m.png")
