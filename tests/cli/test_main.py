@@ -214,7 +214,7 @@ def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
         (["test", "--model", "cris"], "riszoo fit --model cris"),
         (["test", "--model", "lts", "--ckpt_path", "absent.ckpt"], "absent.ckpt"),
         (["test", "--model", "lts", "--protocol", "lavt481"], "lavt480"),
-        (["fit", "--model", "lts", "--control", "shufled"], "shufled"),
+        (["test", "--model", "lts", "--control", "shufled"], "shufled"),
         (["fit", "--model", "nowhere.Model"], "nowhere"),
         (["info", "ltz"], "did you mean 'lts'"),
         (["info"], "model"),

@@ -32,7 +32,7 @@ from tests.support.small_run import small_run
 from tests.support.zoo import Entry, entries
 
 RECIPES = [entry for entry in entries() if not entry.name.startswith("toy")]
-TEXTS = ["the red circle", "a square on the left", ""]
+TEXTS = ["the red circle", "a square on the left", "unknownword"]
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ def test_the_command_scores_a_data_set_by_name_and_writes_a_result(
     circumstances = json.loads((tmp_path / "out" / "run.json").read_text())
     assert circumstances["missing"] == 1
     assert circumstances["predictions"] == str(folder)
-    assert (circumstances["data"], circumstances["root"]) == ("refcoco", "folder")
+    assert (circumstances["data"], circumstances["root"]) == ("refcoco", str(Path("folder").resolve()))
     assert circumstances["command"].startswith(f"riszoo score {folder} --data refcoco")
 
 

@@ -211,7 +211,7 @@ def sampling(cells: int, inside: int, offset: int, frame: int, grid: int) -> Arr
 
 
 def as_rgb(image: Any) -> Array:
-    """A Pillow image as (H0, W0, 3) uint8, as riszoo reads it: transparency is white, greys of 16 bits are scaled."""
+    """A Pillow image as (H0, W0, 3) uint8, as the model read its images: transparency white, 16-bit greys scaled."""
     from PIL import Image
 
     if image.mode in ("F", "I") or image.mode.startswith("I;"):
