@@ -183,17 +183,20 @@ def test_clients_wait_in_a_bounded_queue_and_are_refused_beyond_it(address: str,
     from gradio_client import Client, handle_file
     from gradio_client.utils import QueueError
 
-    scene().save("a.png")
     client = Client(address, verbose=False, analytics_enabled=False)
 
-    def submit() -> Any:
-        return client.submit(handle_file("a.png"), "the star", ["lts"], 0.5, False, api_name="/segment")
+    def submit(number: int) -> Any:
+        """An image of its own: gradio writes equal files to one place, also while it sends the one that is there."""
+        image = scene()
+        image.putpixel((0, 0), (number, 0, 0))
+        image.save(f"{number}.png")
+        return client.submit(handle_file(f"{number}.png"), "the star", ["lts"], 0.5, False, api_name="/segment")
 
     gate.open.clear()
     gate.entered.clear()
-    running = submit()
+    running = submit(0)
     assert gate.entered.wait(120)
-    jobs = [submit() for _ in range(6)]
+    jobs = [submit(number) for number in range(1, 7)]
     refused = list(islice(as_completed([job.future for job in jobs], 120), 4))
     assert all(isinstance(job.exception(), QueueError) for job in refused), "while the gate is closed"
     gate.open.set()
