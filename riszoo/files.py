@@ -121,7 +121,7 @@ def file_hash(path: Path) -> str:
 
 
 def file_state(path: Path) -> str:
-    """Size and modification time, or `absent` where there is no file: a cheap sign that a file has changed."""
+    """Size and modification time, which show that a file has changed; `absent` where there is none."""
     try:
         stat = path.stat()
     except OSError:

@@ -149,10 +149,15 @@ def training_steps(trainer: Trainer) -> int | float:
 
 
 def apply_options(optimizer: torch.optim.Optimizer, schedule: LambdaLR, optim: Optim) -> None:
-    """Give a training that continues the options of now, where its checkpoint has restored those of before."""
+    """Give a training that continues its current options; its checkpoint has restored the earlier ones.
+
+    Groups of a subclass's own optimizer, which have other names, keep theirs.
+    """
     rates = learning_rates(optim)
     for index, group in enumerate(optimizer.param_groups):
-        part = str(group["name"]).removesuffix(PLAIN)
+        part = str(group.get("name")).removesuffix(PLAIN)
+        if part not in rates:
+            continue
         schedule.base_lrs[index] = group["initial_lr"] = rates[part]
         group["lr"] = rates[part] * schedule.lr_lambdas[index](schedule.last_epoch)
         group["weight_decay"] = optim.weight_decay if part == group["name"] else 0.0

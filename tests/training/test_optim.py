@@ -8,10 +8,11 @@ import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from riszoo.layers import LearnedToken
 from riszoo.model import RISModule
-from riszoo.training.optim import Optim, factor, make_optimizer, moving_average, parameter_groups
+from riszoo.training.optim import Optim, apply_options, factor, make_optimizer, moving_average, parameter_groups
 
 
 class Model(nn.Module):
@@ -78,6 +79,12 @@ def test_the_schedule_moves_every_group() -> None:
         optimizer.step()
         schedule.step()
     assert {round(g["lr"], 6) for g in optimizer.param_groups} == {0.5, 0.05}
+
+
+def test_groups_of_another_optimizer_keep_their_options() -> None:
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2))], lr=0.5, weight_decay=0.25)
+    apply_options(optimizer, LambdaLR(optimizer, lambda step: 1.0), Optim(lr=1e-3, weight_decay=0.01))
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.5, 0.25)]
 
 
 def test_a_fused_optimizer_lets_gradients_be_clipped_in_mixed_precision() -> None:

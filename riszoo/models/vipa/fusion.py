@@ -78,8 +78,7 @@ class NoFusion(nn.Module):
 
 
 class LateFusion(NoFusion):
-    """After both encoders, one block of cross-attention in each direction between the coarsest map and the words; to
-    pixels only where nothing reads the fused words."""
+    """After both encoders, the coarsest map attends to the words, and the words to the map where `reads_words`."""
 
     def __init__(self, options: Fusion, channels: int, words: int, reads_words: bool) -> None:
         super().__init__(options, channels)
