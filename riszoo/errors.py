@@ -26,6 +26,11 @@ def _without_worker_traceback(message: str) -> str:
     return message.rstrip().splitlines()[-1].partition(": ")[2]
 
 
+def without_controls(text: str) -> str:
+    """Text of an untrusted file for a terminal, which would obey its control codes: they are written as \\x1b."""
+    return "".join(f"\\x{ord(one):02x}" if ord(one) < 32 or 127 <= ord(one) < 160 else one for one in text)
+
+
 def reason(error: BaseException, most: int = 150) -> str:
     """What the error of another library says, in one line that is cut between two words."""
     return shorten(str(error), most, placeholder=" ...")

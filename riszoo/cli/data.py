@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
-from riszoo.errors import UserError, unknown_name
+from riszoo.errors import UserError, unknown_name, without_controls
 
 if TYPE_CHECKING:
     from riszoo.data.datamodule import RISData
@@ -97,7 +97,7 @@ def check(argv: list[str]) -> int:
         print(json.dumps(found, indent=2))
         return 0 if found else 1
     facts = check_sets(readers, options, args.images)
-    print(json.dumps(facts, indent=2) if args.json else "\n".join(report_lines(facts)))
+    print(json.dumps(facts, indent=2) if args.json else "\n".join(map(without_controls, report_lines(facts))))
     return 0 if facts["good"] else 1
 
 

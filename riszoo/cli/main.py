@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from riszoo import __version__
 from riszoo.cli.startup import fast_imports
-from riszoo.errors import LONGEST_NAME, UserError, find_user_error
+from riszoo.errors import LONGEST_NAME, UserError, find_user_error, without_controls
 
 
 class Verb(NamedTuple):
@@ -114,7 +114,7 @@ def load_module(name: str) -> Any:
 
 def sentence(error: UserError) -> str:
     """The error in one line, cut where an untrusted name or file makes it longer than `LONGEST`."""
-    text = " ".join(str(error).split())
+    text = without_controls(" ".join(str(error).split()))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
 
 

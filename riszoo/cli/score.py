@@ -37,9 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipes.check_splits(options.data, [options.split])
     from riszoo.metrics.console import render
     from riszoo.metrics.external import check_ids, read_predictions, score
-    from riszoo.metrics.results import write_results
+    from riszoo.metrics.results import check_replaces, write_results
 
     out = options.out or path.resolve().with_name(f"{path.resolve().stem}-score")
+    check_replaces(out, options.split)
     split = load_data(options.data, options.root).split(options.split)
     predictions = read_predictions(path)
     check_ids(predictions, split, path)

@@ -81,8 +81,8 @@ def pair(a: Evaluation, b: Evaluation, protocol_a: Protocol, protocol_b: Protoco
     if protocol_a != protocol_b:
         raise UserError(f"protocol '{protocol_a.name}' was defined differently in the two runs: evaluate one again")
     samples_a = a.row_samples()
-    row_of = {sample.sentence_id: row for row, sample in enumerate(b.row_samples())}
-    rows = [(i, row_of[sample.sentence_id]) for i, sample in enumerate(samples_a) if sample.sentence_id in row_of]
+    row_of = {_key(sample): row for row, sample in enumerate(b.row_samples())}
+    rows = [(i, row_of[_key(sample)]) for i, sample in enumerate(samples_a) if _key(sample) in row_of]
     if not rows:
         raise UserError("the two runs have no sentence in common: were they evaluated on the same set and split?")
     rows_a, rows_b = (np.array(column) for column in zip(*rows, strict=True))
@@ -98,6 +98,11 @@ def pair(a: Evaluation, b: Evaluation, protocol_a: Protocol, protocol_b: Protoco
         unions=(union_a[rows_a], union_b[rows_b]),
         in_overall=chosen_sentences(a.table, protocol_a)[rows_a],
     )
+
+
+def _key(sample: Sample) -> tuple[str, str, str]:
+    """A sentence's id alone may repeat in a data set's files."""
+    return sample.image_id, sample.target_id, sample.sentence_id
 
 
 def _values(evaluation: Evaluation, protocol: Protocol) -> Floats:

@@ -86,6 +86,16 @@ def write_results(
     return metrics
 
 
+def check_replaces(folder: Path, split: str) -> None:
+    """Raise UserError where results of other splits would be lost by writing those of `split`."""
+    try:
+        others = read_metrics(folder)["splits"].keys() - {split}
+    except UserError:  # nothing there that could be read again
+        return
+    if others:
+        raise UserError(f"{folder} has the results of {', '.join(sorted(others))}: name another folder with --out")
+
+
 def sentences_file(folder: Path, split: str) -> Path:
     """The table of a split's sentences; a split of mixed data is named `set/split`."""
     return folder / f"sentences-{split.replace('/', '-')}.csv"

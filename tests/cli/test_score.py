@@ -82,6 +82,21 @@ def test_predict_then_score_is_test(kind: str, here: Path, tmp_path: Path) -> No
     assert got["by_type"] == want["by_type"]
 
 
+def test_results_of_another_split_are_not_replaced(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = only("*/predict-folder-*") / "val"
+    scored(tmp_path, masks)
+    scored(tmp_path, masks)  # the same split again
+    metrics = (tmp_path / "metrics.json").read_text()
+    line = ["score", str(masks), "--data", "folder", "--root", ROOT, "--split", "train", "--out", str(tmp_path)]
+    assert main(line) == 2
+    assert f"{tmp_path} has the results of val: name another folder with --out" in capsys.readouterr().err
+    assert (tmp_path / "metrics.json").read_text() == metrics
+    (tmp_path / "metrics.json").write_text("{")
+    scored(tmp_path, masks)  # over what nobody can read
+
+
 def test_predicted_files_stay_in_their_folder_whatever_the_ids(here: Path) -> None:
     folder = only("*/predict-folder-*")
     entries = json.loads((folder / "val.json").read_text())

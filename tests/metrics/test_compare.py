@@ -90,3 +90,12 @@ def test_runs_with_different_ground_truths_or_sentences_are_not_compared(two_run
     write_results(tmp_path / "other", {"test": evaluated(other, "original")}, {})
     with pytest.raises(UserError, match="no split is in both runs: A has val, B has test"):
         compare(two_runs[0], tmp_path / "other")
+
+
+def test_sentences_whose_ids_repeat_are_paired_by_image_and_target(two_runs: tuple[Path, Path], tmp_path: Path):
+    for name, folder in zip("cd", two_runs, strict=True):
+        result = read_evaluation(folder, "val")
+        samples = [replace(s, sentence_id=f"same {s.index % 2}", target_id=str(s.index)) for s in result.samples]
+        write_results(tmp_path / name, {"val": replace(result, samples=samples)}, {})
+    lines = compare(tmp_path / "c", tmp_path / "d").splitlines()
+    assert lines[1:5] == compare(*two_runs).splitlines()[1:5]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,15 @@ def _check_unit(reader: Reader, unit: str, root: Path, options: Options, facts: 
     facts["bad_records"] += [{"id": record, "reason": reason} for record, reason in index.problems]
     if index.problems:
         facts["faults"].append(f"{len(index.problems)} invalid record(s) in {files[0].name}")
+    facts.setdefault("repeated_sentence_ids", []).extend(_repeated(index.strings["sentence_id"]))
     for split in dict.fromkeys([*(s for s in reader.published if reader.units(s) == (unit,)), *index.splits()]):
         _check_split(reader, split, index, facts)
     return index
+
+
+def _repeated(ids: Iterable[str]) -> list[str]:
+    """The ids of more than one sentence: no fault, but predictions are filed under them."""
+    return sorted(name for name, times in Counter(ids).items() if times > 1)
 
 
 def _check_split(reader: Reader, split: str, index: Index, facts: Facts) -> None:
@@ -196,6 +203,7 @@ def report_lines(facts: Facts) -> Iterator[str]:
         yield from (f"  content {digest[:16]} ({unit})" for unit, digest in report.get("content", {}).items())
         yield from _table(report["splits"])
         yield from _some("left out", [f"{row['id']}: {row['reason']}" for row in report["bad_records"]])
+        yield from _some("id of several sentences", report.get("repeated_sentence_ids", []))
         yield from _some("mask", report.get("masks", []))
         for kind, names in report.get("images", {}).items():
             yield from _some(kind, names) if isinstance(names, list) else [f"  images in {names}"]

@@ -222,3 +222,24 @@ def test_long_lists_are_cut_for_people_only(tmp_path, capsys):
     data_main(["check", "refcoco", "--root", str(root)])
     assert "left out: and 20 more (--json lists them)" in capsys.readouterr().out
     assert np.isfinite(facts["sets"][0]["splits"]["val"]["targets"])
+
+
+def test_an_id_of_several_sentences_is_told_but_no_fault(tmp_path, capsys):
+    root = trees.refcoco(tmp_path)
+    refs = [trees.ref(1, 1, 101, "train", "left", "box"), trees.ref(2, 1, 102, "train", "other")]
+    refs[1]["sentences"][0]["sent_id"] = refs[0]["sentences"][0]["sent_id"]
+    trees.write_refer(root, "refcoco", "unc", refs, json.loads((root / "refcoco/instances.json").read_text()))
+    _, facts = checked(capsys, "refcoco", "--root", root)
+    (report,) = facts["sets"]
+    assert report["repeated_sentence_ids"] == [str(refs[0]["sentences"][0]["sent_id"])]
+    assert not [fault for fault in report["faults"] if "sentence id" in fault]
+    data_main(["check", "refcoco", "--root", str(root)])
+    assert f"  id of several sentences: {report['repeated_sentence_ids'][0]}\n" in capsys.readouterr().out
+
+
+def test_control_codes_of_a_file_are_not_sent_to_the_terminal(tmp_path, capsys):
+    a_folder(tmp_path, {"image": "a.png", "sentence": "it", "mask": "\x1b[2Jx.png"})
+    assert data_main(["check", "folder", "--root", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "\\x1b[2Jx.png is missing" in said
+    assert "\x1b" not in said
