@@ -19,7 +19,8 @@ from riszoo.data.masks import Mask, shrink
 from riszoo.files import write_atomically
 from riszoo.inference.drawing import panel
 from riszoo.metrics.protocols import Protocol
-from riszoo.metrics.resample import foreground
+from riszoo.metrics.resample import above, foreground
+from riszoo.metrics.resample import score as map_score
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,17 @@ def predictions(output: Output, batch: Batch, protocol: Protocol) -> list[Predic
         geometry = batch.geometry[int(batch.image_index[i])]
         size = protocol.ground_truth.frame or geometry.original
         mask = foreground(output.logits[i : i + 1, 0], [geometry], [size], protocol)[0]
-        score = _score(output.logits[i, 0], geometry) if bool(mask.any()) else 0.0
+        score = _score(output.logits[i, 0], geometry, protocol) if bool(mask.any()) else 0.0
         found.append(Prediction(sample.sentence_id, sample.text, mask.cpu().numpy(), score, rejected[i]))
     return found
 
 
-def _score(logits: Tensor, geometry: Geometry) -> float:
-    """Mean probability of the cells above 0.5 inside the image; the highest probability where there are none."""
+def _score(logits: Tensor, geometry: Geometry, protocol: Protocol) -> float:
+    """Mean probability of the cells above the threshold inside the image; the highest one where there are none."""
     h, w = logits.shape
     cells = valid_cells(torch.tensor([geometry.valid]), geometry.frame, (h, w))[0].to(logits.device)
     probability = logits[cells].float().sigmoid()
-    inside = probability > 0.5
+    inside = above(map_score(logits[cells], protocol), protocol)
     return float(probability[inside].mean() if bool(inside.any()) else probability.max())
 
 

@@ -55,6 +55,8 @@ class Predictor:
 
     def at_threshold(self, probability: float) -> Predictor:
         """A predictor with the same model, whose masks are the pixels above this probability."""
+        if not 0 < probability < 1:
+            raise UserError(f"threshold {probability}: give a probability above 0 and below 1")
         other = copy(self)
         threshold = math.log(probability / (1 - probability))
         other.protocol = replace(get_protocols("original", published="original")[0], threshold=threshold)
@@ -284,7 +286,7 @@ def _device(name: str | None) -> torch.device:
     except RuntimeError:  # its text lists every backend that PyTorch was ever built for
         raise UserError(f"device '{name}' is not a device: give cpu, cuda, or one of several, such as cuda:1") from None
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # a device without data, such as meta, has none
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}; choose another") from None
     return device

@@ -113,6 +113,14 @@ def test_scored_masks_are_reported_and_compared_as_a_test_is(
     assert f"B = {scored}" in capsys.readouterr().out
 
 
+def test_a_checkpoint_with_other_weights_is_an_error(tmp_path: Path) -> None:
+    test = make_run(tmp_path)
+    best = test.parent / "checkpoints" / "best.ckpt"
+    best.write_bytes(best.read_bytes() + b" ")
+    with pytest.raises(UserError, match=r"is changed since: .*best.ckpt has other weights; restore"):
+        report_verb([str(test), "--out", str(tmp_path / "report.html")])
+
+
 def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
     test = make_run(tmp_path)
     (test.parent / "checkpoints" / "best.ckpt").unlink()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import as_completed
@@ -61,9 +63,14 @@ def test_each_sentence_has_the_masks_of_all_models(service: Service) -> None:
 
 
 def test_the_threshold_is_the_probability_that_a_mask_exceeds(predictor: Predictor) -> None:
-    sizes = [predictor.at_threshold(p).segment(scene(), "the star")[0].mask.sum() for p in (0.05, 0.5, 0.95)]
+    found = [predictor.at_threshold(p).segment(scene(), "the star")[0] for p in (0.05, 0.5, 0.95)]
+    sizes, scores = [each.mask.sum() for each in found], [each.score for each in found]
     assert sizes[0] >= sizes[1] >= sizes[2]
     assert sizes[0] > sizes[2]
+    assert scores[0] < scores[1], "the mean over the cells of the mask"
+    for wrong in (0.0, 1.0, float("nan")):
+        with pytest.raises(UserError, match="give a probability above 0 and below 1"):
+            predictor.at_threshold(wrong)
     same = predictor.at_threshold(0.5).segment(scene(), "the star")[0]
     assert np.array_equal(same.mask, predictor.segment(scene(), "the star")[0].mask)
     assert predictor.at_threshold(0.3).model is predictor.model
@@ -218,6 +225,35 @@ def test_a_file_beyond_the_limit_is_refused_while_it_is_uploaded(address: str) -
     done = httpx.post(f"{address}gradio_api/upload", files={"files": ("a.png", bytes(17 << 20))}, trust_env=False)
     assert done.status_code == 413
     assert "exceeded maximum allowed size" in done.text
+
+
+@pytest.mark.parametrize("name", ["private.png", "../private.png", "pipe.png", "a\0.png"])
+def test_a_file_of_the_server_is_not_an_upload(name: str, address: str, tmp_path: Path) -> None:
+    """A program writes any path where gradio's client would write that of its upload."""
+    scene().save(tmp_path / "private.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "inner").mkdir()
+    path = tmp_path / "inner" / name if name.startswith("..") else tmp_path / name
+    answer = joined(address, {"path": str(path)})
+    assert not answer["success"]
+    assert answer["output"]["error"] == "the image was not uploaded: upload it first"
+
+
+def joined(address: str, image: dict[str, str]) -> Any:
+    """The last message of the queue for a request without gradio's client."""
+    session = f"test-{image['path'][-12:]!r}"
+    functions = httpx.get(f"{address}config", trust_env=False).json()["dependencies"]
+    number = next(each["id"] for each in functions if each["api_name"] == "segment")
+    given = {"data": [image, "the star", ["lts"], 0.5, False], "fn_index": number, "session_hash": session}
+    httpx.post(f"{address}gradio_api/queue/join", json=given, trust_env=False).raise_for_status()
+    with httpx.stream(
+        "GET", f"{address}gradio_api/queue/data", params={"session_hash": session}, trust_env=False, timeout=60
+    ) as stream:
+        for line in stream.iter_lines():
+            message = json.loads(line.removeprefix("data:")) if line else {}
+            if message.get("msg") == "process_completed":
+                return message
+    raise AssertionError("no answer")
 
 
 def test_a_file_that_is_not_an_image_is_one_sentence_to_a_program(address: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from riszoo.training import runs
 from riszoo.training.checkpoints import from_checkpoint
 from tests.support import risam_small, vipa_small
 from tests.support.scripts import load_script
-from tests.support.small_run import small_run
+from tests.support.small_run import scene, small_run
 from tests.support.zoo import Entry, entries
 
 RECIPES = [entry for entry in entries() if not entry.name.startswith("toy")]
@@ -86,7 +88,14 @@ def test_the_runner_imports_nothing_of_riszoo(exported: tuple[Path, Path]) -> No
     assert "riszoo" not in (exported[1] / "run.py").read_text()
 
 
-@pytest.mark.parametrize("content", [None, b"not an image"])
+def huge() -> bytes:
+    """The head of a PNG that would be decoded into gigabytes."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    check = struct.pack(">I", zlib.crc32(head))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + check + struct.pack(">I", 9) + b"IDAT"
+
+
+@pytest.mark.parametrize("content", [None, b"not an image", huge()], ids=["none", "text", "huge"])
 def test_the_runner_reports_an_image_that_cannot_be_read(
     exported: tuple[Path, Path], content: bytes | None, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
@@ -98,6 +107,17 @@ def test_the_runner_reports_an_image_that_cannot_be_read(
     with pytest.raises(SystemExit, match="2"):
         load_script(exported[1] / "run.py").main()
     assert f"{image} cannot be read as an image" in capsys.readouterr().err
+
+
+def test_the_runner_reports_a_folder_that_it_cannot_make(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "cat.png"
+    scene().save(image)
+    monkeypatch.setattr("sys.argv", ["run.py", str(image), "the cat", "--out", str(image)])
+    with pytest.raises(SystemExit, match="2"):
+        load_script(exported[1] / "run.py").main()
+    assert f"--out {image} cannot be a folder" in capsys.readouterr().err
 
 
 def test_graphs_that_differ_from_the_model_are_reported(exported: tuple[Path, Path]) -> None:

@@ -15,6 +15,7 @@ from riszoo.build import instantiate
 from riszoo.data.datamodule import RISData
 from riszoo.data.record import Split
 from riszoo.errors import UserError
+from riszoo.files import file_hash
 from riszoo.metrics.protocols import Protocol
 from riszoo.metrics.results import Evaluation, protocols_of, read_evaluation, read_metrics, result_folder
 from riszoo.metrics.summary import sentence_value
@@ -30,12 +31,15 @@ class EvaluatedRun:
 
     @property
     def checkpoint(self) -> Path:
-        """The file that the test names, or the best checkpoint of the run that contains the test."""
-        named = (circumstances(self.folder).get("checkpoint") or {}).get("path")
+        """The file that the test names, or the best checkpoint of the run that contains the test, with its weights."""
+        tested = circumstances(self.folder).get("checkpoint") or {}
+        named, sha256 = tested.get("path"), tested.get("sha256")
         candidates = [Path(str(named))] * bool(named) + [runs.checkpoint(self.folder.parent)]
-        found = next((path for path in candidates if path.is_file()), None)
+        existing = [path for path in candidates if path.is_file()]
+        found = next((path for path in existing if sha256 is None or file_hash(path) == sha256), None)
         if found is None:
-            raise UserError(f"the checkpoint of {self.folder} is missing: restore {named} to draw its masks")
+            state = f"changed since: {existing[0]} has other weights" if existing else "missing"
+            raise UserError(f"the checkpoint of {self.folder} is {state}; restore {named} to draw its masks")
         return found
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 from riszoo.data.images import resize
 from riszoo.data.masks import shrink
 from riszoo.data.record import Pixels
+from riszoo.errors import without_controls
 from riszoo.files import write_atomically
 from riszoo.inference.drawing import captioned, overlay, panel, save
 from riszoo.inference.predictions import Prediction, write_prediction
@@ -40,17 +41,31 @@ class Results:
         if self.as_json:
             print(json.dumps({**entry, "image": image}, ensure_ascii=False), flush=True)
         else:
-            print(f"{image}: '{prediction.text}': {_summary(prediction)}", flush=True)
+            print(without_controls(f"{image}: '{prediction.text}': {_summary(prediction)}"), flush=True)
 
     def close(self) -> None:
-        """Write the file of all predictions."""
+        """Write the file of all predictions whose masks are in the folder, also those of earlier calls."""
         if self.folder is None or not self.entries:
             return
         file = self.folder / "predictions.json"
-        write_atomically(file, json.dumps(self.entries, ensure_ascii=False, indent=1) + "\n")
+        entries = self._earlier(self.folder, file) + self.entries
+        write_atomically(file, json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
         if not self.as_json:
             masks = "1 mask with its overlay" if len(self.entries) == 1 else f"{len(self.entries)} masks with overlays"
             print(f"{masks}: {self.folder}, as RLE: {file}")
+
+    def _earlier(self, folder: Path, file: Path) -> list[Any]:
+        """The entries of earlier calls whose masks are still there and have not been replaced."""
+        try:
+            entries = json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return []
+        own = {entry["id"] for entry in self.entries}
+        return [
+            entry
+            for entry in (entries if isinstance(entries, list) else [])
+            if isinstance(entry, dict) and entry.get("id") not in own and (folder / f"{entry.get('id')}.png").is_file()
+        ]
 
 
 def _write(folder: Path, pixels: Pixels, prediction: Prediction, explain: bool) -> dict[str, Any]:

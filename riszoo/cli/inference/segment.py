@@ -12,7 +12,7 @@ from riszoo.cli.inference.tasks import Task, checked_texts, example_tasks, file_
 from riszoo.cli.parser import CommandParser
 from riszoo.cli.request import check_model
 from riszoo.cli.startup import fast_imports
-from riszoo.errors import UserError
+from riszoo.errors import UserError, without_controls
 from riszoo.metrics.protocols import get_protocols
 from riszoo.training import runs
 
@@ -82,12 +82,14 @@ def main(argv: list[str]) -> int:
     results = Results(args.out, as_json=args.json, explain=args.explain)
     failures: Failures = {}
     large: list[str] = []
-    for task, pixels, predictions in _segmented(predictor, tasks, args.batch, args.tile, failures):
-        if args.tile is None and min(predictor.geometry(pixels).scale) * MOST_REDUCED < 1:
-            large.append(f"{task.label} ({pixels.shape[1]} x {pixels.shape[0]})")
-        for prediction in predictions:
-            results.add(task.label, pixels, prediction)
-    results.close()
+    try:
+        for task, pixels, predictions in _segmented(predictor, tasks, args.batch, args.tile, failures):
+            if args.tile is None and min(predictor.geometry(pixels).scale) * MOST_REDUCED < 1:
+                large.append(f"{task.label} ({pixels.shape[1]} x {pixels.shape[0]})")
+            for prediction in predictions:
+                results.add(task.label, pixels, prediction)
+    finally:  # after an interruption too
+        results.close()
     _warn_about_sizes(large, predictor.model.size)
     _report(failures, len(tasks))
     return 0
@@ -190,7 +192,7 @@ def _predicted(
 
 
 def _warn(text: str) -> None:
-    print(f"riszoo: {text}", file=sys.stderr)
+    print(f"riszoo: {without_controls(text)}", file=sys.stderr)
 
 
 def _warn_about_sentences(predictor: Predictor, tasks: list[Task]) -> None:

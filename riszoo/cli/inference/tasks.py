@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from riszoo.data.record import Pixels
 
 SUFFIXES = frozenset(
-    f".{suffix}" for suffix in ["avif", "bmp", "gif", "jp2", "jpeg", "jpg", "pgm", "png", "ppm", "tif", "tiff", "webp"]
-)  # of the images of a folder; a file that is named may have any
+    f".{suffix}"
+    for suffix in [
+        "avif", "bmp", "gif", "ico", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo", "pbm", "pgm", "png", "pnm",
+        "ppm", "tga", "tif", "tiff", "webp",
+    ]
+)  # fmt: skip
+"""Those of the images of a folder; a file that is named may have any."""
 STDIN = "-"
 MOST_BYTES = 64 << 20
 """The largest list of sentences, or of images and sentences."""
@@ -42,17 +47,20 @@ class Task:
 def file_tasks(images: Iterable[str], texts: list[str]) -> list[Task]:
     """Every sentence for every image, and the pairs of stdin where an image is `-`."""
     pairs: Pairs = {}
+    named: set[Path] = set()  # by --image, in any place beside stdin
     for image in images:
         if image == STDIN:
             for path, own in _stdin_pairs(texts):
                 pairs.setdefault(path, []).extend(own)
         else:
-            pairs |= {path: list(texts) for path in _files(image) if path not in pairs}
+            for path in _files(image):
+                pairs.setdefault(path, []).extend([] if path in named else texts)
+                named.add(path)
     names = file_names([path.stem for path in pairs])
     missing = next((path for path, own in pairs.items() if not own), None)
     if missing is not None:
         raise UserError(f"no sentence for {missing}: give --text, such as --text 'the cat on the left'")
-    return [Task(name, str(path), path, own) for name, (path, own) in zip(names, pairs.items(), strict=True)]
+    return [Task(name, _utf8(str(path)), path, own) for name, (path, own) in zip(names, pairs.items(), strict=True)]
 
 
 def example_tasks() -> list[Task]:
@@ -102,7 +110,12 @@ def checked_texts(texts: Iterable[Any], where: str) -> list[str]:
     found = list(texts)
     if not all(isinstance(text, str) and text.strip() for text in found):
         raise UserError(f"{where} is empty: give a sentence, such as --text 'the cat on the left'")
-    return [text.encode("utf-8", "replace").decode() for text in found]  # a shell may pass invalid bytes
+    return [_utf8(text) for text in found]
+
+
+def _utf8(text: str) -> str:
+    """Text of which a shell or a file system may have passed invalid bytes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def sentences_in(file: Path) -> list[str]:
@@ -138,6 +151,8 @@ def _stdin_pairs(texts: list[str]) -> list[tuple[Path, list[str]]]:
     pairs = []
     for number, line in lines:
         image, own = _json_pair(line, number) if line.lstrip().startswith("{") else _tabbed_pair(line)
+        if "\0" in image:
+            raise UserError(f"line {number} of stdin: the name of the image has a zero byte; give a path")
         pairs.append((Path(image), checked_texts(own, f"the sentence of line {number} of stdin") or texts))
     return pairs
 

@@ -79,8 +79,17 @@ def page(service: Service) -> Any:
 
 
 def _file_of(uploaded: Any) -> str | None:
-    """The path of an uploaded file, unopened."""
-    return None if uploaded is None else uploaded.path
+    """The path of an uploaded file, unopened. A program can name any file: gradio accepts one without its own mark."""
+    if uploaded is None:
+        return None
+    try:
+        path = Path(str(uploaded.path)).resolve()
+        own = path.is_relative_to(Path(FILES.name).resolve()) and path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or has a zero byte
+        own = False
+    if not own:
+        raise gr.Error("the image was not uploaded: upload it first", print_exception=False)
+    return str(path)
 
 
 def _gallery(label: str, columns: int, name: str) -> Any:

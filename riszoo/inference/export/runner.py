@@ -238,16 +238,21 @@ def main() -> None:
     try:
         with Image.open(args.image) as image:
             pixels = as_rgb(ImageOps.exif_transpose(image))
-    except OSError as error:
+    except Exception as error:  # a hostile file raises nearly anything
         parser.error(f"{args.image} cannot be read as an image: {error}")
     graphs = json.loads((Path(__file__).parent / "model.json").read_text(encoding="utf-8"))["graphs"]
     if args.precision not in graphs:
         parser.error(f"this export has no graphs of {args.precision}: give --precision {' or '.join(graphs)}")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {args.out} cannot be a folder: {error.strerror}; give another")
     masks, rejected = Model(precision=args.precision).segment(pixels, args.text)
-    args.out.mkdir(parents=True, exist_ok=True)
     for number, (text, mask) in enumerate(zip(args.text, masks, strict=True), 1):
         file = args.out / f"{args.image.stem}-{number}.png"
-        Image.fromarray(mask.astype(np.uint8) * 255).save(file)
+        partial = file.with_suffix(".part")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(partial, "PNG")
+        partial.replace(file)
         found = mask.any() and not (rejected is not None and rejected[number - 1])
         print(f"{file}: '{text}': {mask.mean():.1%} of the image" if found else f"{file}: '{text}': no target")
 

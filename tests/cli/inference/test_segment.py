@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 import riszoo
+from riszoo.cli.inference.files import Results
 from riszoo.cli.inference.tasks import file_tasks
 from riszoo.cli.main import main
 from riszoo.errors import UserError
@@ -104,6 +108,7 @@ def test_python_and_the_verb_predict_the_same(run: Path, predictor: Predictor) -
         (["--image", "a.png", "--text", "x", "--protocol", "lavt480"], "compares at 480 x 480"),
         (["--image", "a.png", "--text", "x", "--protocol", "orginal"], "did you mean 'original'"),
         (["--image", "a.png", "--text", "x", "--device", "toaster"], "device 'toaster' is not a device: give"),
+        (["--image", "a.png", "--text", "x", "--device", "meta"], "device 'meta' cannot be used"),
         (["--image", "a.png", "--text", "x", "--out", "a.png"], "cannot create the folder a.png"),
         (["--image", "a.png", "--text", "x", "--explian"], "did you mean --explain?"),
         (["--image", "cut.png", "--text", "x"], "cut.png cannot be read"),
@@ -238,9 +243,10 @@ def test_a_sentence_of_stdin_is_that_of_its_own_image(monkeypatch: pytest.Monkey
         (b'{"text": "x"}', "line 1 of stdin names no image"),
         (b'{"image": "a.png", "text": [3]}', "the sentence of line 1 of stdin is empty"),
         (b"\xff\xfe", "stdin is not UTF-8 text"),
+        (b'{"image": "a\\u0000b.png", "text": "x"}', "line 1 of stdin: the name of the image has a zero byte"),
         (b'{"image": "a.png", "text": ' + b"[" * 50_000, "is not valid JSON"),
     ],
-    ids=["empty", "no words", "no sentence", "broken", "no image", "number", "bytes", "deep"],
+    ids=["empty", "no words", "no sentence", "broken", "no image", "number", "bytes", "zero", "deep"],
 )
 def test_a_wrong_line_of_stdin_is_one_sentence(
     run: Path, content: bytes, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -309,3 +315,68 @@ def test_segmenting_imports_no_package_of_an_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_files_whose_names_are_not_text_are_segmented_too(run: Path) -> None:
+    scene().save("one.png")
+    odd = os.fsdecode(b"\xff.png")
+    shutil.copy("one.png", odd)
+    assert segment(run, "--image", odd, "one.png", "--text", "the star") == 0
+    entries = json.loads(Path("segmented/predictions.json").read_text())
+    assert [entry["image"] for entry in entries] == ["?.png", "one.png"]
+
+
+def test_an_interruption_keeps_what_was_segmented(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene().save("one.png")
+    add = Results.add
+
+    def interrupted(self: Results, image: str, *given: Any) -> None:
+        if self.entries:
+            raise KeyboardInterrupt
+        add(self, image, *given)
+
+    monkeypatch.setattr(Results, "add", interrupted)
+    assert segment(run, "--image", "one.png", "--text", "the star", "the other") == 130
+    assert [entry["text"] for entry in json.loads(Path("segmented/predictions.json").read_text())] == ["the star"]
+
+
+def test_predictions_of_earlier_calls_stay_while_their_masks_do(run: Path) -> None:
+    for name in ("one.png", "two.png", "three.png"):
+        scene().save(name)
+        assert segment(run, "--image", name, "--text", "the star") == 0
+    Path("segmented/two-1.png").unlink()
+    assert segment(run, "--image", "one.png", "--text", "the square") == 0
+    entries = json.loads(Path("segmented/predictions.json").read_text())
+    assert [(entry["id"], entry["text"]) for entry in entries] == [("three-1", "the star"), ("one-1", "the square")]
+    Path("segmented/predictions.json").write_text("[1, {")
+    assert segment(run, "--image", "one.png", "--text", "the square") == 0
+    assert len(json.loads(Path("segmented/predictions.json").read_text())) == 1
+
+
+@pytest.mark.parametrize("images", [["-", "a.png"], ["a.png", "-"]])
+def test_the_place_of_stdin_among_the_images_drops_no_sentence(
+    images: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene().save("a.png")
+    give_stdin(monkeypatch, b"a.png\tthe circle")
+    (task,) = file_tasks(images, ["the square"])
+    assert sorted(task.texts) == ["the circle", "the square"]
+    assert file_tasks(["a.png", "*.png"], ["the square"])[0].texts == ["the square"]
+
+
+def test_the_images_of_a_folder_have_every_suffix_that_is_read() -> None:
+    Path("photos").mkdir()
+    names = ["a.jpg", "b.jfif", "c.TGA", "d.ico"]
+    for name in [*names, "notes.txt"]:
+        Path("photos", name).touch()
+    assert [task.image.name for task in file_tasks(["photos"], ["it"]) if isinstance(task.image, Path)] == names
+
+
+def test_control_codes_of_a_sentence_are_not_sent_to_the_terminal(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene().save("one.png")
+    assert segment(run, "--image", "one.png", "--text", "the \x1b[31mstar") == 0
+    said = capsys.readouterr()
+    assert "\\x1b[31mstar" in said.out
+    assert "\x1b" not in said.out + said.err
