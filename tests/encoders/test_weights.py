@@ -9,6 +9,7 @@ import struct
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -247,6 +248,27 @@ def test_downloading_needs_permission(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv(loading.DOWNLOAD, "1")
     assert vision("resnet18", "pretrained", **RESNET)
     assert requests == [("timm/resnet18.a1_in1k", "model.safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("resnet18", "model.safetensors of the Hugging Face repository timm/resnet18.a1_in1k"), ("legacy_seresnet18", "https?://")],
+)
+def test_a_download_that_fails_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, source: str
+) -> None:
+    def unreachable(*_: Any) -> str:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setenv(loading.DOWNLOAD, "1")
+    message = rf"cannot be downloaded from {source}.* \(URLError: .*not known.*give --model.vision.weights PATH"
+    with pytest.raises(UserError, match=message) as caught:
+        loading.timm_file(name)
+    assert "\n" not in str(caught.value)
 
 
 # Darknet
