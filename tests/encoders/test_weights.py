@@ -252,7 +252,10 @@ def test_downloading_needs_permission(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 @pytest.mark.parametrize(
     ("name", "source"),
-    [("resnet18", "model.safetensors of the Hugging Face repository timm/resnet18.a1_in1k"), ("legacy_seresnet18", "https?://")],
+    [
+        ("resnet18", "model.safetensors of the Hugging Face repository timm/resnet18.a1_in1k"),
+        ("legacy_seresnet18", "https?://"),
+    ],
 )
 def test_a_download_that_fails_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, source: str
