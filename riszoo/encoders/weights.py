@@ -211,6 +211,9 @@ def timm_file(name: str) -> Path:
 def hub_file(name: str, repository: str, files: tuple[str, ...]) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
+    copy = hub_copy(repository)
+    if copy is not None:
+        return file_of_copy(copy, files)
     source = f"{files[0]} of the Hugging Face repository {repository}"
     for file in files:
         cached = try_to_load_from_cache(repository, file)
@@ -221,7 +224,16 @@ def hub_file(name: str, repository: str, files: tuple[str, ...]) -> Path:
             return Path(hf_hub_download(repository, files[0]))
         except Exception as error:  # the client raises errors of several libraries
             raise not_downloaded(name, source, error) from error
-    raise not_cached(name, source)
+    raise not_cached(name, source, f"set {HUB} to the folder that contains {repository}/, or ")
+
+
+def file_of_copy(copy: Path, files: tuple[str, ...]) -> Path:
+    """The first of these files that a repository's folder in RISZOO_HUB contains."""
+    found = next((copy / file for file in files if (copy / file).is_file()), None)
+    if found is None:
+        raise UserError(f"{copy} contains no {' or '.join(files)}: copy it to there, or unset {HUB}")
+    check_not_pointer(found)
+    return found
 
 
 def url_file(name: str, url: str) -> Path:
@@ -237,10 +249,10 @@ def url_file(name: str, url: str) -> Path:
     return cached
 
 
-def not_cached(name: str, source: str) -> UserError:
+def not_cached(name: str, source: str, alternative: str = "") -> UserError:
     return UserError(
         f"the pretrained weights of {name} are not in the local cache: download {source} and give {OPTION}, "
-        f"or set {DOWNLOAD}=1"
+        f"or {alternative}set {DOWNLOAD}=1"
     )
 
 
