@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,8 @@ def test_a_folder_holds_the_weights_their_hashes_and_a_model_card(run: Path, rep
     assert card.data.pipeline_tag == "image-segmentation"
     assert "| val | original | 3000 | 56.54 | 50.00 |" in card.text
     assert file_hash(repository / "model.safetensors") in card.text
+    assert "The recipe `lts` of riszoo. Given an image" in card.text
+    assert "not recorded" not in card.text
     assert "$" not in card.text
 
 
@@ -162,10 +165,18 @@ def test_a_class_of_the_users_own_is_pushed_and_pulled_where_it_is_named(
     monkeypatch.syspath_prepend(str(tmp_path))
     checkpoint = torch.load(runs.checkpoint(run), weights_only=True)
     checkpoint["riszoo"]["class_path"] = "own_of_hub.Own"
+    checkpoint["riszoo"]["run"] = {"model": "own", "data": "scenes", "scale": "tiny"}
     torch.save(checkpoint, tmp_path / "own.ckpt")
     named = ["--model", "own_of_hub.Own"]
     words = ["--ckpt_path", str(tmp_path / "own.ckpt"), "--license", "mit"]
     assert main(["hub", "push", str(tmp_path / "user" / "own"), *named, *words]) == 0
+    card = (tmp_path / "user" / "own" / "README.md").read_text()
+    assert "A model of the class `own_of_hub.Own` at scale `tiny`, trained on `scenes`. Given an image" in card
+    assert "The model was trained on `scenes` alone" in card
+    (command,) = re.findall(r"riszoo (segment .*) --image", card)
+    assert command == "segment --model own_of_hub.Own --ckpt_path hf://user/repository"
+    (arguments,) = re.findall(r"riszoo\.load\((.*?)\)", card)
+    assert arguments == '"own_of_hub.Own", "hf://user/repository"'
     del sys.modules["own_of_hub"]
     monkeypatch.setenv("RISZOO_HUB", str(tmp_path))
     copy = ["hub", "pull", "hf://user/own", "--out", str(tmp_path / "copy")]
@@ -175,6 +186,7 @@ def test_a_class_of_the_users_own_is_pushed_and_pulled_where_it_is_named(
     assert "is a checkpoint of own_of_hub.Own, but 'vipa' is" in capsys.readouterr().err
     assert "own_of_hub" not in sys.modules, "a class that is not named must not be imported"
     assert main([*copy, *named]) == 0
+    assert riszoo.load("own_of_hub.Own", "hf://user/own").segment(scene(), "the circle")
     del sys.modules["own_of_hub"]
 
 
