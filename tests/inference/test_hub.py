@@ -135,6 +135,10 @@ def test_a_copy_in_the_folder_of_repositories_is_used(
 ) -> None:
     shutil.copytree(repository, tmp_path / NAME)
     monkeypatch.setenv("RISZOO_HUB", str(tmp_path))
+    with pytest.raises(UserError, match="from_pretrained has no option 'tokn': did you mean 'token'"):
+        RISModule.from_pretrained(NAME, tokn="x")
+    with pytest.raises(UserError, match=r"revision=v2: the folder .* has no revisions"):
+        RISModule.from_pretrained(tmp_path / NAME, revision="v2")
     assert fetch(Address(NAME)) == tmp_path / NAME / "model.safetensors"
 
 
@@ -212,6 +216,9 @@ def test_wrong_calls_are_named(capsys: pytest.CaptureFixture[str]) -> None:
         "pull user": "is not the address of a repository",
         "pull hf://user/x --model lst": "did you mean 'lts'",
         "pull hf://user/x --license mit": "--license is an option of `riszoo hub push`",
+        "pull hf://user/x --data nonsense": "--data is an option of `riszoo hub push`",
+        "pull hf://user/x --run.root nowhere": "--run.root is an option of `riszoo hub push`",
+        "push x --model lts --license mit --private": "--private is for a repository of the Hub",
         "pull hf://../etc": "is not the address of a repository",
     }.items():
         assert main(["hub", *words.split()]) == 2
