@@ -155,11 +155,17 @@ def test_push_and_pull_give_the_same_files(
     assert main(["hub", "push", f"hf://{NAME}", *words]) == 0
     assert set(server.files[NAME]) == {"model.safetensors", "config.json", "README.md"}
     assert f"hf://{NAME}".encode() in server.files[NAME]["README.md"]
+    assert not any("/branch/" in request for request in server.requests)
+    assert main(["hub", "push", f"hf://{NAME}@trial", *words]) == 0
+    assert next(request for request in server.requests if "trial" in request).endswith(f"{NAME}/branch/trial")
     assert main(["hub", "pull", f"hf://{NAME}", "--out", str(tmp_path / "copy")]) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()} == server.files[NAME]
     capsys.readouterr()
     assert main(["hub", "pull", "hf://user/unknown", "--out", str(tmp_path / "other")]) == 2
     assert "hf://user/unknown cannot be downloaded" in capsys.readouterr().err
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert main(["hub", "push", f"hf://{NAME}", *words]) == 2
+    assert f"{runs.checkpoint(run)} cannot be sent to hf://{NAME}" in capsys.readouterr().err
 
 
 def test_a_class_of_the_users_own_is_pushed_and_pulled_where_it_is_named(

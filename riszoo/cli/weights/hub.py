@@ -82,7 +82,7 @@ def _push(args: Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "repository"
         write_repository(checkpoint, folder, card, args.model)
-        print(f"{address}: {upload(folder, address, private=args.private)}")
+        print(f"{address}: {upload(folder, address, checkpoint, private=args.private)}")
 
 
 def _pull(args: Namespace) -> None:
