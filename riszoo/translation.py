@@ -18,7 +18,7 @@ class Translation:
     """A state dict under riszoo's names.
 
     ignored  names of the file that carry no weight: constants, or parts without effect
-    unknown  names of the file that no rule mentions
+    unknown  names of the file that no rule mentions, or that become the name of another tensor
     """
 
     state: State = field(default_factory=dict)
@@ -44,13 +44,16 @@ class Names:
     ignored: tuple[str, ...] = ()
 
     def translate(self, state: State) -> Translation:
-        """The tensors under their new names; nothing is lost without being named."""
+        """The tensors under their new names; nothing is lost without being named.
+
+        Of several names that become the same one, all but the first are unknown.
+        """
         result = Translation()
         for name, tensor in state.items():
             new = self.new_name(name)
             if any(re.search(pattern, name) for pattern in self.ignored):
                 result.ignored.append(name)
-            elif new is None:
+            elif new is None or new in result.state:
                 result.unknown.append(name)
             else:
                 result.state[new] = tensor

@@ -34,6 +34,13 @@ GENERAL = ("name", "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node")
 """Submitit's names for what every scheduler has; all others are options of sbatch."""
 
 
+NUMBERS = (
+    "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "time", "cpus_per_gpu", "num_gpus", "gpus_per_task",
+    "signal_delay_s", "array_parallelism", "map_count", "exclusive", "stderr_to_stdout", "use_srun",
+)  # fmt: skip
+"""Submitit's options that are numbers, or 0 and 1 for no and yes; every other value is text, such as account=0042."""
+
+
 @dataclass(frozen=True)
 class Steps:
     """The steps of one job, run by a task of the array."""
@@ -91,7 +98,9 @@ def parameters(words: str) -> dict[str, Any]:
             )
         if name in ("nodes", "tasks_per_node", "ntasks_per_node"):
             raise UserError(f"--slurm {word[:60]}: each job has one node and one task; leave it out and give --devices")
-        found[name if name in GENERAL else f"slurm_{name}"] = int(value) if value.isdecimal() else value
+        found[name if name in GENERAL else f"slurm_{name}"] = (
+            int(value) if name in NUMBERS and value.isdecimal() else value
+        )
     return found
 
 

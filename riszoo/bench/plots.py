@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from riszoo import recipes
-from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, of_one_device, pages_of
+from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, number_in, of_one_device, pages_of
 from riszoo.files import write_atomically
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ class Scatter(Plot):
     def draw(self, axes: Axes) -> None:
         from matplotlib.ticker import LogLocator, MaxNLocator
 
-        from riszoo.bench.style import MARKERS
+        from riszoo.bench.style import MARKERS, styled
 
         for index, (name, (x, y)) in enumerate(self.points.items()):
-            axes.plot([x], [y], MARKERS[index % len(MARKERS)], markersize=8, label=name)
+            axes.plot([x], [y], styled(MARKERS, index), markersize=8, label=name)
         axes.set_xscale("log")
         axes.margins(0.15)
         costs = [x for x, _ in self.points.values()]
@@ -94,11 +94,11 @@ class Curves(Plot):
     series: Mapping[str, Sequence[Point]]
 
     def draw(self, axes: Axes) -> None:
-        from riszoo.bench.style import DASHES, MARKERS
+        from riszoo.bench.style import DASHES, MARKERS, styled
 
         for index, (name, points) in enumerate(self.series.items()):
-            marker = MARKERS[index % len(MARKERS)] if len(points) <= 40 else ""
-            axes.plot(*np.transpose(points), DASHES[index % len(DASHES)], marker=marker, markersize=4, label=name)
+            marker = styled(MARKERS, index) if len(points) <= 40 else ""
+            axes.plot(*np.transpose(points), styled(DASHES, index), marker=marker, markersize=4, label=name)
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def all_plots(folder: Path) -> dict[str, Plot]:
             rows = of_one_device(costs) if unit == "ms" else costs
             if rows:
                 title = f"{data} val: mIoU against {unit}"
-                points = {_name(row): (float(row[column]), means[_name(row)]) for row in rows}
+                points = {_name(row): (number_in(row, column, SPEED), means[_name(row)]) for row in rows}
                 device = f" on {rows[0]['device']}" if unit == "ms" else ""
                 found[f"{data}-{unit.lower()}"] = Scatter(
                     title, f"{unit}, one image and one sentence{device} (logarithmic)", "mIoU", points

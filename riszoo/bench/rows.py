@@ -152,6 +152,18 @@ def of_one_device(speed: Sequence[Row]) -> list[Row]:
     return [row for row in speed if row["device"] == most]
 
 
+def number_in(row: Row, column: str, table: Table) -> float:
+    """The number in a column of a table's row, which must have one."""
+    try:
+        return float(row[column])
+    except ValueError:
+        name = ", ".join(f"{key} {row[key]}" for key in table.key if row.get(key))
+        raise UserError(
+            f"{table.file}: '{row[column]:.40}' in the column {column} of the row {name} is not a number: correct the "
+            "row, or remove it and measure again"
+        ) from None
+
+
 # -- rows of a test ---------------------------------------------------------------------------------------------------
 
 

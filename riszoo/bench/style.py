@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from matplotlib.rcsetup import cycler
 Form = Literal["svg", "light png", "dark png"]
 MARKERS = "osD^vPX*"
 DASHES = ("-", "--", ":", "-.")
+COLOURS = 8
+"""Of a scheme's series."""
 SIZE = (4.6, 3.3)
 """Inches. At this size the text of a plot is readable where a phone shows it 350 pixels wide."""
 BAR = 0.055
@@ -117,3 +119,8 @@ def _dark_mode() -> str:
         for part in ("fill", "stroke")
     )
     return f"@media(prefers-color-scheme:dark){{{''.join(rules)}}}"
+
+
+def styled(styles: Sequence[str], index: int) -> str:
+    """The marker or dash of a series; after each turn of the colours they shift, so that no combination repeats."""
+    return styles[(index + index // COLOURS) % len(styles)]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from riszoo.encoders.clip.archive import ARCHIVES, is_archive, read_archive
 from riszoo.encoders.darknet import is_darknet_file, load_darknet
 from riszoo.encoders.packages import in_package, package_path
-from riszoo.errors import UserError
+from riszoo.errors import UserError, reason
 from riszoo.files import check_not_pointer
 
 log = logging.getLogger(__name__)
@@ -211,29 +211,55 @@ def timm_file(name: str) -> Path:
 def hub_file(name: str, repository: str, files: tuple[str, ...]) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
+    copy = hub_copy(repository)
+    if copy is not None:
+        return file_of_copy(copy, files)
+    source = f"{files[0]} of the Hugging Face repository {repository}"
     for file in files:
         cached = try_to_load_from_cache(repository, file)
         if isinstance(cached, str):
             return Path(cached)
     if may_download():
-        return Path(hf_hub_download(repository, files[0]))
-    raise not_cached(name, f"{files[0]} of the Hugging Face repository {repository}")
+        try:
+            return Path(hf_hub_download(repository, files[0]))
+        except Exception as error:  # the client raises errors of several libraries
+            raise not_downloaded(name, source, error) from error
+    raise not_cached(name, source, f"set {HUB} to the folder that contains {repository}/, or ")
+
+
+def file_of_copy(copy: Path, files: tuple[str, ...]) -> Path:
+    """The first of these files that a repository's folder in RISZOO_HUB contains."""
+    found = next((copy / file for file in files if (copy / file).is_file()), None)
+    if found is None:
+        raise UserError(f"{copy} contains no {' or '.join(files)}: copy it to there, or unset {HUB}")
+    check_not_pointer(found)
+    return found
 
 
 def url_file(name: str, url: str) -> Path:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if not cached.is_file() and may_download():
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(cached))
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(cached))
+        except Exception as error:  # of the network, the disk or the server
+            raise not_downloaded(name, url, error) from error
     if not cached.is_file():
         raise not_cached(name, url)
     return cached
 
 
-def not_cached(name: str, source: str) -> UserError:
+def not_cached(name: str, source: str, alternative: str = "") -> UserError:
     return UserError(
         f"the pretrained weights of {name} are not in the local cache: download {source} and give {OPTION}, "
-        f"or set {DOWNLOAD}=1"
+        f"or {alternative}set {DOWNLOAD}=1"
+    )
+
+
+def not_downloaded(name: str, source: str, error: Exception) -> UserError:
+    return UserError(
+        f"the pretrained weights of {name} cannot be downloaded from {source} ({type(error).__name__}: "
+        f"{reason(error, 80)}): check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or get the file and give {OPTION}"
     )
 
 

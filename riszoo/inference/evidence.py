@@ -22,6 +22,7 @@ from riszoo.batch import Batch, Output, valid_cells
 from riszoo.data.generated.guessing import guesses
 from riszoo.data.generated.split import GeneratedSplit
 from riszoo.data.record import Split
+from riszoo.errors import UserError, reason
 from riszoo.files import write_atomically
 from riszoo.metrics.protocols import Protocol
 
@@ -164,9 +165,14 @@ def write_evidence(folder: Path, splits: Mapping[str, Any]) -> None:
 def read_evidence(folder: Path, split: str) -> dict[str, Any]:
     """The entry of a split in a test's `evidence.json`; empty where the test measured none."""
     path = folder / FILE
-    splits = json.loads(path.read_text(encoding="utf-8"))["splits"] if path.is_file() else {}
-    entry: dict[str, Any] = splits.get(split, {"evidence": {}, "guess": {}})
-    return entry
+    empty: dict[str, Any] = {"evidence": {}, "guess": {}}
+    if not path.is_file():
+        return empty
+    try:
+        entry: dict[str, Any] = json.loads(path.read_bytes())["splits"].get(split, empty)
+        return {name: entry[name] for name in empty}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({reason(error, 80)}): test the run again, or remove the file") from error
 
 
 def describe(splits: Mapping[str, Mapping[str, Any]]) -> str:

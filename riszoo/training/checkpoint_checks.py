@@ -113,18 +113,18 @@ def check_class(content: Mapping[str, Any], path: Path, model: str = "") -> None
     recipe = recipes.find("models", model) if model else None
     if recipe is not None or "." in model:
         wanted = str(recipe.content["class_path"]) if recipe is not None else model
-        if not _same_class(found, wanted):
+        if not same_class(found, wanted):
             raise UserError(f"{path} is a checkpoint of {found}, but '{model}' is {wanted}: name its own model")
         return
     known = [str(recipes.get("models", name).content["class_path"]) for name in recipes.names("models")]
-    if found not in known and not _imported(found) and not any(_same_class(found, each) for each in known):
+    if found not in known and not _imported(found) and not any(same_class(found, each) for each in known):
         raise UserError(
             f"{path} is a checkpoint of {found:.100}, which is not the class of a recipe and is not imported: "
             "name the class with --model if you trust it"
         )
 
 
-def _same_class(found: str, trusted: str) -> bool:
+def same_class(found: str, trusted: str) -> bool:
     """Whether a class path is the trusted one, or the name of its definition: only the trusted one is imported."""
     if found == trusted:
         return True

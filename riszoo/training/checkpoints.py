@@ -132,11 +132,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return check_content(load_content(path), path)
 
 
+NOT_RECORDED = "not recorded"
+"""The name of a recipe that a checkpoint does not state."""
+
+
 def run_names(checkpoint: dict[str, Any]) -> dict[str, str]:
     """The recipes that a checkpoint's model was trained by: `model`, `data`, `scale`."""
     names: dict[str, str] = checkpoint["riszoo"].get("run", {})
     model = checkpoint["riszoo"]["class_path"].rpartition(".")[2].lower()
-    return {"model": model, "data": "not recorded", "scale": "not recorded", **names}
+    return {"model": model, "data": NOT_RECORDED, "scale": NOT_RECORDED, **names}
 
 
 def model_section(checkpoint: dict[str, Any]) -> Config:

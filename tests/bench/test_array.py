@@ -73,6 +73,12 @@ def test_options_of_an_array_have_the_names_of_submitit_or_of_sbatch() -> None:
     assert options == {"name": "riszoo", "timeout_min": 600, "mem_gb": 64, "slurm_partition": "gpu"}
 
 
+def test_only_numeric_options_become_numbers() -> None:
+    options = array.parameters("account=0042 qos=7 array_parallelism=8 cpus_per_task=4")
+    assert (options["slurm_account"], options["slurm_qos"]) == ("0042", "7")
+    assert (options["slurm_array_parallelism"], options["cpus_per_task"]) == (8, 4)
+
+
 def test_a_stopped_task_is_submitted_again_with_the_same_steps(bench: Bench) -> None:
     steps = array.Steps(bench, bench.jobs[0])
     assert steps.checkpoint().function is steps

@@ -219,6 +219,9 @@ def test_a_replaced_row_loses_its_sums(tested: Path, out: Path) -> None:
 def test_a_folder_without_tests_is_an_error(out: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="contains no tests: give --from a folder of runs"):
         tables_verb(["--out", str(out), "--from", str(tmp_path / "nothing")])
+    for other in (["--check"], ["--format", "csv"]):
+        with pytest.raises(UserError, match=rf"--from records sums: leave it out, or leave {other[0]} out"):
+            tables_verb(["--out", str(out), "--from", str(tmp_path), *other])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from riszoo.bench import plots, rows, style
+from riszoo.errors import UserError
 from tests.support.colours import DEFICIENCIES, contrast, difference
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -42,6 +43,14 @@ def test_plots_are_drawn_for_measured_rows(tmp_path: Path) -> None:
     rows.upsert(tmp_path, rows.SPEED, [ROW | {"device": "cpu", "gflop_1_sentence": 0.3, "ms_1_sentence": 13.0}])
     stale = [path.name for path in plots.write_plots(tmp_path, write=False)]
     assert stale == ["scenes-ms.svg", "scenes-ms.png", "scenes-ms-dark.png"]
+
+
+def test_a_cost_that_is_missing_is_named(tmp_path: Path) -> None:
+    rows.upsert(tmp_path, rows.ACCURACY, [ROW | {"seed": 0, "mIoU": 40.0}])
+    rows.upsert(tmp_path, rows.SPEED, [ROW | {"device": "cpu", "gflop_1_sentence": 0.3}])
+    message = r"speed.csv: '' in the column ms_1_sentence of the row data scenes, model lts, .* is not a number"
+    with pytest.raises(UserError, match=message):
+        plots.all_plots(tmp_path)
 
 
 def test_each_scale_has_a_plot_of_its_own(tmp_path: Path) -> None:
@@ -117,7 +126,13 @@ def test_every_series_can_be_told_apart_by_the_colour_blind(scheme: style.Scheme
     for sight in DEFICIENCIES:
         closest = min(difference(a, b, sight) for a, b in combinations(scheme.series, 2))
         assert closest > 10, sight
-    assert len(scheme.series) == len(style.MARKERS) == len(set(style.MARKERS))
+    assert len(scheme.series) == style.COLOURS == len(style.MARKERS) == len(set(style.MARKERS))
+
+
+def test_more_series_than_colours_can_be_told_apart() -> None:
+    for styles in (style.MARKERS, style.DASHES):
+        pairs = {(index % style.COLOURS, style.styled(styles, index)) for index in range(style.COLOURS * len(styles))}
+        assert len(pairs) == style.COLOURS * len(styles)
 
 
 def test_matplotlib_is_imported_only_to_draw() -> None:

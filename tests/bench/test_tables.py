@@ -16,7 +16,7 @@ import pytest
 from riszoo import recipes
 from riszoo.bench import rows
 from riszoo.bench.plan import Job, make_jobs
-from riszoo.bench.tables import ablations, pages
+from riszoo.bench.tables import ablations, measurements, pages
 from riszoo.bench.tables.claims import IDENTITY, OMIT, UNSTATED, Claim, claims
 from riszoo.bench.tables.data_table import LEAKED, MARK, formatted
 from riszoo.bench.tables.differences import Difference, paired_difference
@@ -84,6 +84,14 @@ def test_a_method_has_one_claim_from_the_most_trusted_source(tmp_path: Path) -> 
     assert kept.source == "its own page"
     assert kept.values == {("oIoU", "val"): "61.0", ("oIoU", "testA"): "62.0"}
     assert [other.source for other in kept.others] == ["a survey"]
+
+
+def test_numbers_that_are_missing_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"paper.csv: '' in the column trust of the row LTS, .*mIoU is not a level"):
+        claim(tmp_path / "paper.csv", "LTS,val,mIoU,60.0,Darknet-53,,,a survey")
+    row = dict.fromkeys(rows.SPEED.values, "1") | {"data": "scenes", "model": "lts", "ms_1_sentence": ""}
+    with pytest.raises(UserError, match=r"speed.csv: '' in the column ms_1_sentence of the row data scenes, model lts"):
+        measurements.speed_table([dict.fromkeys(rows.SPEED.key, "") | row])
 
 
 def test_other_encoders_and_other_training_are_other_claims(tmp_path: Path) -> None:

@@ -309,8 +309,9 @@ def test_nothing_of_an_archive_is_executed(tmp_path: Path) -> None:
         lambda name, content: content[:-2] if name == "data/7" else content,
         lambda name, content: content[:1000] if name == "data.pkl" else content,
         lambda name, content: b"" if name == "data.pkl" else content,
+        lambda name, content: b"\x80\x02]r\x00\x00\x00\x7f." if name == "data.pkl" else content,
     ],
-    ids=["lost", "short", "cut", "empty"],
+    ids=["lost", "short", "cut", "empty", "large memo"],
 )
 def test_a_damaged_archive_is_reported(change: Callable[[str, bytes], bytes | None], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a damaged TorchScript archive") as error:

@@ -9,6 +9,7 @@ import struct
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -216,7 +217,9 @@ def test_errors_about_a_file_are_one_sentence(tmp_path: Path, name: str, content
 def test_missing_pretrained_weights_say_what_to_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    message = r"download model.safetensors .* timm/resnet18.a1_in1k and give --model.vision.weights PATH"
+    message = (
+        r"download model.safetensors .* timm/resnet18.a1_in1k and give --model.vision.weights PATH.*set RISZOO_HUB"
+    )
     with pytest.raises(UserError, match=message):
         vision("resnet18", "pretrained")
     with pytest.raises(UserError, match="timm has no pretrained weights for darknet17"):
@@ -228,6 +231,19 @@ def test_pretrained_weights_are_found_in_the_cache(monkeypatch: pytest.MonkeyPat
     save_file(source.state_dict(), tmp_path / "model.safetensors")
     cache = {("timm/resnet18.a1_in1k", "model.safetensors"): str(tmp_path / "model.safetensors")}
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *key: cache.get(key))
+    assert_same_features(vision("resnet18", "pretrained", **RESNET), source)
+
+
+def test_pretrained_weights_are_found_in_a_folder_of_repositories(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source, copy = resnet(), tmp_path / "timm" / "resnet18.a1_in1k"
+    copy.mkdir(parents=True)
+    monkeypatch.setenv(loading.HUB, str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: pytest.fail("the folder comes first"))
+    with pytest.raises(UserError, match=r"resnet18.a1_in1k contains no model.safetensors or pytorch_model.bin"):
+        vision("resnet18", "pretrained", **RESNET)
+    torch.save(source.state_dict(), copy / "pytorch_model.bin")
     assert_same_features(vision("resnet18", "pretrained", **RESNET), source)
 
 
@@ -247,6 +263,30 @@ def test_downloading_needs_permission(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv(loading.DOWNLOAD, "1")
     assert vision("resnet18", "pretrained", **RESNET)
     assert requests == [("timm/resnet18.a1_in1k", "model.safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("resnet18", "model.safetensors of the Hugging Face repository timm/resnet18.a1_in1k"),
+        ("legacy_seresnet18", "https?://"),
+    ],
+)
+def test_a_download_that_fails_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, source: str
+) -> None:
+    def unreachable(*_: Any) -> str:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setenv(loading.DOWNLOAD, "1")
+    message = rf"cannot be downloaded from {source}.* \(URLError: .*not known.*give --model.vision.weights PATH"
+    with pytest.raises(UserError, match=message) as caught:
+        loading.timm_file(name)
+    assert "\n" not in str(caught.value)
 
 
 # Darknet

@@ -11,6 +11,7 @@ import torch
 
 from riszoo.batch import Batch, Geometry, Output, Sample, Tokens
 from riszoo.data.scenes import ScenesSplit
+from riszoo.errors import UserError
 from riszoo.inference.evidence import (
     EvidenceTable,
     appearance_guess,
@@ -141,6 +142,9 @@ def test_the_file_is_read_back_and_described(tmp_path: Path) -> None:
     assert (
         read_evidence(tmp_path, "testA") == read_evidence(tmp_path / "missing", "val") == {"evidence": {}, "guess": {}}
     )
+    (tmp_path / "evidence.json").write_text('{"format": 1, "splits": {"val"')
+    with pytest.raises(UserError, match=r"evidence.json is damaged .*: test the run again"):
+        read_evidence(tmp_path, "val")
     lines = describe({"val": entry}).splitlines()
     assert lines[0] == "overlap of retrieved on val: 99.9 %"
     assert lines[1] == "pointing of prior on val: 48.2 % (chance 6.1)"

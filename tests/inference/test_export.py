@@ -180,6 +180,11 @@ def test_every_recipe_is_exported(entry: Entry, format: str, tmp_path: Path) -> 
     assert described["parity"]["largest_difference"] <= TOLERANCE
 
 
+def test_two_empty_masks_are_equal() -> None:
+    empty, full = np.zeros((2, 2), bool), np.ones((2, 2), bool)
+    assert (quantized._iou(empty, empty), quantized._iou(empty, full), quantized._iou(full, full)) == (1, 0, 1)
+
+
 def test_missing_packages_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

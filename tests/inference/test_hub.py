@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,8 @@ def test_a_folder_holds_the_weights_their_hashes_and_a_model_card(run: Path, rep
     assert card.data.pipeline_tag == "image-segmentation"
     assert "| val | original | 3000 | 56.54 | 50.00 |" in card.text
     assert file_hash(repository / "model.safetensors") in card.text
+    assert "The recipe `lts` of riszoo. Given an image" in card.text
+    assert "not recorded" not in card.text
     assert "$" not in card.text
 
 
@@ -132,6 +135,10 @@ def test_a_copy_in_the_folder_of_repositories_is_used(
 ) -> None:
     shutil.copytree(repository, tmp_path / NAME)
     monkeypatch.setenv("RISZOO_HUB", str(tmp_path))
+    with pytest.raises(UserError, match="from_pretrained has no option 'tokn': did you mean 'token'"):
+        RISModule.from_pretrained(NAME, tokn="x")
+    with pytest.raises(UserError, match=r"revision=v2: the folder .* has no revisions"):
+        RISModule.from_pretrained(tmp_path / NAME, revision="v2")
     assert fetch(Address(NAME)) == tmp_path / NAME / "model.safetensors"
 
 
@@ -148,11 +155,17 @@ def test_push_and_pull_give_the_same_files(
     assert main(["hub", "push", f"hf://{NAME}", *words]) == 0
     assert set(server.files[NAME]) == {"model.safetensors", "config.json", "README.md"}
     assert f"hf://{NAME}".encode() in server.files[NAME]["README.md"]
+    assert not any("/branch/" in request for request in server.requests)
+    assert main(["hub", "push", f"hf://{NAME}@trial", *words]) == 0
+    assert next(request for request in server.requests if "trial" in request).endswith(f"{NAME}/branch/trial")
     assert main(["hub", "pull", f"hf://{NAME}", "--out", str(tmp_path / "copy")]) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()} == server.files[NAME]
     capsys.readouterr()
     assert main(["hub", "pull", "hf://user/unknown", "--out", str(tmp_path / "other")]) == 2
     assert "hf://user/unknown cannot be downloaded" in capsys.readouterr().err
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert main(["hub", "push", f"hf://{NAME}", *words]) == 2
+    assert f"{runs.checkpoint(run)} cannot be sent to hf://{NAME}" in capsys.readouterr().err
 
 
 def test_a_class_of_the_users_own_is_pushed_and_pulled_where_it_is_named(
@@ -162,10 +175,18 @@ def test_a_class_of_the_users_own_is_pushed_and_pulled_where_it_is_named(
     monkeypatch.syspath_prepend(str(tmp_path))
     checkpoint = torch.load(runs.checkpoint(run), weights_only=True)
     checkpoint["riszoo"]["class_path"] = "own_of_hub.Own"
+    checkpoint["riszoo"]["run"] = {"model": "own", "data": "scenes", "scale": "tiny"}
     torch.save(checkpoint, tmp_path / "own.ckpt")
     named = ["--model", "own_of_hub.Own"]
     words = ["--ckpt_path", str(tmp_path / "own.ckpt"), "--license", "mit"]
     assert main(["hub", "push", str(tmp_path / "user" / "own"), *named, *words]) == 0
+    card = (tmp_path / "user" / "own" / "README.md").read_text()
+    assert "A model of the class `own_of_hub.Own` at scale `tiny`, trained on `scenes`. Given an image" in card
+    assert "The model was trained on `scenes` alone" in card
+    (command,) = re.findall(r"riszoo (segment .*) --image", card)
+    assert command == "segment --model own_of_hub.Own --ckpt_path hf://user/repository"
+    (arguments,) = re.findall(r"riszoo\.load\((.*?)\)", card)
+    assert arguments == '"own_of_hub.Own", "hf://user/repository"'
     del sys.modules["own_of_hub"]
     monkeypatch.setenv("RISZOO_HUB", str(tmp_path))
     copy = ["hub", "pull", "hf://user/own", "--out", str(tmp_path / "copy")]
@@ -175,6 +196,7 @@ def test_a_class_of_the_users_own_is_pushed_and_pulled_where_it_is_named(
     assert "is a checkpoint of own_of_hub.Own, but 'vipa' is" in capsys.readouterr().err
     assert "own_of_hub" not in sys.modules, "a class that is not named must not be imported"
     assert main([*copy, *named]) == 0
+    assert riszoo.load("own_of_hub.Own", "hf://user/own").segment(scene(), "the circle")
     del sys.modules["own_of_hub"]
 
 
@@ -200,6 +222,9 @@ def test_wrong_calls_are_named(capsys: pytest.CaptureFixture[str]) -> None:
         "pull user": "is not the address of a repository",
         "pull hf://user/x --model lst": "did you mean 'lts'",
         "pull hf://user/x --license mit": "--license is an option of `riszoo hub push`",
+        "pull hf://user/x --data nonsense": "--data is an option of `riszoo hub push`",
+        "pull hf://user/x --run.root nowhere": "--run.root is an option of `riszoo hub push`",
+        "push x --model lts --license mit --private": "--private is for a repository of the Hub",
         "pull hf://../etc": "is not the address of a repository",
     }.items():
         assert main(["hub", *words.split()]) == 2

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riszoo.bench.rows import Row, read_csv
+from riszoo.errors import UserError
 
 FILE = "paper.csv"
 OMIT = "omit"
 """In the column `trust`: the row is no headline number (an ablation, an outdated page, a wrong label)."""
+LEVELS = ("1", "2", "3", "4", "5")
 UNSTATED = "unstated"
 """In the column `metric`: the source does not name the metric, so the row is not shown. Also the name of a split."""
 IDENTITY = ("method", "encoders", "data", "training", "trust", "source")
@@ -52,12 +54,21 @@ def claims(path: Path) -> list[Claim]:
     found: dict[tuple[str, ...], Claim] = {}
     for row in read_csv(path, (*IDENTITY, "paper", "year", "split", "metric", "value", "notes")):
         if row["trust"] != OMIT and row["metric"] != UNSTATED:
+            _check_trust(row, path)
             identity = tuple(row[name] for name in IDENTITY)
             claim = found.setdefault(identity, _empty(row))
             claim.values[row["metric"], row["split"]] = row["value"]
             if row["notes"] not in claim.notes:
                 claim.notes.append(row["notes"])
     return _most_trusted(list(found.values()))
+
+
+def _check_trust(row: Row, path: Path) -> None:
+    if row["trust"] not in LEVELS:
+        raise UserError(
+            f"{path}: '{row['trust']:.40}' in the column trust of the row {row['method']}, {row['data']}, "
+            f"{row['split']}, {row['metric']} is not a level: give 1 (least) to 5 (most), or {OMIT}"
+        )
 
 
 def _empty(row: Row) -> Claim:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from riszoo import recipes
 from riszoo.bench.published import LIST, PREFIX, Published, read_list
-from riszoo.bench.rows import ACCURACY, SPEED, Row, of_one_device
+from riszoo.bench.rows import ACCURACY, SPEED, Row, number_in, of_one_device
 from riszoo.bench.tables.claims import FILE, Claim, claims
 
 CLAIMED, MEASURED, REPRODUCED = "claimed", "measured", "reproduced"
@@ -166,7 +166,7 @@ def number(rows: Sequence[Row], metric: str) -> Number | None:
     rows = [row for row in rows if row.get(metric)]
     if not rows:
         return None
-    values = [float(row[metric]) for row in rows]
+    values = [number_in(row, metric, ACCURACY) for row in rows]
     leaked = any(int(row.get("images_trained_on") or 0) for row in rows)
     if len(values) > 1:
         return Number(f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}", None, leaked)
@@ -194,7 +194,7 @@ def language_gap(rows: Sequence[Row]) -> float | None:
 
 
 def mean(rows: Iterable[Row], column: str) -> float | None:
-    values = [float(row[column]) for row in rows if row[column]]
+    values = [number_in(row, column, ACCURACY) for row in rows if row[column]]
     return statistics.fmean(values) if values else None
 
 
@@ -221,11 +221,11 @@ def _cost(first: Row, speed: Sequence[Row]) -> dict[str, str]:
     if not own:
         return {}
     sizes = {
-        "parameters": f"{float(own[0]['parameters']) / 1e6:.2f} M",
-        "GFLOP": f"{float(own[0]['gflop_1_sentence']):.2f}",
+        "parameters": f"{number_in(own[0], 'parameters', SPEED) / 1e6:.2f} M",
+        "GFLOP": f"{number_in(own[0], 'gflop_1_sentence', SPEED):.2f}",
     }
     comparable = of_one_device([row for row in speed if row["data"] == first["data"]])
-    times = [float(row["ms_1_sentence"]) for row in own if row in comparable]
+    times = [number_in(row, "ms_1_sentence", SPEED) for row in own if row in comparable]
     return sizes | ({"ms": f"{times[0]:.1f}"} if times else {})
 
 

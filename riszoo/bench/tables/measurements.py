@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from riszoo import recipes
-from riszoo.bench.rows import Row
+from riszoo.bench.rows import SPEED, Row, number_in
 from riszoo.bench.tables.data_table import origin, shown_text, unmeasured_models, without_empty_columns
 from riszoo.bench.tables.entries import MEASURED, ORIGINAL, Entry, Number
 from riszoo.bench.tables.formats import markdown
@@ -65,12 +65,16 @@ def speed_table(rows: Sequence[Row]) -> str:
               "ms, 7", "training images/s", "peak memory, MiB"]]  # fmt: skip
     for row in rows:
         name = row["model"] + (f" ({row['variant']})" if row["variant"] else "")
-        counts = [f"{int(row[key]):,}" for key in ("parameters", "trained_parameters")]
-        costs = [f"{float(row[key]):.2f}" for key in ("gflop_1_sentence", "gflop_7_sentences")]
+        counts = [f"{number_in(row, key, SPEED):,.0f}" for key in ("parameters", "trained_parameters")]
+        costs = [f"{number_in(row, key, SPEED):.2f}" for key in ("gflop_1_sentence", "gflop_7_sentences")]
         times = [
-            f"{float(row[key]):.1f} ± {float(row[f'{key}_spread']):.1f}" for key in ("ms_1_sentence", "ms_7_sentences")
+            f"{number_in(row, key, SPEED):.1f} ± {number_in(row, f'{key}_spread', SPEED):.1f}"
+            for key in ("ms_1_sentence", "ms_7_sentences")
         ]
-        rest = [f"{float(row['train_images_per_s']):.1f}", f"{float(row['peak_memory_mib']):,.0f}"]
+        rest = [
+            f"{number_in(row, 'train_images_per_s', SPEED):.1f}",
+            f"{number_in(row, 'peak_memory_mib', SPEED):,.0f}",
+        ]
         lines.append([f"**{name}**", row["scale"], row["device"], *counts, *costs, *times, *rest])
     legend = (
         "One image, batch 1, after a warm-up: median ± interquartile range. Training: whole optimiser steps on data in "

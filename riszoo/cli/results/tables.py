@@ -29,6 +29,8 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if args.matrix and not args.format:
         raise UserError("--matrix prints one matrix: give --format markdown, latex or csv with it")
+    if args.source and (args.format or args.check):
+        raise UserError(f"--from records sums: leave it out, or leave {'--format' if args.format else '--check'} out")
     folder = Path(args.out)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give --out the folder that contains accuracy.csv")
@@ -43,7 +45,7 @@ def main(argv: list[str]) -> int:
         printed = formatted_matrix if args.matrix else formatted
         print(printed(Results.read(folder), args.data, args.format), end="")
         return 0
-    if args.source and not args.check:
+    if args.source:
         tests = image_sums.folders_of_tests(args.source)
         print(f"{folder / image_sums.IMAGES.file}: {image_sums.record(folder, tests)} rows from {len(tests)} tests")
     changed = [*render_pages(folder, write=not args.check), *write_plots(folder, write=not args.check)]

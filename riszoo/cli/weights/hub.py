@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = {"model": "--model lts", "license": "--license apache-2.0"}
 """Options that `push` needs, with an example."""
-ONLY_PUSH = ("license", "dataset", "private", "ckpt_path")
+ONLY_PUSH = {"license": "--license", "dataset": "--dataset", "private": "--private", "ckpt_path": "--ckpt_path"}
+ONLY_PUSH |= {"data": "--data", "root": "--run.root"}
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
@@ -61,6 +62,10 @@ def _check_push(args: Namespace) -> None:
         parse(args.dataset)
     if args.out is not None:
         raise UserError("--out is an option of `riszoo hub pull`: give `push` the folder itself")
+    if args.private and not is_address(args.place):
+        raise UserError(
+            f"--private is for a repository of the Hub: leave it out, or give hf://user/repository, not {args.place}"
+        )
 
 
 def _push(args: Namespace) -> None:
@@ -77,13 +82,14 @@ def _push(args: Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "repository"
         write_repository(checkpoint, folder, card, args.model)
-        print(f"{address}: {upload(folder, address, private=args.private)}")
+        print(f"{address}: {upload(folder, address, checkpoint, private=args.private)}")
 
 
 def _pull(args: Namespace) -> None:
-    for option in ONLY_PUSH:
-        if getattr(args, option):
-            raise UserError(f"--{option} is an option of `riszoo hub push`: leave it out")
+    defaults = parser()
+    for name, option in ONLY_PUSH.items():
+        if getattr(args, name) != defaults.get_default(name):
+            raise UserError(f"{option} is an option of `riszoo hub push`: leave it out")
     if args.model is not None:
         check_model(args.model)
     address = parse(args.place)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import posixpath
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from riszoo.data.masks import Points, Runs, Size
 from riszoo.errors import UserError
+from riszoo.pickles import Unpickler
 
 CAP = 2 << 30  # bytes; the largest genuine annotation file is well under it
 PIXELS = 1 << 27  # the largest image, in pixels
@@ -29,11 +29,8 @@ def reason(error: Exception) -> str:
     return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
-class _Plain(pickle.Unpickler):
+class _Plain(Unpickler):
     """An unpickler without classes: annotation files contain lists, dicts, text and numbers only."""
-
-    def __init__(self, file: Any, encoding: str) -> None:
-        super().__init__(file, encoding=encoding)
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise RecordError(f"it asks for '{module}.{name}', which no annotation file needs")
@@ -44,8 +41,7 @@ def load_pickle(path: Path, cap: int = CAP) -> Any:
     check_bytes(path, cap)
     for encoding in ("utf-8", "latin-1"):
         try:
-            with path.open("rb") as file:
-                return _Plain(file, encoding).load()
+            return _Plain(path.read_bytes(), encoding).load()
         except UnicodeDecodeError:
             continue
         except RecordError as error:

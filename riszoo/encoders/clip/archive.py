@@ -6,7 +6,6 @@ pickle may name only what describes tensors; an object of any other class become
 
 from __future__ import annotations
 
-import io
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from riszoo.errors import UserError
+from riszoo.pickles import Unpickler
 
 State = dict[str, Tensor]
 ARCHIVES = {
@@ -89,7 +89,7 @@ def read_archive(path: Path) -> State:
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(Unpickler):
     """Unpickles the tree of objects of an archive without importing or calling anything that it names."""
 
     def __init__(self, file: zipfile.ZipFile, path: Path) -> None:
@@ -98,7 +98,7 @@ class _Reader(pickle.Unpickler):
             raise ValueError("members that overlap")
         self.file, self.folder = file, members[0].filename.partition("/")[0]
         self.storages: State = {}
-        super().__init__(io.BytesIO(self._content("data.pkl")))
+        super().__init__(self._content("data.pkl"))
 
     def _content(self, name: str) -> bytearray:
         """A member of the archive; only code is compressed, so no member expands to more than is in the file."""

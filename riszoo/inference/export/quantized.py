@@ -56,7 +56,9 @@ def measured_loss(folder: Path) -> dict[str, Any]:
 
 
 def _iou(predicted: Mask, drawn: Mask) -> float:
-    return float((predicted & drawn).sum() / (predicted | drawn).sum())
+    """Two empty masks are equal: their IoU is 1."""
+    union = (predicted | drawn).sum()
+    return float((predicted & drawn).sum() / union) if union else 1.0
 
 
 def _bytes(folder: Path, precision: str) -> int:

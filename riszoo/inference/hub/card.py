@@ -12,10 +12,14 @@ import yaml
 
 from riszoo import recipes
 from riszoo.errors import UserError
+from riszoo.training.checkpoint_checks import same_class
+from riszoo.training.checkpoints import NOT_RECORDED
 
 TESTS = "test-*/run.json"
 TEMPLATE = Path(__file__).with_name("card.md")
 SCENES = " `scenes` are drawings of coloured shapes: such a model is for trying the software, not for photographs."
+TRAINED = "The model was trained on `{data}` alone; on other images and sentences"
+UNKNOWN_TRAINING = "On images and sentences unlike those of the training"
 COLUMNS = ("mIoU", "oIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9")
 Row = tuple[str, str, dict[str, float]]
 
@@ -72,10 +76,16 @@ def model_card(config: dict[str, Any], results: Results | None, about: dict[str,
     """The README.md of a repository: card.md with the model's configuration, its results and `about`."""
     run = config["run"]
     recipe = recipes.find("models", run["model"])
-    paper = {} if recipe is None else recipe.content
+    own = recipe is None or not same_class(config["class_path"], str(recipe.content["class_path"]))
+    named = config["class_path"] if own else run["model"]
+    paper = {} if recipe is None or own else recipe.content
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        **run,
         **about,
+        model=run["model"],
+        named=named,
+        loaded=f'"{named}", "{about["address"]}"' if own else f'"{about["address"]}"',
+        kind=(f"A model of the class `{named}`" if own else f"The recipe `{named}` of riszoo") + _training(run),
+        trained=TRAINED.format(**run) if run["data"] != NOT_RECORDED else UNKNOWN_TRAINING,
         title=paper.get("title", config["class_path"]),
         reference=paper.get("reference", "-"),
         class_path=config["class_path"],
@@ -83,6 +93,12 @@ def model_card(config: dict[str, Any], results: Results | None, about: dict[str,
         results=_results_text(results),
         scenes=SCENES if run["data"] == "scenes" else "",
     )
+
+
+def _training(run: dict[str, str]) -> str:
+    """What is recorded of a model's training."""
+    parts = {"scale": f" at scale `{run['scale']}`", "data": f", trained on `{run['data']}`"}
+    return "".join(text for name, text in parts.items() if run[name] != NOT_RECORDED)
 
 
 def _results_text(results: Results | None) -> str:

@@ -123,14 +123,19 @@ def pull(address: Address, out: Path, model: str = "") -> None:
         check_repository(folder, model)
 
 
-def upload(folder: Path, address: Address, *, private: bool) -> str:
-    """Send a repository's folder to the Hub in one commit; returns its address. A missing repository is created."""
+def upload(folder: Path, address: Address, checkpoint: Path, *, private: bool) -> str:
+    """Send the folder of a checkpoint's repository to the Hub in one commit; returns the commit's address.
+
+    A missing repository or branch is created.
+    """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     files = [path for path in folder.rglob("*") if path.is_file()]
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     try:
         api.create_repo(address.repository, private=private, exist_ok=True)
+        if address.revision is not None:
+            api.create_branch(address.repository, branch=address.revision, exist_ok=True)
         commit = api.create_commit(
             address.repository,
             [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in sorted(files)],
@@ -139,7 +144,7 @@ def upload(folder: Path, address: Address, *, private: bool) -> str:
         )
     except Exception as error:  # the client raises errors of several libraries
         raise UserError(
-            f"{folder} cannot be sent to {address} ({type(error).__name__}: {reason(error)}): log in with "
+            f"{checkpoint} cannot be sent to {address} ({type(error).__name__}: {reason(error)}): log in with "
             "`hf auth login`, and check the address, HF_ENDPOINT and HF_HUB_OFFLINE"
         ) from error
     return str(commit.commit_url)

@@ -46,6 +46,7 @@ def test_a_pickle_with_a_global_is_refused_by_name_and_does_not_run(tmp_path, pr
     [
         b"", b"garbage", b"\x80\x04\x95", b"cos\nsystem\n(S'true'\ntR.", b"\x80\x02\x8a\xff" + b"\xff" * 9,
         b"(lp", b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62), b"\x82\x01.", b"Pname\n.",
+        b"]r\x00\x00\x00\x7f.",
     ],
 )  # fmt: skip
 def test_broken_and_hostile_pickles_are_one_sentence(tmp_path, blob):
