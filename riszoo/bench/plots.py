@@ -194,7 +194,7 @@ def all_plots(folder: Path) -> dict[str, Plot]:
                 points = {_name(row): (number_in(row, column, SPEED), means[_name(row)]) for row in rows}
                 device = f" on {rows[0]['device']}" if unit == "ms" else ""
                 found[f"{data}-{unit.lower()}"] = Scatter(
-                    title, f"{unit}, one image and one sentence{device} (logarithmic)", "mIoU", points
+                    title, f"{unit}, one image and one sentence{device}", "mIoU", points
                 )
         found |= _type_plots(data, [r for r in types if r["data"] == data and r["split"] == "val" and r["mIoU"]])
     return found
