@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from riszoo.data.masks import Points, Runs, Size
 from riszoo.errors import UserError
-from riszoo.pickles import Unpickler
+from riszoo.files import Unpickler
 
 CAP = 2 << 30  # bytes; the largest genuine annotation file is well under it
 PIXELS = 1 << 27  # the largest image, in pixels

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from riszoo.errors import UserError
-from riszoo.pickles import Unpickler
+from riszoo.files import Unpickler
 
 State = dict[str, Tensor]
 ARCHIVES = {
