@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,15 @@ class Prediction:
         return entry if self.no_target is None else {**entry, "no_target": self.no_target}
 
 
-def predictions(output: Output, batch: Batch, protocol: Protocol) -> list[Prediction]:
-    """One prediction per sentence, resized and thresholded by the protocol, without evidence."""
+def predictions(output: Output, batch: Batch, protocol: Protocol) -> Iterator[Prediction]:
+    """One prediction per sentence, resized and thresholded by the protocol, without evidence; one mask at a time."""
     rejected = [None] * len(batch) if output.no_target is None else (output.no_target > 0).tolist()
-    found = []
     for i, sample in enumerate(batch.samples):
         geometry = batch.geometry[int(batch.image_index[i])]
         size = protocol.ground_truth.frame or geometry.original
         mask = foreground(output.logits[i : i + 1, 0], [geometry], [size], protocol)[0]
         score = _score(output.logits[i, 0], geometry, protocol) if bool(mask.any()) else 0.0
-        found.append(Prediction(sample.sentence_id, sample.text, mask.cpu().numpy(), score, rejected[i]))
-    return found
+        yield Prediction(sample.sentence_id, sample.text, mask.cpu().numpy(), score, rejected[i])
 
 
 def _score(logits: Tensor, geometry: Geometry, protocol: Protocol) -> float:
@@ -127,7 +126,7 @@ def write_prediction(path: Path, prediction: Prediction) -> dict[str, Any]:
 def draw_predictions(output: Output, batch: Batch, protocol: Protocol, count: int) -> Iterator[Image.Image]:
     """A drawing for each of the first `count` sentences: image, mask with ground truth, evidence."""
     ground_truths = batch.ground_truths.get(protocol.ground_truth.key)
-    for i, prediction in enumerate(predictions(output, batch, protocol)[:count]):
+    for i, prediction in enumerate(islice(predictions(output, batch, protocol), count)):
         image_index = int(batch.image_index[i])
         top, left, bottom, right = batch.geometry[image_index].valid
         image = batch.images[image_index, :, top:bottom, left:right].permute(1, 2, 0).cpu().numpy()

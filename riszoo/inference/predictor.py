@@ -109,30 +109,39 @@ class Predictor:
         found: list[list[Prediction]] = []
         for first in range(0, len(given), batch):
             part = slice(first, first + batch)
-            pixels = [pixels_of(image) for image in given[part]]
-            if tile is None:
-                found += self._segment(pixels, texts[part], labels[part])
-            else:
-                for one, own, label in zip(pixels, texts[part], labels[part], strict=True):
-                    found += self._segment([one], [own], [label], tile if max(one.shape[:2]) > tile else None)
+            one_by_one = self.stream([pixels_of(image) for image in given[part]], texts[part], labels[part], tile=tile)
+            found += [list(islice(one_by_one, len(each))) for each in texts[part]]
         return found if several else found[0]
 
+    def stream(
+        self, images: list[Pixels], texts: list[list[str]], names: list[str], *, tile: int | None = None
+    ) -> Iterator[Prediction]:
+        """The predictions of a few images, image after image and sentence after sentence, each made when it is asked
+        for, so that the masks of many sentences about a large image need not fit into memory together.
+
+        Without `tile` the images are encoded together; `texts` and `names` have an entry for each of them.
+        """
+        if tile is None:
+            yield from self._decoded(images, texts, names)
+        else:
+            for image, own, name in zip(images, texts, names, strict=True):
+                yield from self._decoded([image], [own], [name], tile if max(image.shape[:2]) > tile else None)
+
     @torch.inference_mode()
-    def _segment(
+    def _decoded(
         self, images: list[Pixels], texts: list[list[str]], names: list[str], tile: int | None = None
-    ) -> list[list[Prediction]]:
+    ) -> Iterator[Prediction]:
         """The predictions of a few images, whose sentences are decoded in parts where there are many.
 
         `tile` is the side of the windows of a single image.
         """
-        batch = batch_for(self.model, images, texts, names).to(self.device)
         try:
+            batch = batch_for(self.model, images, texts, names).to(self.device)
             at_once = SENTENCES if tile is None else TILED_SENTENCES
             if len(batch) > at_once:
                 batch.raw = self.model.backbone(batch.images, batch.valid)
-            parts = (slice(first, first + at_once) for first in range(0, len(batch), at_once))
-            found = (one for part in parts for one in self._decode(batch, part, images[0], tile))
-            return [list(islice(found, len(each))) for each in texts]
+            for first in range(0, len(batch), at_once):
+                yield from self._decode(batch, slice(first, first + at_once), images[0], tile)
         except torch.OutOfMemoryError:
             raise UserError(
                 f"{self.device} has too little memory for {len(images)} image(s) at once: give a smaller batch, or "

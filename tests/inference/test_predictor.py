@@ -17,6 +17,7 @@ from riszoo.data.images import as_rgb, decode
 from riszoo.errors import UserError
 from riszoo.inference.inputs import pixels_of
 from riszoo.inference.predictor import SENTENCES, Predictor
+from riszoo.metrics.resample import foreground
 from riszoo.training import runs
 from riszoo.training.checkpoints import from_checkpoint
 from tests.support.small_run import scene, small_run
@@ -216,6 +217,22 @@ def test_an_image_is_encoded_once_for_many_sentences(predictor: Predictor) -> No
     assert encoded == [2]
     assert [len(each) for each in many] == [len(texts), 1]
     assert many[0][-1].score == pytest.approx(predictor.segment(scene(0), texts[-1])[0].score, abs=1e-4)
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+def test_a_mask_is_made_when_it_is_asked_for(
+    predictor: Predictor, tile: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(
+        "riszoo.inference.predictions.foreground", lambda *args: made.append(foreground(*args)) or made[-1]
+    )
+    texts = [f"the star {n}" for n in range(SENTENCES + 3)]
+    found = predictor.stream([np.array(scene(0)), np.array(scene(1))], [texts, ["the box"]], ["a", "b"], tile=tile)
+    assert next(found).sentence_id == "a-1"
+    assert len(made) == 1
+    rest = [prediction.sentence_id for prediction in found]
+    assert (len(rest), rest[-1], len(made)) == (len(texts), "b-1", len(texts) + 1)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "fractions", "grey"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,16 +82,15 @@ def main(argv: list[str]) -> int:
     _warn_about_sentences(predictor, tasks)
     results = Results(args.out, as_json=args.json, explain=args.explain)
     failures: Failures = {}
-    large: list[str] = []
+    large: dict[str, str] = {}
     try:
-        for task, pixels, predictions in _segmented(predictor, tasks, args.batch, args.tile, failures):
+        for (task, pixels), prediction in _segmented(predictor, tasks, args.batch, args.tile, failures):
             if args.tile is None and min(predictor.geometry(pixels).scale) * MOST_REDUCED < 1:
-                large.append(f"{task.label} ({pixels.shape[1]} x {pixels.shape[0]})")
-            for prediction in predictions:
-                results.add(task.label, pixels, prediction)
+                large[task.label] = f"{task.label} ({pixels.shape[1]} x {pixels.shape[0]})"
+            results.add(task.label, pixels, prediction)
     finally:  # after an interruption too
         results.close()
-    _warn_about_sizes(large, predictor.model.size)
+    _warn_about_sizes([*large.values()], predictor.model.size)
     _report(failures, len(tasks))
     return 0
 
@@ -151,8 +151,8 @@ def _check_overwriting(tasks: list[Task], folder: Path) -> None:
 
 def _segmented(
     predictor: Predictor, tasks: list[Task], batch: int, tile: int | None, failures: Failures
-) -> Iterator[tuple[Task, Pixels, list[Prediction]]]:
-    """Each image with its pixels and predictions; one that cannot be segmented is added to `failures`."""
+) -> Iterator[tuple[Opened, Prediction]]:
+    """Each prediction with its image; an image that cannot be segmented is added to `failures`."""
     from riszoo.inference.inputs import pixels_of
 
     for first in range(0, len(tasks), batch):
@@ -162,30 +162,32 @@ def _segmented(
                 opened.append((task, pixels_of(task.image)))
             except UserError as error:
                 failures[task.label] = str(error)
-        yield from _predicted(predictor, opened, tile, failures)
+        if opened:
+            yield from _predicted(predictor, opened, tile, failures)
 
 
 def _predicted(
     predictor: Predictor, opened: list[Opened], tile: int | None, failures: Failures
-) -> Iterator[tuple[Task, Pixels, list[Prediction]]]:
+) -> Iterator[tuple[Opened, Prediction]]:
     """The predictions of a few images, which are tried one by one where they fail together."""
+    expected = [one for one in opened for _ in one[0].texts]
+    done = 0
     try:
-        found = predictor.segment(
+        found = predictor.stream(
             [pixels for _, pixels in opened],
             [task.texts for task, _ in opened],
             [task.name for task, _ in opened],
-            batch=max(1, len(opened)),
             tile=tile,
         )
+        for one, prediction in zip(expected, found, strict=True):
+            yield one, prediction
+            done += 1
     except UserError as error:
         if len(opened) == 1:
             failures[opened[0][0].label] = str(error)
-        else:
-            for one in opened:
-                yield from _predicted(predictor, [one], tile, failures)
-        return
-    for (task, pixels), predictions in zip(opened, found, strict=True):
-        yield task, pixels, predictions
+            return
+        again = (each for one in opened for each in _predicted(predictor, [one], tile, failures))
+        yield from islice(again, done, None)
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from riszoo.cli.inference.files import Results
 from riszoo.cli.inference.tasks import file_tasks
 from riszoo.cli.main import main
 from riszoo.errors import UserError
+from riszoo.inference.predictions import Prediction, predictions
 from riszoo.inference.predictor import Predictor
 from riszoo.training import runs
 from tests.support.small_run import scene, small_run
@@ -269,6 +271,26 @@ def test_every_failed_image_is_named(
     assert len(errors) == 3
     assert errors[-1] == "riszoo: 2 of 3 images failed: bad.png, absent.png"
     assert predicted() == [("good.png", "the star")]
+
+
+def test_an_image_that_fails_among_others_takes_none_with_it(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: Any) -> Iterator[Prediction]:
+        for prediction in predictions(*args):
+            if prediction.sentence_id == "b-1":
+                raise UserError("b.png is too much")
+            yield prediction
+
+    monkeypatch.setattr("riszoo.inference.predictor.predictions", failing)
+    for name in "abc":
+        scene().save(f"{name}.png")
+    assert segment(run, "--image", "a.png", "b.png", "c.png", "--text", "the star", "the box") == 2
+    said = capsys.readouterr()
+    assert "riszoo: b.png is too much (1 of 3 images failed)" in said.err
+    texts = ("the star", "the box")
+    assert predicted() == [(image, text) for image in ("a.png", "c.png") for text in texts]
+    assert sum(line.startswith("a.png:") for line in said.out.splitlines()) == 2
 
 
 def test_images_that_all_fail_leave_no_file_of_predictions(run: Path) -> None:
