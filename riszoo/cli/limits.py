@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -130,6 +131,19 @@ def check_options(base: list[Config], options: list[str]) -> None:
         for name in names:
             if not is_known(name, known + [f"--{section}.{key}" for key in ("help", "init_args", "dict_kwargs")]):
                 raise unknown_option(name, known)
+
+
+def missing_model(verb: str, options: list[str]) -> UserError:
+    """The error for a command line that names no model: its option may be misspelt or left out."""
+    written = [word.partition("=")[0] for word in options if word.startswith("--")]
+    if misspelt := difflib.get_close_matches("--model", written, 1, 0.8):
+        return unknown_option(misspelt[0], ["--model"])
+    known = recipes.names("models")
+    if bare := next((word for word in options if word in known), None):
+        return UserError(f"unexpected '{bare}': did you mean --model {bare}?")
+    return UserError(
+        f"name a model: riszoo {verb} --model NAME, where NAME is one of {', '.join(known)}, or my.module.Class"
+    )
 
 
 def settings(configs: list[Config], options: list[str]) -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from riszoo import recipes
-from riszoo.cli.limits import check_number, check_options, check_values, settings
+from riszoo.cli.limits import check_number, check_options, check_values, missing_model, settings
 from riszoo.errors import UserError, unknown_name
 from riszoo.recipes import Config
 from riszoo.training import runs
@@ -84,10 +84,7 @@ class Request:
         data, files = _take_name("data", given, files)
         init = _initial(verb, given, named)
         if named is None and init is None and "ckpt_path" not in given and not any("model" in file for file in files):
-            known = ", ".join(recipes.names("models"))
-            raise UserError(
-                f"name a model: riszoo {verb} --model NAME, where NAME is one of {known}, or my.module.Class"
-            )
+            raise missing_model(verb, options)
         if verb == "fit" and "ckpt_path" in given:
             continued = _continued(argv, given, options, files, {"model": named, "data": data})
             if continued is not None:

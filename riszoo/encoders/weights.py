@@ -149,6 +149,8 @@ def unwrapped(content: Any) -> State:
     state = {name: value for name, value in items if isinstance(value, Tensor)}
     for prefix in PREFIXES:
         inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if inside and (outside := [name for name in state if not name.startswith(prefix)]):
+            log.info("ignored %s, which are outside %s", some(outside), prefix.removesuffix("."))
         state = inside or state
     return state
 

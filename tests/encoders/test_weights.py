@@ -74,6 +74,7 @@ def test_a_file_gives_the_features_of_its_model(tmp_path: Path, kind: str, caplo
         encoder = vision("resnet18", tmp_path / "weights.pth", **RESNET)
     assert_same_features(encoder, source)
     assert "fc.weight" in caplog.text
+    assert ("ignored decode_head.weight, which are outside backbone" in caplog.text) == (kind == "mmseg")
 
 
 def test_safetensors(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ FAST: list[tuple[str, str]] = [
     ("data chekc refcoco", "did you mean 'check'"),
     # models
     ("fit", "name a model"),
+    ("fit --modle vipa", "unknown option --modle: did you mean --model?"),
+    ("fit vipa", "unexpected 'vipa': did you mean --model vipa?"),
     ("fit --model", "--model needs a value"),
     ("fit --model ltz", "did you mean 'lts'"),
     ("fit --model ''", "--model is empty: give a value"),

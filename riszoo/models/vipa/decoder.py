@@ -18,7 +18,8 @@ from riszoo.models.vipa.blocks import AttentionBlock
 
 @dataclass
 class Decoder:
-    """Section 5. The coarsest `levels` maps attend to the expression; `width` is that of the top-down head."""
+    """Section 5. The coarsest `levels` maps, or all where there are fewer, attend to the expression; `width` is that of
+    the top-down head."""
 
     layers: int = 3
     levels: int = 1
