@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from riszoo.bench.html import gallery, report
 from riszoo.bench.html.evaluated import common_protocols, find_runs
 from riszoo.cli.results.compare import main as compare_verb
 from riszoo.cli.results.report import main as report_verb
+from riszoo.data.dataset import RISDataset
+from riszoo.data.scenes import ScenesSplit
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
 from riszoo.inference.evidence import read_evidence
@@ -62,6 +65,18 @@ def test_the_worst_the_best_and_the_most_disputed_sentences_are_selected(tests: 
     assert sorted(example.spread for example in by_reason["disagreement"]) == spreads[-3:]
     types = {tag for example in everything for tag in example.sample.tags}
     assert {tag for example in selected for tag in example.sample.tags} == set(shown) == types
+
+
+def test_a_sentence_is_found_in_data_of_another_order() -> None:
+    dataset = RISDataset(ScenesSplit("val", (64, 96)), (8, 8), "squeeze")
+    samples = list(dataset.samples((0, 1, 7)))
+    own, moved = (
+        [gallery.Example(replace(sample, index=sample.index + shift), {}) for sample in samples] for shift in (0, 9000)
+    )
+    assert gallery.sample_keys(own, dataset) == gallery.sample_keys(moved, dataset)
+    gone = gallery.Example(replace(samples[0], sentence_id="x-1"), {})
+    with pytest.raises(UserError, match="no sentence 'x-1' any more"):
+        gallery.sample_keys([gone], dataset)
 
 
 def test_a_split_shows_the_types_that_the_splits_before_it_did_not(tests: list[Path]) -> None:

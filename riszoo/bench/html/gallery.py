@@ -200,16 +200,27 @@ def _drawn(pixels: Any, label: str, values: Any, target: Mask) -> tuple[str, str
     return label, data_url(with_peak(image, values)), peak_is_inside(values, target)
 
 
-def _items(examples: Sequence[Example], dataset: RISDataset) -> list[SampleKey]:
+def sample_keys(examples: Sequence[Example], dataset: RISDataset) -> list[SampleKey]:
     """The examples as indices into the data set, grouped by image."""
-    indices = sorted(example.sample.index for example in examples)
-    images = dataset.split.sentence_image
+    ids, images = dataset.split.sentence_ids(), dataset.split.sentence_image
+    indices = sorted(_index(example.sample, ids) for example in examples)
     return [SampleKey(image, tuple(own)) for image, own in groupby(indices, key=lambda index: int(images[index]))]
+
+
+def _index(sample: Sample, ids: list[str]) -> int:
+    """The index of a sentence, which another run may have measured in another order, in a data set with these ids."""
+    if ids[sample.index : sample.index + 1] == [sample.sentence_id]:
+        return sample.index
+    if sample.sentence_id not in ids:
+        raise UserError(
+            f"the data has no sentence '{sample.sentence_id}' any more, which was tested: test the runs again"
+        )
+    return ids.index(sample.sentence_id)
 
 
 def _ground_truths(dataset: RISDataset, examples: Sequence[Example]) -> Iterator[tuple[str, Any, Mask]]:
     """The id, the pixels and the target of every example."""
-    for item in _items(examples, dataset):
+    for item in sample_keys(examples, dataset):
         record = dataset.split[item.image]
         pixels = resized(record.load(), SIDE)
         targets = {target.target_id: target for target in record.targets}
@@ -222,7 +233,7 @@ def _scored(run: EvaluatedRun, file: Path, split: str, examples: Sequence[Exampl
     """Each example's mask in the file or folder that `riszoo score` measured, and pixels; there is no evidence."""
     dataset = RISDataset(run.split(split), (8, 8), "squeeze")
     given = by_sentence(read_predictions(file), dataset.split.sentence_ids())
-    for item in _items(examples, dataset):
+    for item in sample_keys(examples, dataset):
         record = dataset.split[item.image]
         pixels = resized(record.load(), SIDE)
         for sample in dataset.samples(item.sentences):
@@ -240,7 +251,7 @@ def _predicted(run: EvaluatedRun, split: str, examples: Sequence[Example], proto
         ground_truths=[protocol.ground_truth],
         views=model.views,
     )
-    items = _items(examples, dataset)
+    items = sample_keys(examples, dataset)
     for start in range(0, len(items), IMAGES_PER_BATCH):
         chunk = items[start : start + IMAGES_PER_BATCH]
         batch = collate([dataset[item] for item in chunk])
