@@ -88,7 +88,7 @@ def operations(side: Side, repeats: int) -> list[str]:
     found = shares(side, repeats)
     step = step_seconds(side, repeats)
     rate = matrix_rate(side.device, repeats)
-    subject.cache_clear()  # EVF-SAM and its encoders, with what the optimiser keeps, would need 27 GB together
+    subject.cache_clear()  # a large model and its encoders alone need not fit into memory together
     encoders = step_seconds(replace(side, part="encoders"), repeats)
     plan = step_plan(resolve(side.model, side.data, side.scale), side.batch)
     counted = training_gflops(skeleton(side.model, side.data, side.scale), plan)
