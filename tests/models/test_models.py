@@ -58,6 +58,16 @@ def evaluated_loss(model: RISModule, batch: Batch) -> Tensor:
     return total_loss(model.eval(), batch)
 
 
+@pytest.mark.parametrize("model", ["vipa", "lavt"])
+@pytest.mark.parametrize(
+    ("loss", "terms"), [("ce", {"mask"}), ("dice", {"dice"}), ("ce+dice", {"mask", "dice"})], ids=["ce", "dice", "both"]
+)
+def test_the_masks_loss_has_the_terms_that_its_name_says(model: str, loss: str, terms: set[str]) -> None:
+    built = tiny(model, size=64, segment={"loss": loss})
+    batch = batch_of(built, 1, 1)
+    assert built.loss(predict(built, batch), batch).keys() & {"mask", "dice"} == terms
+
+
 @named(ENTRIES)
 @pytest.mark.parametrize("size", [64, (96, 128)])
 def test_shapes(entry: Entry, size: int | tuple[int, int]) -> None:

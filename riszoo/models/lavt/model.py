@@ -73,9 +73,9 @@ class LAVT(LanguageAwareModel):
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Section 6, at the frame's size; the Dice loss is the mean over the two classes."""
         assert batch.masks is not None
-        logits, terms = output.logits[:, 0], {}
-        if "ce" in self.segment.loss:
+        logits, terms, parts = output.logits[:, 0], {}, self.segment.loss.split("+")
+        if "ce" in parts:
             terms["mask"] = weighted_cross_entropy(logits, batch.masks, self.segment.background, self.segment.target)
-        if "dice" in self.segment.loss:
+        if "dice" in parts:
             terms["dice"] = (dice(logits, batch.masks) + dice(-logits, ~batch.masks)) / 2
         return terms

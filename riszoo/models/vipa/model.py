@@ -149,10 +149,10 @@ class VIPA(RISModule):
         """Section 6, at the frame's size; the retrieval's own loss where there is a retrieval."""
         assert batch.masks is not None
         logits = F.interpolate(output.logits, size=self.size, mode="bilinear")[:, 0]  # (N, H, W)
-        terms = {}
-        if "ce" in self.segment.loss:
+        terms, parts = {}, self.segment.loss.split("+")
+        if "ce" in parts:
             terms["mask"] = weighted_cross_entropy(logits, batch.masks, self.segment.background, self.segment.target)
-        if "dice" in self.segment.loss:
+        if "dice" in parts:
             terms["dice"] = dice(logits, batch.masks)
         terms |= self._retrieval_terms(output.aux, batch.masks) if "alignment" in output.aux else {}
         if output.no_target is not None:
