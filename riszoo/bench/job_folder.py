@@ -9,6 +9,7 @@ from typing import Any
 
 from riszoo.bench import rows
 from riszoo.bench.plan import Job
+from riszoo.errors import UserError
 from riszoo.files import file_hash
 from riszoo.training import runs
 
@@ -71,12 +72,16 @@ class JobFolder:
         return max(same, default=None, key=lambda test: test.name)
 
     def _is_covered(self, test: Path) -> bool:
-        """Whether a test measured every split, control and protocol of the job."""
+        """Whether a test measured every split, control and protocol of the job, on all of the job's images."""
+        options = self.job.config["data"]["init_args"]
         try:
             measured: dict[str, Any] = json.loads((test / "metrics.json").read_bytes())["splits"]
-        except (OSError, json.JSONDecodeError, KeyError):
+            images = rows.circumstances(test)["data_section"]["init_args"].get("test_images")
+        except (OSError, json.JSONDecodeError, KeyError, TypeError, UserError):
             return False
-        splits = self.job.splits or self.job.config["data"]["init_args"].get("test_splits", ["val"])
+        if images != options.get("test_images"):
+            return False
+        splits = self.job.splits or options.get("test_splits", ["val"])
         suffixes = ["" if control == "none" else f"-{control}" for control in self.job.controls.split(",")]
         names = [f"{split}{suffix}" for split in splits for suffix in suffixes]
         protocols = self.job.protocols

@@ -153,10 +153,15 @@ def check_options(options: Any) -> None:
     for one, other in (("controlled", "scale"), ("ablation", "models")):
         if getattr(options, one) and getattr(options, other):
             raise UserError(f"--{one} already sets --{other}: leave one of them out")
+    for one in ("checkpoints", "published"):
+        if getattr(options, one, None) and options.seeds > 1:
+            raise UserError(f"--{one} gives one checkpoint, not one of each seed: leave --seeds out")
     if options.protocol:
         get_protocols(options.protocol, published="original")
-    if options.controls:
-        parse_controls(options.controls)
+    if options.controls and "none" not in parse_controls(options.controls):
+        raise UserError(
+            f"--controls {options.controls} leaves out the sentences themselves: give none,{options.controls}"
+        )
     if options.splits:
         recipes.check_splits(options.data, options.splits.split(","))
 

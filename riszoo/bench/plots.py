@@ -203,7 +203,8 @@ def all_plots(folder: Path) -> dict[str, Plot]:
 def _type_plots(data: str, types: Sequence[Row]) -> dict[str, Plot]:
     """A plot for each scale, because bars of all of them are too many; the usual scale's is named by the data alone."""
     scales = list(dict.fromkeys(row["scale"] for row in types))
-    usual = recipes.default_scale(data) if len(scales) > 1 else "".join(scales)
+    several = len(scales) > 1 and recipes.find("data", data) is not None
+    usual = recipes.default_scale(data) if several else scales[0] if scales else ""
     found: dict[str, Plot] = {}
     for scale in scales:
         name, title = (f"{data}-types", data) if scale == usual else (f"{data}-types-{scale}", f"{data}, {scale},")

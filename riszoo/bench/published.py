@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from riszoo import recipes
-from riszoo.bench.plan import Job, check_options, named_models
+from riszoo.bench.plan import Job, named_models
 from riszoo.errors import UserError
 
 LIST = "published.yaml"
@@ -134,7 +134,6 @@ def make_plan(options: Any) -> Plan:
     for name in LEFT_OUT:
         if getattr(options, name):
             raise UserError(f"--published tests checkpoints as they are: leave --{name} out")
-    check_options(options)
     data, folder = recipes.get("data", options.data).name, Path(options.published)
     if not folder.is_dir() and not (options.dry_run and not folder.exists()):
         raise UserError(f"--published {folder} is not a folder: give the folder of the downloaded checkpoints")

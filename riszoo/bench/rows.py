@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,11 +193,14 @@ def measured(job: Job, folder: Path) -> tuple[list[dict[str, Any]], list[dict[st
     return _of_variants(job, accuracy), _of_variants(job, types)
 
 
-def record(folder: Path, accuracy: Sequence[Mapping[str, Any]], types: Sequence[Mapping[str, Any]]) -> int:
+def record(
+    folder: Path, accuracy: Sequence[Mapping[str, Any]], types: Sequence[Mapping[str, Any]], job: Job | None = None
+) -> int:
     """Replace or add the rows of a test; returns how many rows were removed because they do not belong beside them.
 
-    Rows of the same seed are of one training, and rows of other seeds of trainings of the same length: otherwise a
-    short trial would be averaged with them, and its language gap taken from theirs.
+    Rows of the same seed are of one training, and rows of other seeds of trainings of the same length and, where a
+    bench has trained them, of the recipe that the job has now: otherwise a short trial would be averaged with them,
+    and its language gap taken from theirs.
     """
     accuracy = [*map(ACCURACY.row, accuracy)]
     seeds = {(*(row[name] for name in KEY), row["seed"]): row["weights"] for row in accuracy}
@@ -209,18 +212,28 @@ def record(folder: Path, accuracy: Sequence[Mapping[str, Any]], types: Sequence[
         group = tuple(row[name] for name in KEY)
         length, trained = lengths.get(group, ""), row["training_sentences"]
         same_training = seeds.get((*group, row["seed"]), row["weights"]) == row["weights"]
-        if same_training and (length == trained or not length or not trained):
+        same_recipe = group not in lengths or job is None or not _is_of_another_recipe(row, job)
+        if same_training and same_recipe and (length == trained or not length or not trained):
             return True
         removed.extend([row] * (_key(row, ACCURACY) not in replaced))
         return False
 
     upsert(folder, ACCURACY, accuracy, belongs)
     gone = {(*(row[name] for name in KEY), row["seed"], row["weights"]) for row in removed}
-    upsert(
-        folder, TYPES, types,
-        lambda row: (*(row[name] for name in KEY), row["seed"], row["weights"]) not in gone,
-    )  # fmt: skip
+
+    def is_of_a_row(row: Row) -> bool:
+        training = (*(row[name] for name in KEY), row["seed"])
+        return (*training, row["weights"]) not in gone and seeds.get(training, row["weights"]) == row["weights"]
+
+    upsert(folder, TYPES, types, is_of_a_row)
     return len(removed)
+
+
+def _is_of_another_recipe(row: Row, job: Job) -> bool:
+    """Whether a bench has trained the row with another recipe than the one of a job of the same model."""
+    own = replace(job, seed=int(row["seed"]))
+    is_of_a_bench = f"-seed{row['seed']}-{row['config']}" in row["command"]
+    return is_of_a_bench and job.checkpoint is None and row["config"] != own.digest
 
 
 def _of_variants(job: Job, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

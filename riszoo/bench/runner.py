@@ -130,7 +130,7 @@ class Bench:
         """Trains and tests the job, as far as that was not done before, and records the rows of its test."""
         test = self.test(job, job.checkpoint or self.train(job))
         accuracy, types = rows.measured(job, test)
-        removed = rows.record(self.out, accuracy, types)
+        removed = rows.record(self.out, accuracy, types, job)
         if removed:
             print(f"{job.title}: {removed} row(s) of another training of it were removed from {rows.ACCURACY.file}")
         image_sums.record(self.out, [test])
@@ -233,12 +233,12 @@ class Bench:
         like = {(job.data, recipes.section_like(recipes.get("data", job.data).content, job.scale)) for job in self.jobs}
         known = [row for row in rows.SPEED.read(self.out) if not row["variant"]]
         recorded = {
-            row["model"]: float(row["train_sentences_per_s"])
+            row["model"]: rows.number_in(row, "train_sentences_per_s", rows.SPEED)
             for settings in (like, {(job.data, job.scale) for job in self.jobs})
             for row in known
             if (row["data"], row["scale"]) in settings
         }
-        files = {job.model: self.folder(job).speed_file for job in self.jobs if "" in job.variants}
+        files = {job.model: self.folder(job).speed_file for job in self.jobs if "" in job.variants and job.seed == 0}
         own = {model: json.loads(file.read_text()) for model, file in files.items() if file.is_file()}
         return recorded | {model: float(row["train_sentences_per_s"]) for model, row in own.items()}
 

@@ -60,6 +60,7 @@ def measure_models(options: Any) -> int:
 
 def measure_published(options: Any) -> int:
     """Tests the checkpoints of models' authors that a folder contains; says which are missing."""
+    plan.check_options(options)
     from riszoo.bench.published import make_plan
     from riszoo.bench.runner import Bench
 
@@ -99,8 +100,13 @@ def launch_words(options: Any) -> list[str]:
 def finish(options: Any, bench: Bench) -> int:
     """Runs a bench and updates tables, leaderboard and report."""
     from riszoo.bench import array
+    from riszoo.bench.rows import ACCURACY
 
     failures = array.run(bench, options.slurm) if options.launcher else bench.run()
+    for failure in failures:
+        print(f"riszoo: {failure}", file=sys.stderr)
+    if not ACCURACY.read(Path(options.out)):
+        return 1
     write_tables(Path(options.out), options.data)
     report = str(Path(options.root) / "report.html") if options.report is None else options.report
     if report:
@@ -111,8 +117,6 @@ def finish(options: Any, bench: Bench) -> int:
         from riszoo.bench.html.report import write_report
 
         write_report(list(bench.tests.values()), Path(report))
-    for failure in failures:
-        print(f"riszoo: {failure}", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -160,11 +164,13 @@ def parser() -> CommandParser:
 
 
 def write_tables(folder: Path, data: str) -> None:
-    """Updates the tables and plots from the CSV files, and prints the data set's table."""
+    """Updates the tables and plots from the CSV files, and prints that of each data set of what was trained on one."""
     from riszoo.bench.plots import write_plots
     from riszoo.bench.tables.pages import render_pages, table
     from riszoo.bench.tables.results import Results
 
     for path in render_pages(folder) + write_plots(folder):
         print(f"written: {path}")
-    print(table(Results.read(folder), data))
+    results = Results.read(folder)
+    for name in sorted({row["data"] for row in results.accuracy if row["trained"] == data}) or [data]:
+        print(table(results, name))

@@ -39,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from riszoo.metrics.external import check_ids, read_predictions, score
     from riszoo.metrics.results import check_replaces, write_results
 
-    out = options.out or path.resolve().with_name(f"{path.resolve().stem}-score")
-    check_replaces(out, options.split)
+    source = path.resolve()
+    out = options.out or source.with_name(f"{source.name if source.is_dir() else source.stem}-score")
+    check_replaces(out, options.split, source)
     split = load_data(options.data, options.root).split(options.split)
     predictions = read_predictions(path)
     check_ids(predictions, split, path)
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scored.check_any(path)
     circumstances = {
         "command": shlex.join(["riszoo", "score", *(argv or [])]),
-        "predictions": str(path.resolve()),
+        "predictions": str(source),
         "data": options.data,
         "root": None if options.root is None else str(Path(options.root).expanduser().resolve()),
         **scored.problem_counts(),

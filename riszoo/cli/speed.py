@@ -221,6 +221,7 @@ def read_side(text: str, shared: list[str]) -> Namespace:
         if any(word.partition("=")[0] == option for word in own):
             raise UserError(f"--paired '{text[:60]}': {option} is of both sides; give it after the two models")
     side = arguments([*shared, *own])
+    side.over = recipes.merge(arguments([*shared, own[0]]).over, side.over)
     side.scale = _scale(side)
     return side
 

@@ -86,14 +86,20 @@ def write_results(
     return metrics
 
 
-def check_replaces(folder: Path, split: str) -> None:
-    """Raise UserError where results of other splits would be lost by writing those of `split`."""
+def check_replaces(folder: Path, split: str, predictions: Path) -> None:
+    """Raise UserError where results of other splits or masks would be lost by writing those of `split`."""
     try:
         others = read_metrics(folder)["splits"].keys() - {split}
     except UserError:  # nothing there that could be read again
         return
     if others:
         raise UserError(f"{folder} has the results of {', '.join(sorted(others))}: name another folder with --out")
+    try:
+        scored = Path(json.loads((folder / RUN).read_bytes())["predictions"])
+    except (OSError, ValueError, KeyError, TypeError):  # nothing that says whose they are
+        return
+    if scored != predictions and scored.exists():
+        raise UserError(f"{folder} has the results of {scored}: name another folder with --out")
 
 
 def sentences_file(folder: Path, split: str) -> Path:

@@ -134,13 +134,10 @@ def _rela_values(table: SentenceTable, protocol: Protocol, rejected: Bools) -> V
     intersection = np.where(no_target | punished, 0, counts.intersection)
     union = np.where(no_target, np.where(rejected, 0, counts.predicted), counts.union)
     iou = np.where(no_target, rejected, plain_iou(intersection, union))
-    measured = bool(no_target.any())  # ReLA prints 0 for both accuracies on a set without no-target sentences
-    return {
-        "gIoU": _mean(iou),
-        "cIoU": _ratio(intersection.sum(), union.sum()),
-        "N-acc": _share(rejected[no_target]) if measured else 0.0,
-        "T-acc": _share(~rejected[~no_target]) if measured else 0.0,
-    }
+    accuracies = {"N-acc": _share(rejected[no_target]), "T-acc": _share(~rejected[~no_target])}
+    if not no_target.any():  # there ReLA prints 0 for both
+        accuracies = dict.fromkeys(accuracies, math.nan if protocol.name == "original" else 0.0)
+    return {"gIoU": _mean(iou), "cIoU": _ratio(intersection.sum(), union.sum()), **accuracies}
 
 
 def _ratio(part: int, whole: int) -> float:

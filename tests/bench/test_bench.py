@@ -344,6 +344,15 @@ def test_runs_and_report_are_written_to_root_and_tables_to_out(tmp_path: Path, m
     assert {"accuracy.csv", "speed.csv", "README.md"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
+def test_a_bench_of_which_every_job_fails_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    processes = FakeProcesses(tmp_path / "root", fail="fit seed 0")
+    monkeypatch.setattr(Bench, "execute", lambda _, *arguments, **options: processes(*arguments, **options))
+    assert main([*OPTIONS, "--seeds", "1", "--root", str(tmp_path / "root"), "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith("riszoo: lts on scenes, scale tiny, seed 0: 'riszoo fit' was killed")
+
+
 def test_an_interrupted_training_is_continued_or_else_starts_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +391,17 @@ def test_a_test_under_other_protocols_does_not_count(tmp_path: Path) -> None:
         assert (folder.test_of(checkpoint) is not None) is expected, protocol
 
 
+def test_a_test_of_fewer_images_does_not_count(tmp_path: Path) -> None:
+    (job, _) = planned(*OPTIONS)
+    test = make_run(tmp_path / job.name, "lts")
+    checkpoint = test.parent / "checkpoints" / "best.ckpt"
+    assert JobFolder(tmp_path, job).test_of(checkpoint) == test
+    circumstances = rows.circumstances(test)
+    circumstances["data_section"]["init_args"]["test_images"] = 3
+    (test / "run.json").write_text(json.dumps(circumstances))
+    assert JobFolder(tmp_path, job).test_of(checkpoint) is None
+
+
 def test_a_published_protocol_that_is_also_the_default_is_one() -> None:
     lts, risam = planned("--models", "lts,risam", "--protocol", "original,published")
     assert (lts.protocols, risam.protocols) == ({"original", "mcn"}, {"original"})
@@ -405,10 +425,29 @@ def test_rows_of_another_training_are_removed(tmp_path: Path) -> None:
     assert record({}, {"control": "shuffled"}, other) == 0
     assert record({"seed": "1", "weights": "b"}) == 0, "a further seed of the same length"
     assert len(left()) == 4
+    rows.upsert(tmp_path, rows.TYPES, [rows.TYPES.row({**kind, "type": "no longer asked", "weights": "a"})])
     assert record({"weights": "c"}) == 1, "another training of seed 0, measured without the control"
     assert left() == [("lts", "0", "none", "c"), ("lts", "1", "none", "b"), ("vipa", "0", "none", "v")]
     assert record({"weights": "d", "training_sentences": "6400"}) == 1, "a short trial is not averaged with seed 1"
     assert left() == [("lts", "0", "none", "d"), ("vipa", "0", "none", "v")]
+
+
+def test_rows_of_an_older_recipe_are_removed(tmp_path: Path) -> None:
+    """Those that a bench has trained; of a file that was only tested nobody knows the recipe."""
+    (job,) = planned("--models", "lts")
+    row = {"data": "scenes", "model": "lts", "scale": "tiny", "trained": "scenes", "variant": "", "split": "val"}
+    row |= {"control": "none", "protocol": "original"}
+
+    def trained(seed: int, digest: str) -> rows.Row:
+        folder = f"runs/bench/lts-scenes-tiny-seed{seed}-{digest}/lts-scenes-1"
+        command = f"riszoo test --ckpt_path {folder}/checkpoints/best.ckpt"
+        return rows.ACCURACY.row({**row, "seed": seed, "weights": f"w{seed}", "config": digest, "command": command})
+
+    old, same, tested = trained(1, "0ld"), trained(2, replace(job, seed=2).digest), trained(3, "0ld")
+    tested["command"] = "riszoo test --ckpt_path shipped"
+    assert rows.record(tmp_path, [old, same, tested], []) == 0
+    assert rows.record(tmp_path, [trained(0, job.digest)], [], job) == 1
+    assert [row["seed"] for row in rows.ACCURACY.read(tmp_path)] == ["0", "2", "3"]
 
 
 def test_progress_is_read_from_the_logged_steps(tmp_path: Path) -> None:

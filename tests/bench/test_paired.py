@@ -94,6 +94,12 @@ def test_a_side_overrides_the_options_that_both_share() -> None:
     assert second.over == {"model": {"init_args": {"size": 64, "fusion": {"kind": "late"}}}}
 
 
+def test_json_of_a_side_is_added_to_that_of_both() -> None:
+    shared = ["--over", '{"model": {"init_args": {"size": 64}}}']
+    side = read_side("""vipa --over '{"model": {"init_args": {"width": 32}}}'""", shared)
+    assert side.over == {"model": {"init_args": {"size": 64, "width": 32}}}
+
+
 def test_changes_are_added_to_those_given_as_json() -> None:
     args = arguments(["lts", "--over", '{"trainer": {"max_steps": 2}}', "--data.sentences_per_image", "4"])
     assert args.over == {"trainer": {"max_steps": 2}, "data": {"init_args": {"sentences_per_image": 4}}}

@@ -20,6 +20,7 @@ from riszoo.bench.tables import ablations, measurements, pages
 from riszoo.bench.tables.claims import IDENTITY, OMIT, UNSTATED, Claim, claims
 from riszoo.bench.tables.data_table import LEAKED, MARK, formatted
 from riszoo.bench.tables.differences import Difference, paired_difference
+from riszoo.bench.tables.entries import language_gap
 from riszoo.bench.tables.formats import latex
 from riszoo.bench.tables.image_sums import ImageSums, record
 from riszoo.bench.tables.results import Results
@@ -111,6 +112,20 @@ def test_other_encoders_and_other_training_are_other_claims(tmp_path: Path) -> N
     ]
 
 
+def test_a_claim_that_names_no_encoder_is_about_a_model_whose_numbers_it_has(tmp_path: Path) -> None:
+    swin, darknet = claim(
+        tmp_path / "paper.csv",
+        "LTS,val,mIoU,70.0,Swin-B,single,5,a page",
+        "LTS,val,mIoU,60.0,Darknet-53,single,4,a page",
+        "LTS,val,mIoU,60.0,,single,3,a survey",
+    )
+    assert (swin.others, [other.source for other in darknet.others]) == ([], ["a survey"])
+    _, unknown = claim(
+        tmp_path / "paper.csv", "LTS,val,mIoU,70.0,Swin-B,single,5,a page", "LTS,val,mIoU,65.0,,single,3,a survey"
+    )
+    assert unknown.source == "a survey"
+
+
 @pytest.mark.parametrize(
     ("source", "link"),
     [
@@ -183,6 +198,29 @@ def test_seeds_give_mean_and_spread(folder: Path) -> None:
     one, two = measure(folder, seeds=2)
     (own,) = lines(table_of(folder, "scenes"))
     assert own["mIoU val"] == f"{(one + two) / 2:.2f} ± {abs(one - two) / 2**0.5:.2f}"
+
+
+def test_a_language_gap_is_of_the_seeds_that_have_both_numbers(folder: Path) -> None:
+    measure(folder)
+    (one,) = (row for row in rows.ACCURACY.read(folder) if row["split"] == "val" and row["control"] == "none")
+    numbers = [("0", "none", "60"), ("0", "shuffled", "10"), ("1", "none", "40")]
+    entries = [one | {"seed": seed, "control": control, "mIoU": value} for seed, control, value in numbers]
+    assert language_gap(entries) == 50
+    assert language_gap(entries[2:]) is None
+
+
+def test_the_best_number_is_one_that_was_not_trained_on(folder: Path) -> None:
+    measure(folder)
+    own = [row for row in rows.ACCURACY.read(folder) if row["split"] == "val"]
+    leaked = [row | {"model": "vipa", "mIoU": "99", "oIoU": "99", "images_trained_on": "3"} for row in own]
+    rows.upsert(folder, rows.ACCURACY, leaked)
+    text = table_of(folder, "overview")
+    assert "** lts" in text
+    assert "99.00" not in text
+    rows.upsert(folder, rows.ACCURACY, [row | {"images_trained_on": "3"} for row in own])
+    text = table_of(folder, "overview")
+    assert f"99.00 {LEAKED}" in text
+    assert "trained on images of this split" in text
 
 
 def test_splits_with_training_images_are_marked(folder: Path) -> None:
@@ -339,6 +377,17 @@ def test_only_the_text_between_markers_changes(folder: Path) -> None:
     assert beside.read_text() == "no markers"
 
 
+def test_the_page_of_a_folder_of_its_own_grows_with_its_results(folder: Path) -> None:
+    page = folder / "README.md"
+    assert pages.render_pages(folder) == []
+    assert not page.exists()
+    for data in ("scenes", "collage"):
+        measure(folder, data)
+        assert pages.render_pages(folder) == [page]
+        assert f"<!-- table:{data} -->" in page.read_text()
+    assert page.read_text().count("**lts**") == 2
+
+
 def test_pages_and_plots_of_a_checkout_are_in_its_documentation(folder: Path) -> None:
     site = folder.parent / "docs" / "results"
     site.mkdir(parents=True)
@@ -423,18 +472,29 @@ def test_a_difference_of_pairs_counts_seeds_and_images() -> None:
     assert found.half == pytest.approx(4.303 * 0.5 / 3**0.5, rel=1e-3), "Student's, of two degrees of freedom"
 
 
-@pytest.mark.parametrize(("constant", "cell"), [("12.5", "12.50"), ("49.5", "49.50 *unused*")])
+@pytest.mark.parametrize(
+    ("constant", "cell"),
+    [
+        (["12.5"], "12.50"),
+        (["49.5"], "49.50 *unused*"),
+        (["49.5", "51.5"], "50.50 ± 1.41 *unused*"),
+        (["45.0", "57.0"], "51.00 ± 8.49"),  # the gain of one seed does not cancel the loss of the other
+    ],
+    ids=str,
+)
 def test_an_ablation_marks_rows_whose_keys_and_values_change_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, constant: str, cell: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, constant: list[str], cell: str
 ) -> None:
     monkeypatch.setattr(ablations, "ablations", lambda name: {"prior": {"title": "The prior", "rows": {"all": {}}}})
     monkeypatch.setattr(recipes, "names", lambda kind: ["lts"])
     measure(folder)
     one = next(row for row in rows.ACCURACY.read(folder) if row["split"] == "val" and row["control"] == "none")
     one |= {"variant": "prior/all", "mIoU": "50.0", "mIoU_low": "49.0", "mIoU_high": "51.0"}
-    rows.upsert(folder, rows.ACCURACY, [one, one | {"control": "constant", "mIoU": constant}])
+    for seed, value in enumerate(constant):
+        own = one | {"seed": str(seed)}
+        rows.upsert(folder, rows.ACCURACY, [own, own | {"control": "constant", "mIoU": value}])
     text = table_of(folder, "ablations")
-    (own,) = lines(text)
-    assert own["scenes val constant"] == cell
-    assert own["scenes val mIoU"] == "50.00"
-    assert "not a measurement of its keys and values" in text
+    (line,) = lines(text)
+    assert line["scenes val constant"] == cell
+    assert line["scenes val mIoU"].startswith("50.00")
+    assert "no measurement of its keys and values" in text

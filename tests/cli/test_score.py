@@ -97,6 +97,21 @@ def test_results_of_another_split_are_not_replaced(
     scored(tmp_path, masks)  # over what nobody can read
 
 
+def test_results_of_other_masks_are_not_replaced(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks, copies = only("*/predict-folder-*") / "val", [tmp_path / f"vipa-0.{number}" for number in (5, 6)]
+    for copy in copies:
+        shutil.copytree(masks, copy)
+        assert main(["score", str(copy), "--data", "folder", "--root", ROOT]) == 0
+        assert (tmp_path / f"{copy.name}-score" / "metrics.json").is_file()
+    scored(tmp_path / "out", copies[0])
+    line = ["score", str(copies[1]), "--data", "folder", "--root", ROOT, "--out", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert main(line) == 2
+    assert f"{tmp_path / 'out'} has the results of {copies[0]}: name another folder" in capsys.readouterr().err
+
+
 def test_predicted_files_stay_in_their_folder_whatever_the_ids(here: Path) -> None:
     folder = only("*/predict-folder-*")
     entries = json.loads((folder / "val.json").read_text())

@@ -110,6 +110,8 @@ def test_rela_counts_precision_over_targets_from_070():
 def test_rela_reports_zero_accuracies_without_no_target_sentences():
     got = values_of("rela", TN)
     assert (got["N-acc"], got["T-acc"]) == (0, 0)
+    got = values_of("original", TN)
+    assert all(math.isnan(got[name]) for name in ("N-acc", "T-acc")), "nothing was to be rejected"
 
 
 def test_without_a_head_an_empty_or_small_mask_predicts_no_target():

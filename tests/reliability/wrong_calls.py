@@ -63,6 +63,9 @@ FAST: list[tuple[str, str]] = [
     ("fit --model lts-swin --scale enormous", "'lts-swin' on 'scenes' has no scale 'enormous'"),
     ("bench --models lts --scale huge --dry-run", "'lts' on 'scenes' has no scale 'huge'"),
     ("bench --scale huge --dry-run", "no model has a scale 'huge'"),
+    ("bench --models lts --controls shuffled --dry-run", "leaves out the sentences themselves: give none,shuffled"),
+    ("bench --models lts --checkpoints none.yaml --seeds 2 --dry-run", "--checkpoints gives one checkpoint"),
+    ("bench --published none --seeds 2 --dry-run", "--published gives one checkpoint"),
     # splits
     ("fit --model lts --split vall", "did you mean 'val'"),
     ("test --model lts --split val,testC", "scenes has no split 'testC'"),

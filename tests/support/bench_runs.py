@@ -66,6 +66,7 @@ def make_run(
         "started": 1767225600.0,
         "checkpoint": {"path": str(file), "sha256": file_hash(file)},
         "images_trained_on": dict.fromkeys(splits, seen),
+        "data_section": recipes.data_section("scenes"),
     }
     test = run / "test-scenes-20260101-000001"
     results = {split: evaluated(split, shift, protocols) for split in splits}

@@ -9,7 +9,7 @@ from typing import Any
 
 from riszoo import recipes
 from riszoo.bench.html.environment import environment
-from riszoo.bench.rows import TYPES, Row
+from riszoo.bench.rows import TYPES, Row, number_in
 from riszoo.bench.tables.entries import CLAIMED, METRICS, Entry, read_entries
 from riszoo.errors import UserError
 from riszoo.files import write_atomically
@@ -79,6 +79,10 @@ def by_type(entry: Entry, rows: Sequence[Row]) -> Types:
             groups.setdefault((row["split"], row["type"]), []).append(row)
     found: Types = {}
     for (split, name), group in groups.items():
-        means = {metric: round(statistics.fmean(float(row[metric]) for row in group), 2) for metric in ("mIoU", "oIoU")}
+        means = {
+            metric: round(statistics.fmean(number_in(row, metric, TYPES) for row in group), 2)
+            for metric in ("mIoU", "oIoU")
+            if all(row[metric] for row in group)
+        }
         found.setdefault(split, {})[name] = means | {"sentences": int(group[0]["sentences"])}
     return found

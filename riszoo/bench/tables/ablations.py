@@ -25,8 +25,8 @@ DIFFERENCE_LEGEND = (
 )
 CONTEXT_LEGEND = (
     "Constant: mIoU with keys and values of zero in the decoder; exchanged: with those of another sentence about the "
-    "image. A row marked *unused* loses nothing beyond its interval by the first, so it is not a measurement of its "
-    "keys and values."
+    "image. A row marked *unused* loses nothing beyond its interval by the first, with any of its seeds, so it is no "
+    "measurement of its keys and values."
 )
 
 
@@ -100,12 +100,14 @@ class _Table:
         return [*cells, str(seeds), "" if length is None else f"{length:,.0f}"]
 
     def context(self, variant: str, column: tuple[str, str]) -> list[str]:
-        """mIoU with replaced keys and values; constant ones are marked if they are not below the row's own interval."""
-        own, cells = _of_column(self.rows(variant), column), []
+        """mIoU with replaced keys and values; constant ones are marked if no seed's are below its own interval."""
+        low = {row["seed"]: mean([row], "mIoU_low") for row in _of_column(self.rows(variant), column)}
+        cells = []
         for control in OF_CONTEXT:
             changed = _of_column(self.rows(variant, control), column)
-            value, low = mean(changed, "mIoU"), mean(own, "mIoU_low")
-            is_unused = control == "constant" and value is not None and low is not None and value >= low
+            of_seeds = [(mean([row], "mIoU"), low.get(row["seed"])) for row in changed]
+            lost = [value is None or least is None or value < least for value, least in of_seeds]
+            is_unused = control == "constant" and bool(lost) and not any(lost)
             cells.append(shown_text(number(changed, "mIoU")) + " *unused*" * is_unused)
         return cells
 

@@ -90,8 +90,15 @@ def _most_trusted(everything: list[Claim]) -> list[Claim]:
 
 
 def _same_setting(claim: Claim, other: Claim) -> bool:
-    """Whether two claims can be about one model; a source may leave out the training, or name fewer encoders."""
+    """Whether two claims can be about one model; a source may leave out the training, or name fewer encoders.
+
+    One that names no encoder can be about any, so it must agree in every number that both have.
+    """
     if (claim.method.lower(), claim.data) != (other.method.lower(), other.data):
         return False
-    same_training = claim.training == other.training or "" in (claim.training, other.training)
-    return same_training and (claim.encoders.startswith(other.encoders) or other.encoders.startswith(claim.encoders))
+    if claim.training != other.training and "" not in (claim.training, other.training):
+        return False
+    if claim.encoders != other.encoders and "" in (claim.encoders, other.encoders):
+        shared = claim.values.keys() & other.values.keys()
+        return bool(shared) and all(claim.values[column] == other.values[column] for column in shared)
+    return claim.encoders.startswith(other.encoders) or other.encoders.startswith(claim.encoders)

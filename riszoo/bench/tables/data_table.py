@@ -15,6 +15,7 @@ from riszoo.bench.tables.results import Results
 METRICS = {"grefcoco": ("cIoU", "gIoU", "N-acc")}
 DEFAULT_METRICS = ("oIoU", "mIoU")
 MARK, LEAKED = "◆", "⚠"
+LEAKED_LEGEND = f"{LEAKED} the checkpoint was trained on images of this split, so the number is not fair."
 ABOUT = ("method", "encoders", "training", "year")
 
 
@@ -75,7 +76,7 @@ class DataTable:
         if len(self.measured) < len(self.entries):
             text.append("Lines without a mark are claims of the linked source, whose protocol is seldom stated.")
         if any(number.leaked for entry in self.measured for number in entry.numbers.values()):
-            text.append(f"{LEAKED} the checkpoint was trained on images of this split, so the number is not fair.")
+            text.append(LEAKED_LEGEND)
         return text
 
 

@@ -167,11 +167,14 @@ def number(rows: Sequence[Row], metric: str) -> Number | None:
     if not rows:
         return None
     values = [number_in(row, metric, ACCURACY) for row in rows]
-    leaked = any(int(row.get("images_trained_on") or 0) for row in rows)
+    leaked = any(number_in(row, "images_trained_on", ACCURACY) for row in rows if row.get("images_trained_on"))
     if len(values) > 1:
         return Number(f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}", None, leaked)
-    low, high = (rows[0].get(f"{metric}_{end}", "") for end in ("low", "high"))
-    return Number(f"{values[0]:.2f}", (float(low), float(high)) if low and high else None, leaked)
+    low, high = (
+        number_in(rows[0], f"{metric}_{end}", ACCURACY) if rows[0].get(f"{metric}_{end}") else None
+        for end in ("low", "high")
+    )
+    return Number(f"{values[0]:.2f}", None if low is None or high is None else (low, high), leaked)
 
 
 def encoders(model: str, data: str, scale: str) -> str:
@@ -180,17 +183,21 @@ def encoders(model: str, data: str, scale: str) -> str:
     if scale != "paper" or recipe is None:
         return f"scale {scale}"
     options = recipes.resolve(model, data, scale)["model"]["init_args"]
-    names = (str(options[part]["name"]) for part in ("vision", "text"))
+    names = (str(options[part]["name"]) for part in ("vision", "text") if part in options)
     return " + ".join(NAMES.get(name, name) for name in names)
 
 
 def language_gap(rows: Sequence[Row]) -> float | None:
-    """The mIoU on val that a model loses with the sentences of other images, mean over seeds."""
+    """The mIoU on val that a model loses with the sentences of other images, mean over the seeds that have both."""
     own, shuffled = (
-        mean((row for row in rows if (row["split"], row["control"]) == ("val", control)), "mIoU")
+        {row["seed"]: row for row in rows if (row["split"], row["control"]) == ("val", control) and row["mIoU"]}
         for control in ("none", "shuffled")
     )
-    return None if own is None or shuffled is None else own - shuffled
+    lost = [
+        number_in(own[seed], "mIoU", ACCURACY) - number_in(shuffled[seed], "mIoU", ACCURACY)
+        for seed in own.keys() & shuffled.keys()
+    ]
+    return statistics.fmean(lost) if lost else None
 
 
 def mean(rows: Iterable[Row], column: str) -> float | None:

@@ -116,7 +116,7 @@ def _significant(found: dict[str, Comparison], overall: dict[str, Comparison]) -
         largest = ", ".join(f"{split} {half:.1f} ({other:.1f})" for split, half, other in halves if half and other)
         if largest:
             parts.append(f"{pairs} {largest}")
-    return f"Every larger difference in mIoU (oIoU) is significant: {'; '.join(parts)} points."
+    return f"Every larger difference in mIoU (oIoU) is significant: {'; '.join(parts)} points." if parts else ""
 
 
 def formatted_matrix(results: Results, data: str, form: str) -> str:

@@ -36,6 +36,8 @@ def summary_table(entries: Sequence[Entry]) -> str:
         "mIoU under the protocol `original`, with 95 % intervals over images. Language gap: the mIoU lost on val "
         "with the sentences of other images. "
     )
+    if any("±" in found.text for entry in shown for found in entry.numbers.values()):
+        legend += "±: mean and standard deviation over trainings with several seeds; other numbers are of one. "
     minutes = any(entry.facts.get("training minutes") for entry in shown)
     legend += f"{'Minutes: one training. ' if minutes else ''}Measured at {origin(shown)}."
     unmeasured = unmeasured_models("scenes", {entry.method for entry in shown})
@@ -61,8 +63,8 @@ def _with_interval(found: Number | None) -> str:
 def speed_table(rows: Sequence[Row]) -> str:
     if not rows:
         return "No speed is recorded yet: `riszoo bench` measures it.\n"
-    lines = [["model", "scale", "device", "parameters", "trained", "GFLOP, 1 sentence", "GFLOP, 7", "ms, 1 sentence",
-              "ms, 7", "training images/s", "peak memory, MiB"]]  # fmt: skip
+    lines = [["model", "data set", "scale", "device", "parameters", "trained", "GFLOP, 1 sentence", "GFLOP, 7",
+              "ms, 1 sentence", "ms, 7", "training images/s", "peak memory, MiB"]]  # fmt: skip
     for row in rows:
         name = row["model"] + (f" ({row['variant']})" if row["variant"] else "")
         counts = [f"{number_in(row, key, SPEED):,.0f}" for key in ("parameters", "trained_parameters")]
@@ -75,7 +77,7 @@ def speed_table(rows: Sequence[Row]) -> str:
             f"{number_in(row, 'train_images_per_s', SPEED):.1f}",
             f"{number_in(row, 'peak_memory_mib', SPEED):,.0f}",
         ]
-        lines.append([f"**{name}**", row["scale"], row["device"], *counts, *costs, *times, *rest])
+        lines.append([f"**{name}**", row["data"], row["scale"], row["device"], *counts, *costs, *times, *rest])
     legend = (
         "One image, batch 1, after a warm-up: median ± interquartile range. Training: whole optimiser steps on data in "
         "memory. Memory: of the accelerator, or of the whole process on a CPU."

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from riszoo import recipes
 from riszoo.bench.tables.claims import UNSTATED
-from riszoo.bench.tables.data_table import MARK, DataTable, shown_text
+from riszoo.bench.tables.data_table import LEAKED, LEAKED_LEGEND, MARK, DataTable, shown_text
 from riszoo.bench.tables.entries import CLAIMED, ORIGINAL, Entry
 from riszoo.bench.tables.formats import markdown
 from riszoo.bench.tables.results import Results
@@ -23,7 +23,9 @@ def overview_table(results: Results) -> str:
                 title = f"[{_short_title(table.data)}]({table.data.name}.md)"
                 shown = "not stated" if split == UNSTATED else split
                 lines.append([title, shown, metric, *_best(table, (metric, split))])
-    return f"{markdown(lines, 6)}\n{MARK} measured by riszoo. Each page has every method, its sources and its notes.\n"
+    leaked = f" {LEAKED_LEGEND}" if any(LEAKED in cell for line in lines for cell in line) else ""
+    legend = f"{MARK} measured by riszoo.{leaked} Each page has every method, its sources and its notes."
+    return f"{markdown(lines, 6)}\n{legend}\n"
 
 
 def _short_title(data: recipes.Recipe) -> str:
@@ -42,8 +44,8 @@ def _best(table: DataTable, column: tuple[str, str]) -> list[str]:
 
 
 def _first(entries: Iterable[Entry], column: tuple[str, str]) -> Entry | None:
-    """The entry with the highest number in a column."""
-    found = [(number.value, entry) for entry in entries if (number := entry.number(*column))]
+    """The entry with the highest number in a column; one that was trained on the split only where there is no other."""
+    found = [((not number.leaked, number.value), entry) for entry in entries if (number := entry.number(*column))]
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 

@@ -21,13 +21,14 @@ from riszoo.files import write_atomically
 
 MARKED = re.compile(r"(<!-- table:(\S+) -->\n).*?(<!-- /table:\2 -->)", re.DOTALL)
 README = "README.md"
+HEADING = "# Benchmarks\n"
 
 
 def render_pages(folder: Path, write: bool = True) -> list[Path]:
     """The pages whose tables changed: those made from the folder's CSV files, and the README.md beside the folder."""
     results, changed, pages = Results.read(folder), [], pages_of(folder)
-    if write and not any(pages.glob("*.md")):
-        write_atomically(pages / README, _new_page(results))
+    if write and pages == folder:
+        _extend_page(folder / README, results)
     for path in (*sorted(pages.glob("*.md")), folder.resolve().parent / README):
         old = path.read_text(encoding="utf-8") if path.is_file() else ""
         new = MARKED.sub(lambda found: f"{found[1]}\n{table(results, found[2])}\n{found[3]}", old)
@@ -38,9 +39,16 @@ def render_pages(folder: Path, write: bool = True) -> list[Path]:
     return changed
 
 
-def _new_page(results: Results) -> str:
-    names = [*dict.fromkeys(entry.data for entry in results.entries if entry.kind == MEASURED), "speed"]
-    return "# Benchmarks\n" + "".join(f"\n<!-- table:{name} -->\n<!-- /table:{name} -->\n" for name in names)
+def _extend_page(path: Path, results: Results) -> None:
+    """Make the page of a folder of its own, and add markers for every measured table that it lacks."""
+    old = path.read_text(encoding="utf-8") if path.is_file() else HEADING
+    if not old.startswith(HEADING):  # a page that somebody has written
+        return
+    names = [*dict.fromkeys(entry.data for entry in results.entries if entry.kind == MEASURED)]
+    missing = [name for name in [*names, *["speed"] * bool(results.speed)] if f"<!-- table:{name} -->" not in old]
+    if missing:
+        made = "".join(f"\n<!-- table:{name} -->\n<!-- /table:{name} -->\n" for name in missing)
+        write_atomically(path, old + made)
 
 
 def table(results: Results, name: str) -> str:

@@ -100,7 +100,7 @@ function drawAnswer() {
 
 function value(entry) {
   const found = cell(entry, state.split), range = interval(found);
-  return [make("b", { textContent: `${MARKS[entry.kind]}${entry.method} ${found.text}` }), range ? ` (${range})` : ""];
+  return [make("b", { textContent: `${MARKS[entry.kind]}${entry.method} ${found.text}${found.leaked ? " ⚠" : ""}` }), range ? ` (${range})` : ""];
 }
 
 // -- copying ---------------------------------------------------------------------------------------------------------
