@@ -66,6 +66,8 @@ class RISModule(LightningModule, ABC):
     published: ClassVar[str] = "original"
     has_context: ClassVar[bool] = False
     """Whether the model passes the keys and values of its decoder through `context`."""
+    reads_sentence: ClassVar[bool] = False
+    """Whether the model reads `Words.sentence`, the vector that some text encoders give beside the words."""
     views: Sequence[View] = ()
     """Further inputs made from each original image; they reach `enrich` and `decode` as `Features.views`."""
     pixel_mean: Tensor
@@ -95,6 +97,8 @@ class RISModule(LightningModule, ABC):
         check_pixels(vision.weights, mean, std)
         self.vision: VisionEncoder = build_vision(vision, self.size)
         self.text: TextEncoder = build_text(text)
+        if not self.reads_sentence:
+            self.text.freeze_sentence()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         pixel_mean, pixel_std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
         pixel_fill = pixel_mean if fill is None else torch.full((3, 1, 1), fill)

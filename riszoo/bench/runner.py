@@ -171,7 +171,7 @@ class Bench:
         """The options that training and test share."""
         options = ["--model", job.model, "--data", job.data, "--scale", job.scale]
         options += ["--run.root", str(self.folder(job).path)]
-        options += ["--config", json.dumps(job.overrides)] if job.overrides else []
+        options += ["--config", json.dumps(with_whole_options(job.overrides, job.config))] if job.overrides else []
         options += ["--trainer.num_nodes", str(job.nodes)] if job.nodes else []
         return options + (["--trainer.devices", str(job.devices)] if job.devices else [])
 
@@ -261,6 +261,16 @@ class Bench:
         remaining = self.remaining_seconds()
         left = "" if remaining is None else f", about {remaining / 60:.0f} min left"
         print(f"{text}  ({(time.monotonic() - self.started) / 60:.1f} min{left})", flush=True)
+
+
+def with_whole_options(change: recipes.Config, config: recipes.Config) -> recipes.Config:
+    """A change of a configuration, with every mapping `options` as the configuration has it: LightningCLI does not
+    merge these, so that a change of one of an encoder's options would drop the others."""
+    return {
+        key: config[key] if key == "options" else with_whole_options(value, config[key])
+        if isinstance(value, dict) and isinstance(config.get(key), dict) else value
+        for key, value in change.items()
+    }  # fmt: skip
 
 
 def _last_line(log: Path) -> str:

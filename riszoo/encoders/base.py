@@ -154,6 +154,9 @@ class TextEncoder(Encoder, ABC):
         """Exclude the embeddings from training."""
         raise UserError(f"{type(self).__name__} has no embeddings that can be frozen: leave frozen_embeddings out")
 
+    def freeze_sentence(self) -> None:
+        """Exclude from training what only `Words.sentence` depends on."""
+
     def freeze_layers(self, first: int) -> None:
         """Exclude all layers from index `first` on from training."""
         raise UserError(f"{type(self).__name__} has no layers that can be frozen: leave trained_text_layers out")

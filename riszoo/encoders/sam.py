@@ -294,4 +294,4 @@ def build_sam(vision: VisionConfig, size: Grid) -> SamEncoder:
     if vision.weights != "none":
         encoder.weight_file = find_weights(vision)
         load_official(encoder, encoder.weight_file)
-    return encoder.freeze() if vision.frozen else encoder
+    return encoder

@@ -25,6 +25,7 @@ from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from riszoo.encoders import sam
 from riszoo.encoders.base import VisionConfig, VisionEncoder
@@ -38,10 +39,13 @@ Size = tuple[int, int]
 
 def build_vision(vision: VisionConfig, size: Size) -> VisionEncoder:
     """The encoder of a recipe, for images of `size` (H, W)."""
+    encoder: VisionEncoder
     if vision.name in sam.SIZES:
-        return sam.build_sam(vision, size)
-    is_timm = timm.is_model(vision.name.split(".")[0])
-    encoder = build_timm(vision, size) if is_timm else build_custom(vision)
+        encoder = sam.build_sam(vision, size)
+    elif timm.is_model(vision.name.split(".")[0]):
+        encoder = build_timm(vision, size)
+    else:
+        encoder = build_custom(vision)
     if vision.stages is not None:
         encoder.keep(vision.stages)
     return encoder.freeze() if vision.frozen else encoder
@@ -158,8 +162,7 @@ class ViTEncoder(VisionEncoder):
 
     def blocks(self, stage: int, x: Tensor) -> Tensor:
         tokens = torch.cat([self.prefix(x), to_tokens(x)], 1)  # (I, prefix + h w, C)
-        checkpointed = self.vit.grad_checkpointing and torch.is_grad_enabled()
-        tokens = checkpoint_seq(self.vit.blocks, tokens) if checkpointed else self.vit.blocks(tokens)
+        tokens = checkpoint_seq(self.vit.blocks, tokens) if self.recomputes else self.vit.blocks(tokens)
         return to_grid(self.vit.norm(tokens)[:, self.vit.num_prefix_tokens :], (x.shape[2], x.shape[3]))
 
     def with_positions(self, patches: Tensor) -> Tensor:
@@ -175,16 +178,31 @@ class ViTEncoder(VisionEncoder):
     def attend(self, index: int, tokens: Tensor) -> Tensor:
         """The first half of a block, self-attention: (I, prefix + h w, C) -> the same."""
         block = self.block(index)
-        attended: Tensor = tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens))))
-        return attended
+
+        def attention(x: Tensor) -> Tensor:
+            attended: Tensor = block.drop_path1(block.ls1(block.attn(block.norm1(x))))
+            return attended
+
+        return tokens + self.recomputed(attention, tokens)
 
     def feed_forward(self, index: int, tokens: Tensor, beside: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The second half of a block; the result of `beside`, of the same normalised tokens, is added to the MLP's."""
         block = self.block(index)
         normed = block.norm2(tokens)
-        update = block.mlp(normed) if beside is None else block.mlp(normed) + beside(normed)
+        update = self.recomputed(block.mlp, normed)
+        update = update if beside is None else update + beside(normed)
         updated: Tensor = tokens + block.drop_path2(block.ls2(update))
         return updated
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether the backward pass computes activations again: `grad_checkpointing`."""
+        return bool(self.vit.grad_checkpointing) and torch.is_grad_enabled()
+
+    def recomputed(self, part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """The result of a part of a block."""
+        result: Tensor = checkpoint(part, x, use_reentrant=False) if self.recomputes else part(x)
+        return result
 
     def block(self, index: int) -> Block:
         block = self.vit.blocks[index]

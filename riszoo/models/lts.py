@@ -222,8 +222,9 @@ class TransformerLocator(nn.Module):
 
     def forward(self, fused: Tensor, sentence: Tensor, words: Words, cells: Tensor) -> Tensor:
         """(N, d, h, w), (N, S), the words and the valid cells (N, h, w) -> logits P (N, 1, h, w)"""
-        grid = F.avg_pool2d(fused, self.pool) if self.pool > 1 else fused
-        n, d, h, w = grid.shape
+        h, w = (math.ceil(side / self.pool) for side in fused.shape[-2:])
+        grid = F.adaptive_avg_pool2d(fused, (h, w)) if self.pool > 1 else fused
+        n, d = grid.shape[:2]
         valid = F.adaptive_max_pool2d(cells[:, None].to(grid.dtype), (h, w)).bool().flatten(1)  # (N, hw)
         pixels = to_tokens(grid) + sine_2d(h, w, d, grid)  # (N, hw, d)
         tokens = self.project_words(words.states) + sine(words.states.shape[1], d, grid)  # (N, L, d)
@@ -354,6 +355,8 @@ class LTS(RISModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if prior.enabled and prior.detach and not prior.weight:
+            raise UserError("nothing trains the prior: prior.detach true needs a prior.weight above 0")
         self.strides, self.prior, self.mask_loss = fusion.strides, prior, segment.loss
         width, text, finest = fusion.width, self.text.width, fusion.strides[0]
         self.pool = build_pool(pool, text)

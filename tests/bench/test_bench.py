@@ -391,6 +391,19 @@ def test_a_test_under_other_protocols_does_not_count(tmp_path: Path) -> None:
         assert (folder.test_of(checkpoint) is not None) is expected, protocol
 
 
+@pytest.mark.parametrize("name", recipes.names("ablations"))
+def test_a_training_has_the_configuration_of_its_job(name: str, tmp_path: Path) -> None:
+    """LightningCLI replaces the mapping `options` of an encoder as a whole."""
+    for job in planned("--ablation", name):
+        words = bench(tmp_path, [job])._common(job)
+        given = json.loads(words[words.index("--config") + 1]) if "--config" in words else {}
+        base = recipes.resolve(job.model, job.data, job.scale)
+        for part in ("vision", "text"):
+            own = given.get("model", {}).get("init_args", {}).get(part, {})
+            expected = recipes.merge(base, job.overrides)["model"]["init_args"][part]
+            assert {**base["model"]["init_args"][part], **own} == expected, job.title
+
+
 def test_a_test_of_fewer_images_does_not_count(tmp_path: Path) -> None:
     (job, _) = planned(*OPTIONS)
     test = make_run(tmp_path / job.name, "lts")

@@ -255,6 +255,7 @@ def test_swin_base_has_the_published_number_of_parameters() -> None:
         (VisionConfig("vit_tiny_patch16_224", options=VIT), (64, 72), "not a multiple of the 16 pixel patches"),
         (VisionConfig("resnet18", options={**RESNET, "grad_checkpointing": True}), SIZE, "no gradient checkpointing"),
         (VisionConfig("resnet18", options={**RESNET, "negative_slope": 0.1}), SIZE, "no LeakyReLU"),
+        (VisionConfig("sam_vit_tiny", stages=2), SIZE, "cannot be cut after 2 stages"),
     ],
 )
 def test_user_errors_are_one_sentence(vision: VisionConfig, size: tuple[int, int], message: str) -> None:
@@ -282,6 +283,29 @@ def test_the_halves_of_the_blocks_are_the_whole_vit() -> None:
         tokens = encoder.feed_forward(block, encoder.attend(block, tokens))
     assert tokens.shape == (2, 1 + 4 + 9 * 7, 16)
     torch.testing.assert_close(encoder.vit.norm(tokens)[:, 5:].mT.reshape(2, 16, 9, 7), expected)
+
+
+def test_checkpointing_recomputes_the_halves_too() -> None:
+    plain, thrifty = dino(), dino(grad_checkpointing=True)
+    thrifty.load_state_dict(plain.state_dict())
+    tokens = torch.randn(1, 10, 16, dtype=torch.float64)
+    kept: list[int] = []
+
+    def gradients(encoder: Any) -> list[Tensor]:
+        kept.append(0)
+
+        def count(tensor: Tensor) -> Tensor:
+            kept[-1] += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            x = tokens
+            for block in range(3):
+                x = encoder.feed_forward(block, encoder.attend(block, x), lambda normed: 2 * normed)
+        return list(torch.autograd.grad(x.square().sum(), list(encoder.vit.blocks.parameters())))
+
+    torch.testing.assert_close(gradients(thrifty), gradients(plain))
+    assert kept[0] < kept[1]
 
 
 def test_an_update_beside_the_mlp_passes_its_layer_scale() -> None:

@@ -12,12 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from riszoo import recipes
 from riszoo.batch import Batch, Output, Tokens
 from riszoo.data.dataset import RISDataset
+from riszoo.errors import UserError
 from riszoo.model import RISModule, next_of_same_image
 from riszoo.training.checkpoints import from_checkpoint
 from riszoo.training.optim import make_optimizer
-from tests.support.zoo import Entry, ablations, batch_of, entries, tiny, total_loss, train, trained_names
+from tests.support.zoo import (
+    Entry,
+    ablations,
+    assert_trains_what_it_declares,
+    batch_of,
+    entries,
+    tiny,
+    total_loss,
+    train,
+    trained_names,
+)
 
 ENTRIES = entries()
 RECIPES = [entry for entry in ENTRIES if not entry.name.startswith("toy")]
@@ -56,6 +68,47 @@ def train_at_most(model: RISModule, batch: Batch, steps: int, done: Callable[[],
 @torch.no_grad()
 def evaluated_loss(model: RISModule, batch: Batch) -> Tensor:
     return total_loss(model.eval(), batch)
+
+
+SPARE: list[tuple[str, dict[str, Any]]] = [
+    ("risam", {"ma": {"vga": False, "lga": False}}),
+    *((name, {}) for name in ("lts", "risam", "lavt", "cgformer", "evfsam", "cris")),
+    ("vipa", {"fusion": {"kind": "late"}}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), SPARE, ids=str)
+def test_with_clips_text_every_model_trains_all_that_it_declares(name: str, options: dict[str, Any]) -> None:
+    """Few models read the sentence vector, whose projection would never get a gradient."""
+    recipe, other = (recipes.resolve(each, "scenes", "tiny")["model"] for each in (name, "cris"))
+    with_clip = {**recipe, "init_args": {**recipe["init_args"], "text": other["init_args"]["text"]}}
+    assert_trains_what_it_declares(Entry(name, with_clip).build(size=64, **options))
+
+
+@named(RECIPES)
+def test_sentences_have_one_length_where_it_is_fixed(entry: Entry) -> None:
+    model = entry.build()
+    model.text.fixed_length = True
+    assert len({model.tokenize([text]).ids.shape for text in ("star", "the large red star on the left")}) == 1
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("vipa", {"decoder": {"layers": 0}}, "decoder.layers is 0: give at least 1"),
+    ("vipa", {"decoder": {"levels": 0}}, "decoder.levels is 0: give at least 1"),
+    ("vipa", {"heads": 5}, "width 96 and decoder.width 48 must be divisible by heads 5"),
+    ("vipa", {"veg": {"sampling": "hard"}, "contrast": {"weight": 0.0}}, "nothing trains the retrieval"),
+    ("lts", {"prior": {"detach": True, "weight": 0.0}}, "nothing trains the prior"),
+    ("risam", {"ma": {"lga_norm": "literal_transpose", "prune": "mean"}}, "ma.prune is of the scores"),
+    ("lavt", {"vision": {"stages": 1}, "decoder_input": "visual"}, "change decoder_input 'visual'"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), REFUSED, ids=str)
+def test_options_that_leave_something_untrained_or_unread_are_refused(
+    name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny(name, size=64, **options)
 
 
 @pytest.mark.parametrize("model", ["vipa", "lavt"])

@@ -102,11 +102,9 @@ def test_refinement_attends_to_retrieved_tokens_only() -> None:
 def test_the_mask_loss_trains_the_relevance_unless_sampling_is_hard(
     sampling: str, reached: bool, aggregate: str
 ) -> None:
-    model = small(veg={"sampling": sampling, "aggregate": aggregate}, contrast={"weight": 0.0}).train()
+    model = small(veg={"sampling": sampling, "aggregate": aggregate}).train()
     batch = batch_of(model, 2, 2)
-    terms = model.loss(model(batch), batch)
-    assert set(terms) == {"mask"}
-    terms["mask"].mean().backward()
+    model.loss(model(batch), batch)["mask"].mean().backward()
     for layer in model.expression.step1.relevance.children():
         assert (layer.weight.grad is not None and bool(layer.weight.grad.abs().sum() > 0)) is reached
 

@@ -11,7 +11,8 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from riszoo.encoders.base import VisionConfig
-from riszoo.encoders.sam import SamEncoder, build_sam
+from riszoo.encoders.sam import SamEncoder
+from riszoo.encoders.vision import build_vision
 
 TOY: dict[str, Any] = {"embed_dim": 64, "depth": 4, "heads": 4, "window": 14, "global_blocks": [1, 3], "stem": "patch"}
 
@@ -19,7 +20,9 @@ TOY: dict[str, Any] = {"embed_dim": 64, "depth": 4, "heads": 4, "window": 14, "g
 def toy(size: tuple[int, int] = (320, 320), weights: str = "none", frozen: bool = False, **options: Any) -> SamEncoder:
     torch.manual_seed(0)
     vision = VisionConfig("sam_vit_tiny", weights, frozen, options=TOY | {"peft": "full"} | options)
-    return build_sam(vision, size)
+    encoder = build_vision(vision, size)
+    assert isinstance(encoder, SamEncoder)
+    return encoder
 
 
 def image(size: tuple[int, int], count: int = 1) -> Tensor:

@@ -33,7 +33,7 @@ class TokenTable(TextEncoder):
 
     def tokenize(self, texts: list[str]) -> Tokens:
         rows = self.tokenizer.rows([text.strip().lower() for text in texts], self.length, True)
-        return Tokens.from_rows(rows, None, self.tokenizer.pad)
+        return Tokens.from_rows(rows, self.length if self.fixed_length else None, self.tokenizer.pad)
 
     def forward(self, tokens: Tokens) -> Words:
         first = torch.zeros(tokens.ids.shape[0], dtype=torch.int64, device=tokens.ids.device)

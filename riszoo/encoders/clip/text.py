@@ -77,6 +77,9 @@ class ClipText(TextEncoder):
             return Words(states, tokens.mask, end, tokens.spans, sentence)
         return Words.from_states(states, tokens, end, sentence)
 
+    def freeze_sentence(self) -> None:
+        self.projection.requires_grad_(False)
+
     def attention_mask(self, mask: Tensor) -> Tensor | None:
         """(N, L) valid tokens -> (N, 1, L, L), which adapters read; None where it follows from causality alone."""
         if self.raw_pads or not self.adapted:

@@ -42,6 +42,7 @@ class CRIS(RISModule):
     """
 
     published: ClassVar[str] = "cris035"
+    reads_sentence: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -95,13 +96,7 @@ class CRIS(RISModule):
         """The encoder's own vector, or a projection of its global token, or of the mean word where it has none."""
         if words.sentence is not None:
             return words.sentence
-        if words.global_index is None:
-            state = words.states.sum(1) / words.mask.sum(1, keepdim=True)
-        else:
-            state = words.states.gather(1, words.global_index[:, None, None].expand(-1, 1, words.states.shape[-1]))[
-                :, 0
-            ]
-        projected: Tensor = self.project_sentence(state)
+        projected: Tensor = self.project_sentence(words.state())
         return projected
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:

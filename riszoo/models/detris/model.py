@@ -40,6 +40,7 @@ class DETRIS(RISModule):
     """
 
     published: ClassVar[str] = "cris035"
+    reads_sentence: ClassVar[bool] = True
 
     def __init__(
         self,

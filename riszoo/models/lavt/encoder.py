@@ -54,8 +54,11 @@ class LanguageAwareModel(RISModule):
 
     def _freeze_unused(self) -> None:
         """Exclude from training what no output depends on: checkpoints contain it, as the published ones do."""
-        if not self.pathway and self.decoder_input == "visual":
-            raise UserError("without pathway.enabled the decoder must read language: change decoder_input 'visual'")
+        if self.decoder_input == "visual" and not any(map(self._is_gated, range(len(self.gates)))):
+            raise UserError(
+                "without pathway.enabled, or with one stage, the decoder must read language: "
+                "change decoder_input 'visual'"
+            )
         for stage, (fusion, gate) in enumerate(zip(self.fusion, self.gates, strict=True)):
             gate.requires_grad_(self._is_gated(stage))
             fusion.requires_grad_(self._is_gated(stage) or self.decoder_input != "visual")

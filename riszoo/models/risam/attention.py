@@ -127,7 +127,8 @@ class MutualAwareBlock(nn.Module):
         super().__init__()
         vga, lga = options.vga, options.lga and updates_words
         affinities = 2 if vga and lga and not options.shared_affinity else int(vga or lga)
-        self.norm_cells, self.norm_words = nn.LayerNorm(width), nn.LayerNorm(width)
+        norms = (nn.LayerNorm(width) if affinities else nn.Identity() for _ in range(2))
+        self.norm_cells, self.norm_words = norms
         self.affinities = nn.ModuleList(Affinity(width, options.heads) for _ in range(affinities))
         self.vision_guided = VisionGuidedAttention(width, options.heads) if vga else None
         self.language_guided = language_guided(options, width) if lga else None

@@ -107,5 +107,7 @@ def check(width: int, ma: MutualAware, decoder: Decoder) -> None:
         raise UserError(f"width {width} must be a multiple of 8, and of 4 times ma.heads and decoder.heads")
     if decoder.query == "none" and decoder.kind == "mutual" and not decoder.words:
         raise UserError("decoder.query none with decoder.words false leaves the decoder no token; switch one on")
+    if ma.lga_norm == "literal_transpose" and ma.prune != "off":
+        raise UserError("ma.prune is of the scores that pixel_softmax normalises: set ma.lga_norm pixel_softmax")
     if not decoder.reads_words and not (ma.depth and ma.vga):
         raise UserError("the sentence does not reach the mask; switch on ma.vga (and ma.depth) or decoder.words")

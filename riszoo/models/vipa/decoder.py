@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from riszoo.errors import UserError
 from riszoo.layers import RARE, Attention, FeedForward, TopDownBlock, sine_2d, to_grid, to_tokens
 from riszoo.models.vipa.blocks import AttentionBlock
 
@@ -56,6 +57,11 @@ class PixelDecoder(nn.Module):
 
     def __init__(self, options: Decoder, channels: list[int], width: int, heads: int) -> None:
         super().__init__()
+        if options.layers < 1 or options.levels < 1:
+            name, value = ("layers", options.layers) if options.layers < 1 else ("levels", options.levels)
+            raise UserError(f"decoder.{name} is {value}: give at least 1, where pixels attend to the expression")
+        if width % heads or (options.levels > 1 and options.width % heads):
+            raise UserError(f"width {width} and decoder.width {options.width} must be divisible by heads {heads}")
         *finer, coarsest = channels
         inputs = [coarsest, *(options.width for _ in finer)]  # channels that enter each top-down block from below
         self.project_in, self.project_out = nn.Conv2d(coarsest, width, 1), nn.Conv2d(width, coarsest, 1)

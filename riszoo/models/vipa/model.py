@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from riszoo.batch import Batch, Features, Output, Words, valid_cells
 from riszoo.errors import UserError
+from riszoo.layers import mean_valid
 from riszoo.losses import dice, majority, shrink_mask, weighted_cross_entropy
 from riszoo.model import RISModule
 from riszoo.models.vipa.decoder import Decoder, PixelDecoder
@@ -97,6 +98,8 @@ class VIPA(RISModule):
                 "nothing reads the sentence: without fusion (fusion.kind none) that takes the retrieval of the "
                 "expression (veg.step1 true and veg.cues other than none), or words as kv"
             )
+        if kv == "ve" and retrieves(veg) and veg.sampling == "hard" and not contrast.weight:
+            raise UserError("nothing trains the retrieval: veg.sampling hard needs a contrast.weight above 0")
         self.fusion = build_fusion(fusion, self.vision, self.text, reads_words)
         self.expression = build_expression(
             kv,
@@ -140,9 +143,7 @@ class VIPA(RISModule):
         """(N,) no-target logits from the mean of the expression."""
         if self.no_target_head is None:
             return None
-        mask = expression.mask[..., None]
-        mean = (expression.states * mask).sum(1) / mask.sum(1)
-        logits: Tensor = self.no_target_head(mean)[:, 0]
+        logits: Tensor = self.no_target_head(mean_valid(expression.states, expression.mask))[:, 0]
         return logits
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
