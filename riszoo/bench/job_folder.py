@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,18 @@ class JobFolder:
     @property
     def speed_file(self) -> Path:
         return self.path / "speed.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One bench at a time works on a job: another one waits, and then finds what is finished."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"{self.job.title}: another bench works in {self.path}, waiting for it", flush=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     def finished_run(self) -> Path | None:
         """The newest run that trained all its steps and has a best checkpoint."""

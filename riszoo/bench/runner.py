@@ -110,7 +110,8 @@ class Bench:
         """Runs the steps of a job that are left, without recording rows; returns the folder of its test."""
         if self.is_timed(job):
             self.time_steps(job)
-        return self.test(job, job.checkpoint or self.train(job))
+        with self.folder(job).locked():
+            return self.test(job, job.checkpoint or self.train(job))
 
     def measure_speed(self, job: Job) -> None:
         """Measures the job's speed, unless that was done before, and records its row."""
@@ -128,7 +129,8 @@ class Bench:
 
     def measure_accuracy(self, job: Job) -> None:
         """Trains and tests the job, as far as that was not done before, and records the rows of its test."""
-        test = self.test(job, job.checkpoint or self.train(job))
+        with self.folder(job).locked():
+            test = self.test(job, job.checkpoint or self.train(job))
         accuracy, types = rows.measured(job, test)
         removed = rows.record(self.out, accuracy, types, job)
         if removed:

@@ -281,6 +281,32 @@ def test_jobs_run_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {row["seed"] for row in rows.ACCURACY.read(tmp_path / "out")} == {"1"}
 
 
+def test_a_second_bench_waits_for_the_first_and_takes_its_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = planned(*OPTIONS)[:1]
+    first, second = bench(tmp_path, jobs), bench(tmp_path, jobs)
+    first.speeds = second.speeds = False
+    processes, other = FakeProcesses(first.root), FakeProcesses(second.root)
+    monkeypatch.setattr(second, "execute", other)
+    threads: list[threading.Thread] = []
+
+    def execute(*arguments: Any, **options: Any) -> None:
+        if not threads:  # the second bench starts within the first one's training
+            threads.append(threading.Thread(target=second.run))
+            threads[0].start()
+            while "waiting for it" not in said[0]:
+                said[0] += capsys.readouterr().out
+        processes(*arguments, **options)
+
+    said = [""]
+    monkeypatch.setattr(first, "execute", execute)
+    assert first.run() == []
+    threads[0].join()
+    assert processes.calls == ["fit seed 0", "test seed 0"]
+    assert (other.calls, list(second.tests)) == ([], [job.name for job in jobs])
+
+
 def test_jobs_in_parallel_share_the_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("riszoo.bench.runner.processors", lambda: 9)
