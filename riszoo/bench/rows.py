@@ -232,7 +232,8 @@ def record(
 def _is_of_another_recipe(row: Row, job: Job) -> bool:
     """Whether a bench has trained the row with another recipe than the one of a job of the same model."""
     own = replace(job, seed=int(row["seed"]))
-    is_of_a_bench = f"-seed{row['seed']}-{row['config']}" in row["command"]
+    checkpoint = row["command"].partition("--ckpt_path ")[2].partition(" --")[0]
+    is_of_a_bench = f"-seed{row['seed']}-{row['config']}/" in checkpoint
     return is_of_a_bench and job.checkpoint is None and row["config"] != own.digest
 
 

@@ -483,7 +483,7 @@ def test_rows_of_an_older_recipe_are_removed(tmp_path: Path) -> None:
         return rows.ACCURACY.row({**row, "seed": seed, "weights": f"w{seed}", "config": digest, "command": command})
 
     old, same, tested = trained(1, "0ld"), trained(2, replace(job, seed=2).digest), trained(3, "0ld")
-    tested["command"] = "riszoo test --ckpt_path shipped"
+    tested["command"] = "riszoo test --run.root runs/shipped/lts-scenes-tiny-seed3-0ld --ckpt_path shipped"
     assert rows.record(tmp_path, [old, same, tested], []) == 0
     assert rows.record(tmp_path, [trained(0, job.digest)], [], job) == 1
     assert [row["seed"] for row in rows.ACCURACY.read(tmp_path)] == ["0", "2", "3"]
