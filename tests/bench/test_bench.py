@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import subprocess
@@ -288,23 +289,30 @@ def test_a_second_bench_waits_for_the_first_and_takes_its_results(
     first, second = bench(tmp_path, jobs), bench(tmp_path, jobs)
     first.speeds = second.speeds = False
     processes, other = FakeProcesses(first.root), FakeProcesses(second.root)
+    other_thread, is_refused = threading.Thread(target=second.run), threading.Event()
+    lock = fcntl.flock
+
+    def flock(handle: Any, operation: int) -> None:
+        try:
+            lock(handle, operation)
+        except BlockingIOError:
+            is_refused.set()
+            raise
+
+    def execute(job: plan.Job, arguments: list[str], launched: bool = True) -> None:
+        if arguments[0] == "fit":  # the second bench starts within the first one's training
+            other_thread.start()
+            assert is_refused.wait(60)
+        processes(job, arguments)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
     monkeypatch.setattr(second, "execute", other)
-    threads: list[threading.Thread] = []
-
-    def execute(*arguments: Any, **options: Any) -> None:
-        if not threads:  # the second bench starts within the first one's training
-            threads.append(threading.Thread(target=second.run))
-            threads[0].start()
-            while "waiting for it" not in said[0]:
-                said[0] += capsys.readouterr().out
-        processes(*arguments, **options)
-
-    said = [""]
     monkeypatch.setattr(first, "execute", execute)
     assert first.run() == []
-    threads[0].join()
+    other_thread.join(60)
     assert processes.calls == ["fit seed 0", "test seed 0"]
     assert (other.calls, list(second.tests)) == ([], [job.name for job in jobs])
+    assert "another bench works in" in capsys.readouterr().out
 
 
 def test_jobs_in_parallel_share_the_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
