@@ -343,7 +343,7 @@ class RISModule(LightningModule, ABC):
         return part if part in ("vision", "text") else "new"
 
     def configure_callbacks(self) -> list[Callback]:
-        return [WeightAveraging(avg_fn=moving_average(self.optim.ema))] if self.optim.ema else []
+        return [WeightAveraging(multi_avg_fn=moving_average(self.optim.ema))] if self.optim.ema else []
 
     def parts(self) -> dict[str, nn.Module]:
         """The modules whose parameters `riszoo info` counts, by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -124,16 +124,22 @@ def factor(optim: Optim, step: int, total: int) -> float:
     return 1.0
 
 
-def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """An exponential average over a window that grows, so that early validations do not see the initial weights."""
+def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """An exponential average over a window that grows, so that early validations do not see the initial weights.
 
-    def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():  # a counter among the buffers
-            return current
-        kept = torch.clamp((1 + torch.as_tensor(count)) / (10 + torch.as_tensor(count)), max=decay)
-        return torch.lerp(averaged, current, (1 - kept).to(averaged.dtype))  # frozen weights stay bit-equal
+    Updates the averages of one dtype in place, by the number of averages so far.
+    """
 
-    return average
+    def update(averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:
+        count = torch.as_tensor(count)
+        share = 1 - torch.clamp((1 + count) / (10 + count), max=decay)
+        for average, weight in zip(averages, weights, strict=True):
+            if average.is_floating_point():
+                average.lerp_(weight, share.to(average.dtype))  # frozen weights stay bit-equal
+            else:  # a counter among the buffers
+                average.copy_(weight)
+
+    return update
 
 
 def training_steps(trainer: Trainer) -> int | float:

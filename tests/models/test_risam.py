@@ -111,6 +111,7 @@ def test_other_encoders_can_be_used() -> None:
 WRONG: dict[str, dict[str, Any]] = {
     "sentence does not reach the mask": {"ma": MutualAware(heads=4, depth=0), "decoder": Decoder(heads=4, words=False)},
     "leaves the decoder no token": {"decoder": Decoder(heads=4, query="none", words=False)},
+    "leave them out with sam_sparse": {"decoder": Decoder(heads=4, kind="sam_sparse", query="sentence")},
     "fe.taps 7": {"fe": Enhancement(taps=(0, 1, 7)), "decoder": Decoder(heads=4), "ma": MutualAware(heads=4)},
     "width 30": {"width": 30},
 }

@@ -105,7 +105,9 @@ def check(width: int, ma: MutualAware, decoder: Decoder) -> None:
     """Raise a UserError for options that cannot be combined."""
     if width % 8 or any((width // 2) % (2 * heads) for heads in (ma.heads, decoder.heads)):
         raise UserError(f"width {width} must be a multiple of 8, and of 4 times ma.heads and decoder.heads")
-    if decoder.query == "none" and decoder.kind == "mutual" and not decoder.words:
+    if decoder.kind == "sam_sparse" and (decoder.query, decoder.words, decoder.pos_l) != ("learned", True, True):
+        raise UserError("decoder.query, words and pos_l are of decoder.kind mutual: leave them out with sam_sparse")
+    if decoder.query == "none" and not decoder.words:
         raise UserError("decoder.query none with decoder.words false leaves the decoder no token; switch one on")
     if ma.lga_norm == "literal_transpose" and ma.prune != "off":
         raise UserError("ma.prune is of the scores that pixel_softmax normalises: set ma.lga_norm pixel_softmax")
