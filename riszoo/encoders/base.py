@@ -27,8 +27,8 @@ class VisionConfig:
     stages    number of stages kept, counted from the finest; default all
     options   keyword arguments of the encoder's constructor (timm's, or your class's); for timm models also
               `grad_checkpointing`, `negative_slope` (LeakyReLU), `pad_before_shift` (Swin as in detection),
-              `position_offset` (DINOv2 with registers: its position table resized as in its own code), `fold_norms`
-              (BatchNorm becomes a part of the convolutions), and `layers` and `width` of CLIP's ResNets
+              `position_offset` (DINOv2 with registers: its position table resized as in its own code), and `layers` and
+              `width` of CLIP's ResNets
     """
 
     name: str = "resnet18"

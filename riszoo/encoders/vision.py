@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from riszoo.encoders import sam
 from riszoo.encoders.base import VisionConfig, VisionEncoder
 from riszoo.encoders.clip.resnet import in_timm_form
-from riszoo.encoders.weights import existing, fill, first_line, fold_norms, load_weights, read_state
+from riszoo.encoders.weights import existing, fill, first_line, load_weights, read_state
 from riszoo.errors import UserError
 from riszoo.layers import to_grid, to_tokens
 
@@ -266,7 +266,6 @@ def build_timm(vision: VisionConfig, size: Size) -> VisionEncoder:
     options = in_timm_form(vision.name, dict(vision.options))
     checkpointed, slope = options.pop("grad_checkpointing", False), options.pop("negative_slope", None)
     padded_first, offset = options.pop("pad_before_shift", False), options.pop("position_offset", None)
-    folded = options.pop("fold_norms", False)
     if padded_first:
         options.setdefault("always_partition", True)  # windows keep their size on maps smaller than a window
     fixed_size = bool(timm.get_pretrained_cfg(vision.name).fixed_input_size)  # windows or position tables
@@ -286,8 +285,6 @@ def build_timm(vision: VisionConfig, size: Size) -> VisionEncoder:
     if loaded:
         loaded.check(encoder)
         encoder.weight_file = loaded.path
-    if folded:
-        fold_norms(encoder, vision.name)
     if checkpointed:
         enable_checkpointing(model, encoder, vision.name)
     if fixed_size:

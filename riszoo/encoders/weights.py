@@ -10,22 +10,17 @@ import logging
 import os
 import sys
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from riszoo.encoders.clip.archive import ARCHIVES, is_archive, read_archive
 from riszoo.encoders.darknet import is_darknet_file, load_darknet
 from riszoo.encoders.packages import in_package, package_path
 from riszoo.errors import UserError, reason
 from riszoo.files import check_not_pointer
-
-if TYPE_CHECKING:
-    from riszoo.encoders.base import VisionEncoder
 
 log = logging.getLogger(__name__)
 
@@ -100,30 +95,6 @@ def load_weights(model: nn.Module, weights: str, name: str) -> Loaded:
         load_darknet(model, path)
         return Loaded(path, model.state_dict(keep_vars=True))
     return fill(model, adapted(read_state(path), model, path), path)
-
-
-@torch.no_grad()
-def fold_norms(encoder: VisionEncoder, name: str) -> None:
-    """Fold each BatchNorm into the convolution before it: its statistics then stay those of the weights, and no image
-    of a batch changes another's maps."""
-    training, x = encoder.training, torch.rand(1, 3, 64, 64, device=next(encoder.parameters()).device)
-    before = encoder.eval()(x)
-    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
-    for module in list(encoder.modules()):
-        for (_, convolution), (child, norm) in pairwise(list(module.named_children())):
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                assert norm.running_mean is not None and norm.running_var is not None
-                statistics = norm.running_mean, norm.running_var, norm.eps
-                weight, bias = fuse_conv_bn_weights(
-                    convolution.weight, convolution.bias, *statistics, norm.weight, norm.bias
-                )
-                convolution.weight, convolution.bias = nn.Parameter(weight), nn.Parameter(bias)
-                setattr(module, child, getattr(norm, "act", nn.Identity()))  # timm's norms contain the activation
-    pairs = zip(before, encoder(x), strict=True)
-    equal = x.is_meta or all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs)
-    if not norms or not equal or not set(norms).isdisjoint(encoder.modules()):
-        raise UserError(f"{name} has no BatchNorm, or some that cannot be folded: remove vision.options.fold_norms")
-    encoder.train(training)
 
 
 def existing(weights: str, option: str = OPTION) -> Path:

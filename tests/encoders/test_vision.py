@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -256,8 +255,6 @@ def test_swin_base_has_the_published_number_of_parameters() -> None:
         (VisionConfig("vit_tiny_patch16_224", options=VIT), (64, 72), "not a multiple of the 16 pixel patches"),
         (VisionConfig("resnet18", options={**RESNET, "grad_checkpointing": True}), SIZE, "no gradient checkpointing"),
         (VisionConfig("resnet18", options={**RESNET, "negative_slope": 0.1}), SIZE, "no LeakyReLU"),
-        (VisionConfig("convnext_atto", options={**CONVNEXT, "fold_norms": True}), SIZE, "no BatchNorm"),
-        (VisionConfig("densenet121", options={"fold_norms": True}), SIZE, "cannot be folded"),
         (VisionConfig("sam_vit_tiny", stages=2), SIZE, "cannot be cut after 2 stages"),
     ],
 )
@@ -265,21 +262,6 @@ def test_user_errors_are_one_sentence(vision: VisionConfig, size: tuple[int, int
     with pytest.raises(UserError, match=message) as caught:
         build_vision(vision, size)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["mobilenetv2_035", "resnet18", "darknet17", "efficientnet_b0"])
-def test_folded_norms_change_no_map_and_make_images_independent(name: str, tmp_path: Path) -> None:
-    weights = str(tmp_path / "weights.pth")
-    torch.save(randomised(timm.create_model(name)).state_dict(), weights)
-    plain = build_vision(VisionConfig(name, weights), SIZE).eval()
-    folded = build_vision(VisionConfig(name, weights, options={"fold_norms": True}), SIZE)
-    x = image()
-    for expected, found in zip(plain(x), folded.eval()(x), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    folded.train()
-    for both, alone in zip(folded(x), folded(x[:1]), strict=True):
-        torch.testing.assert_close(both[:1], alone, rtol=1e-3, atol=1e-4)
-    assert all(parameter.requires_grad for parameter in folded.parameters())
 
 
 # blocks in halves, and DINOv2's position table
