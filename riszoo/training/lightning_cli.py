@@ -197,7 +197,7 @@ class RISCLI(LightningCLI):
             return self.request.folder
         if self.request.verb != "fit" and self.request.checkpoint is not None:
             folder = runs.folder_of(self.request.checkpoint)
-            if runs.card(folder) is not None:
+            if runs.card(folder) is not None and os.access(folder, os.W_OK):
                 return folder
         folder = runs.create(Path(self.run.root), f"{self.run.model}-{self.run.data}")
         self.request.created = folder
@@ -252,9 +252,9 @@ class RISCLI(LightningCLI):
             return [*callbacks, PredictionWriter(self.folder, run.data)]
         if request.verb == "fit":
             last = LastCheckpoint(runs.checkpoint(self.folder, "last"), run.save_steps, run.save_minutes, self.seed)
-            callbacks += [BestCheckpoint(self.folder / "checkpoints"), last, LearningRateMonitor("step")]
-            callbacks.append(NonFinite(self.folder, run.nonfinite, self.seed))
-            callbacks.append(Dashboard(config, run.images))
+            rates = [] if config["trainer"].get("logger") is False else [LearningRateMonitor("step")]
+            callbacks += [BestCheckpoint(self.folder / "checkpoints"), last, *rates]
+            callbacks += [NonFinite(self.folder, run.nonfinite, self.seed), Dashboard(config, run.images)]
         recorder = Recorder(self.folder, request.verb, request.command, run.as_dict(), config["data"], self.seed)
         if self.initial is not None:
             recorder.add_trained_on(load_initial(self.model, self.initial))

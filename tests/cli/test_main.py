@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -113,6 +114,25 @@ def test_the_newest_run_is_tested(trained: Path, capsys: pytest.CaptureFixture[s
     run = json.loads((folder / "run.json").read_text())
     assert run["images_trained_on"] == {"val": 0}
     assert len(run["checkpoint"]["sha256"]) == 64
+
+
+def test_a_training_without_loggers() -> None:
+    assert main(["fit", "--model", "lts", *SMALL, "--trainer.logger", "false"]) == 0
+    assert (only_run() / "checkpoints" / "best.ckpt").is_file()
+    assert not (only_run() / "metrics.csv").exists()
+
+
+def test_results_go_to_a_folder_of_their_own_where_the_run_cannot_be_written(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = only_run(trained)
+    before = sorted(run.iterdir())
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != run and access(path, mode))
+    own = ["--run.root", str(tmp_path / "own")]
+    assert main(["validate", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), *own, *FEW]) == 0
+    assert sorted(run.iterdir()) == before
+    assert result(only_run(tmp_path / "own"), "validate")["splits"].keys() == {"val"}
 
 
 def test_predict_writes_masks(trained: Path) -> None:

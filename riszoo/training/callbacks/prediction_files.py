@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from riszoo.batch import Batch
+from riszoo.errors import UserError
 from riszoo.files import file_names, write_atomically
 from riszoo.inference.predictions import predictions, write_prediction
 from riszoo.model import RISModule
@@ -29,6 +30,14 @@ class PredictionWriter(Callback):
         self.labels: list[str] = []  # of each split: the name of its folder and its JSON file
         self.names: list[list[str]] = []  # of each split: the file name of every sentence
         self.entries: dict[str, dict[int, dict[str, Any]]] = {}  # by label and index in the split
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Report several protocols or controls, of which there is no one mask."""
+        assert isinstance(pl_module, RISModule)
+        several = {"protocol": pl_module.protocols, "control": trainer.datamodule.controls}  # type: ignore[attr-defined]
+        for name, chosen in several.items():
+            if len(chosen) > 1:
+                raise UserError(f"--{name} names {len(chosen)}, and predict writes one mask a sentence: give one")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Create one folder for all processes, and choose the names of all files."""
