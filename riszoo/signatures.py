@@ -6,6 +6,7 @@ import ast
 import importlib.util
 from collections.abc import Iterator
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 Definition = tuple[str, ast.ClassDef]
@@ -26,6 +27,25 @@ def options_of(section: str, class_path: str) -> list[str] | None:
             if constructor.kwarg is None:
                 return options
         found = next(_bases(module, definition), None)
+    return None
+
+
+def run_options() -> list[str]:
+    """The options of a run, in the section `run`."""
+    found = find_class("riszoo.training.lightning_cli", "RunOptions")
+    return [f"--run.{field}" for field in _fields(*found)] if found else []
+
+
+@cache
+def trainer_options() -> list[str] | None:
+    """The options of Lightning's Trainer; None where its file is not found or takes other ones too."""
+    package = PathFinder.find_spec("lightning")
+    for folder in package.submodule_search_locations or () if package else ():
+        tree = _parsed(Path(folder, "pytorch", "trainer", "trainer.py"))
+        for node in tree.body if tree else ():
+            constructor = _constructor(node) if isinstance(node, ast.ClassDef) and node.name == "Trainer" else None
+            if constructor is not None and constructor.kwarg is None:
+                return [f"--trainer.{argument.arg}" for argument in (*constructor.args[1:], *constructor.kwonlyargs)]
     return None
 
 
@@ -59,8 +79,13 @@ def _source(module: str) -> ast.Module | None:
         return None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
+    return _parsed(Path(spec.origin))
+
+
+def _parsed(path: Path) -> ast.Module | None:
+    """The parsed source of a file; None if it cannot be read."""
     try:
-        return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        return ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return None
 

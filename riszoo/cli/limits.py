@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from riszoo import recipes
 from riszoo.errors import UserError
 from riszoo.recipes import Config
-from riszoo.signatures import is_known, options_of
+from riszoo.signatures import is_known, options_of, run_options, trainer_options
 from riszoo.training.parser_errors import unknown_option
 
 INFINITY = math.inf
@@ -89,6 +89,12 @@ PRECISION = "trainer.precision"
 NOT_SUPPORTED = ("bf16-true", "16-true", "64-true", "64")
 """Precisions for which Lightning converts each batch; those of riszoo contain frozen dataclasses, which it refuses."""
 
+ROOTS = (
+    *("model", "data", "trainer", "run", "seed_everything", "optimizer", "lr_scheduler"),
+    *("config", "ckpt_path", "print_config", "help", "verbose", "weights_only", "return_predictions"),
+)
+"""The names of LightningCLI's options, up to the first point."""
+
 SPLITS = ("data.train_split", "data.val_split", "data.test_splits")
 
 
@@ -99,6 +105,8 @@ def check_values(data: str, configs: list[Config], options: list[str]) -> None:
             check_number(name, value)
         if name == PRECISION and str(value) in NOT_SUPPORTED:
             raise UserError(f"--{name} {value} is not supported: choose 32-true, bf16-mixed or 16-mixed")
+        if name == "data.val_split" and "," in str(value):
+            raise UserError(f"--split {str(value)[:60]}: fit and validate measure one split, and `riszoo test` several")
         if name in SPLITS:
             recipes.check_splits(data, map(str, _items(value)) if name == "data.test_splits" else [str(value)])
 
@@ -111,26 +119,34 @@ def check_number(name: str, value: Any) -> None:
             raise UserError(f"--{name} {str(value)[:60]}: {LIMITS[name].advice()}")
 
 
-def check_options(base: list[Config], options: list[str]) -> None:
-    """Raise UserError for an option of the model or the data that its class does not have.
+def check_options(base: list[Config], options: list[str], aliases: Iterable[str] = ()) -> None:
+    """Raise UserError for an option that does not exist, or that the class of the model or the data does not have.
 
     Classes whose source does not tell are left to LightningCLI, as are those that another option names.
     """
     for config in base[1:]:
         recipes.check_mappings(base[0], config)
-    for section in ("model", "data"):
-        paths = [config[section].get("class_path") for config in base if isinstance(config.get(section), dict)]
-        path = next((str(path) for path in reversed(paths) if path), None)
-        words = [word.partition("=")[0].rstrip("+") for word in options if word.startswith(f"--{section}.")]
-        names = [word.replace(".init_args.", ".") for word in words]
-        if path is None or not names or f"--{section}.class_path" in names:
+    known = {section: _section_options(section, base, options) for section in ("model", "data")}
+    known |= {"trainer": trainer_options(), "run": run_options()}
+    for word in options:
+        name = word.partition("=")[0].rstrip("+").replace(".init_args.", ".")
+        section, point, _ = name.removeprefix("--").partition(".")
+        if not name.startswith("--"):
             continue
-        known = options_of(section, path)
-        if known is None:
-            continue
-        for name in names:
-            if not is_known(name, known + [f"--{section}.{key}" for key in ("help", "init_args", "dict_kwargs")]):
-                raise unknown_option(name, known)
+        if section not in ROOTS:
+            names = [option for some in known.values() for option in some or ()]
+            raise unknown_option(name, [*aliases, *(f"--{root}" for root in ROOTS), *names])
+        own = known.get(section) if point else None
+        if own and not is_known(name, own + [f"--{section}.{key}" for key in ("help", "init_args", "dict_kwargs")]):
+            raise unknown_option(name, own)
+
+
+def _section_options(section: str, base: list[Config], options: list[str]) -> list[str] | None:
+    """The options of the class of the model or the data; None where its source does not tell, or an option names it."""
+    paths = [config[section].get("class_path") for config in base if isinstance(config.get(section), dict)]
+    path = next((str(path) for path in reversed(paths) if path), None)
+    is_named = any(word.partition("=")[0] == f"--{section}.class_path" for word in options)
+    return None if path is None or is_named else options_of(section, path)
 
 
 def missing_model(verb: str, options: list[str]) -> UserError:

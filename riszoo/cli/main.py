@@ -63,7 +63,7 @@ Options of a run (fit, validate, test, predict):
   --ckpt_path FILE   a checkpoint; default: the best of the newest run, then the weights that riszoo ships (`shipped`);
                      `fit --ckpt_path last` resumes the newest run
   --init FILE        `fit` starts from the weights of a checkpoint: fine-tuning on other data
-  --split A,B        splits to evaluate              --control none,shuffled,blank,constant,exchanged
+  --split A,B        splits; fit, validate: one      --control none,shuffled,blank,constant,exchanged
   --protocol A,B     evaluation protocols            --logger csv,wandb,tensorboard  loggers, besides CSV
   --budget N         sentences that `fit` trains on, instead of the recipe's length
   --compile          compile the repeated blocks of the model, for long trainings on a GPU

@@ -80,6 +80,10 @@ class Request:
     def read(cls, verb: str, argv: list[str]) -> Request:
         given, options = split_aliases(argv)
         files = [read_config(text) for text in given.get("config", [])]
+        paths = [str(file["ckpt_path"]) for file in files if file.get("ckpt_path") is not None]
+        if paths:  # an option of the command line is later and wins
+            given["ckpt_path"] = [*paths, *given.get("ckpt_path", [])]
+        files = [{key: value for key, value in file.items() if key != "ckpt_path"} for file in files]
         named, files = _take_name("model", given, files)
         data, files = _take_name("data", given, files)
         init = _initial(verb, given, named)
@@ -102,7 +106,7 @@ class Request:
         model = named or "" if source is None else _model_of(source, named)
         base = [_recipe_config(model, data, scale), *map(_without_names, files), aliases]
         base.append(_budget_config(verb, given, base, options))
-        check_options(base, options)
+        check_options(base, options, ALIASES)
         return cls(verb, shlex.join(argv), model, data, scale, checkpoint, base, options, init=init)
 
     @property
@@ -124,13 +128,13 @@ def split_aliases(argv: list[str]) -> tuple[Given, list[str]]:
         key, equals, value = word.partition("=")
         if key == "--help-all":
             rest.append("--help")
-        elif word in FLAGS:
-            rest += FLAGS[word]
+        elif key in FLAGS and value in ("", "true"):
+            rest += FLAGS[key]
         elif key not in ALIASES:
             rest.append(word)
         else:
             found = value if equals else next(words, None)
-            if found is None:
+            if found is None or (found.startswith("--") and not equals):
                 raise UserError(f"option {key} needs a value")
             if not found:
                 raise UserError(f"{key} is empty: give a value, or leave it out")
@@ -363,7 +367,7 @@ def _continued(
     moved = _has_option(options, "--run.root") and root.resolve() != folder.parent.resolve()
     base = [{**saved, "ckpt_path": None}, *map(_without_names, files), _aliases_config("fit", given, None)]
     base.append(_budget_config("fit", given, base, options))
-    check_options(base, options)
+    check_options(base, options, ALIASES)
     return Request(
         "fit", shlex.join(argv), model, run["data"], run["scale"], checkpoint, base, options,
         saved=saved, folder=folder if in_place and not moved else None,

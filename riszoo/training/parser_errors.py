@@ -65,11 +65,10 @@ def unknown_option(name: str, known: list[str]) -> UserError:
 
 
 def nearest_option(name: str, known: list[str]) -> str | None:
-    """The known option that ends like `name`, otherwise the most similar one."""
-    section, _, end = name.rpartition(".")
-    same_end = [option for option in known if option.startswith(f"{section}.") and option.endswith(f".{end}")]
-    nearest = same_end if end and section else []
-    nearest = nearest or difflib.get_close_matches(name, known, 1, 0.6)
+    """The known option of that section, if the name has one, that ends like `name`; otherwise the most similar one."""
+    section, point, end = name.removeprefix("--").rpartition(".")
+    same_end = [o for o in known if o.startswith(f"--{section}{point}") and o.endswith(f".{end}")] if end else []
+    nearest = same_end or difflib.get_close_matches(name, known, 1, 0.6)
     return nearest[0] if nearest else None
 
 

@@ -255,6 +255,11 @@ def existing(path: str, option: str | None = "--ckpt_path") -> Path:
     if (best := checkpoint(Path(path))).is_file():
         return best
     if not Path(path).is_file():
+        if path in ("best", "shipped") and option == "--ckpt_path":
+            raise UserError(
+                f"--ckpt_path {path} is for evaluations: `fit` continues `last` or a file, and --init FILE starts from "
+                "weights"
+            )
         words = {"--ckpt_path": ", or `best`, `last` or `shipped`", "--init": ", or `shipped`"}
         others = words.get(option or "", "")
         given = "a file" if option is None else f"{option} FILE"

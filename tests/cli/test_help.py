@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,8 +16,10 @@ from riszoo import recipes
 from riszoo.cli.help import doctor
 from riszoo.cli.help.completion import SHELLS
 from riszoo.cli.help.options import documented, options_of_class
+from riszoo.cli.limits import ROOTS
 from riszoo.cli.main import VERBS, main
 from riszoo.models.lts import LTS
+from riszoo.signatures import is_known, run_options, trainer_options
 from tests.models import test_models as contract
 from tests.support.zoo import Entry
 
@@ -50,6 +53,19 @@ def test_the_help_of_a_model_lists_its_options_with_their_values(capsys: pytest.
     starts = [line.split()[0] for line in lines if line.strip().startswith("--")]
     assert {"--model.locate.kind", "--model.size", "--data.image_size", "--run.save_steps"} <= set(starts)
     assert max(map(len, lines)) <= 160
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_every_option_of_a_run_is_known_before_lightning_is_imported(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = set(re.findall(r"^ +(?:-\w, )?(--[\w.]+)", printed([verb, "--model", "lts", "--help-all"], capsys), re.M))
+    assert {option.removeprefix("--").partition(".")[0] for option in options} <= {*ROOTS}
+    trainer, run = trainer_options(), run_options()
+    assert trainer is not None
+    assert {option for option in options if option.startswith("--run.")} == {*run}
+    assert all(is_known(option, trainer) for option in options if option.startswith("--trainer."))
+    assert {"--trainer.max_steps", "--run.root"} <= options
 
 
 def test_every_option_of_a_model_is_listed_once() -> None:

@@ -21,7 +21,7 @@ NAMES = {
     "--print_config": "print the whole configuration",
 }
 EVALUATION = {
-    "--split A,B": "splits to evaluate",
+    "--split A,B": "splits to evaluate; validate takes one",
     "--protocol A,B": "evaluation protocols (riszoo list); `published`: the paper's own",
     "--control A,B": "change the sentences (none, shuffled, blank) or the decoder's input (constant, exchanged)",
     "--data.test_images N": "evaluate the first N images of each split",
