@@ -104,14 +104,22 @@ def _read_coco(path: Path, export: Export, labels: bool) -> None:
     content = validation.load_json(path)
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
         raise UserError(f"{path} is not a COCO file: it lacks 'images' or 'annotations'")
-    images = validation.table(content["images"], "id", path).rows
-    categories = validation.table(content.get("categories", []), "id", path).rows
-    for row in validation.table(content["annotations"], "id", path).rows.values():
+    images, categories, annotations = (_rows(content, name, path) for name in ("images", "categories", "annotations"))
+    for row in annotations.values():
         image, attributes = _filed(images, row.get("image_id")), row.get("attributes")
         texts = _texts(row) or _texts(attributes if isinstance(attributes, dict) else {})
         if labels and not texts:
             texts = [str(name) for name in [_filed(categories, row.get("category_id")).get("name")] if name]
         export.add(image.get("file_name"), texts, row.get("segmentation"), (image.get("width"), image.get("height")))
+
+
+def _rows(content: Row, name: str, path: Path) -> dict[Any, Row]:
+    """The rows of a table by their id. Of several with one id none can be chosen."""
+    table = validation.table(content.get(name, []), "id", path)
+    if table.repeated:
+        example = min(map(str, table.repeated))
+        raise UserError(f"{path} has several {name} with one id, such as {example:.40}: number them anew")
+    return table.rows
 
 
 def _filed(rows: dict[Any, Row], key: Any) -> Row:

@@ -56,3 +56,16 @@ def test_objects_with_ids_that_are_no_ids_are_left_out(photos: Path) -> None:
     export = read_export(photos / "coco.json", None, labels=True)
     assert [row["sentence"] for row in export.rows] == ["cup"]
     assert export.skipped == {"without an image": 1, "without a sentence": 1}
+
+
+@pytest.mark.parametrize("name", ["images", "annotations"])
+def test_several_rows_with_one_id_are_refused(photos: Path, name: str) -> None:
+    images = [{"id": n, "file_name": f, "width": 30, "height": 20} for n, f in ((1, "a.png"), (2, "b.png"))]
+    annotations = [{"id": n, "image_id": n, "caption": f"cup {n}", "segmentation": [BOX]} for n in (1, 2)]
+    content = {"images": images, "annotations": annotations}
+    (photos / "coco.json").write_text(json.dumps(content))
+    assert [row["image"] for row in read_export(photos / "coco.json", None, labels=False).rows] == ["a.png", "b.png"]
+    content[name][1]["id"] = 1
+    (photos / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"coco.json has several {name} with one id, such as 1"):
+        read_export(photos / "coco.json", None, labels=False)
