@@ -290,3 +290,28 @@ def test_the_installed_stamps_are_those_of_the_table() -> None:
     for index, entry in enumerate(library.entries):
         height, width = library.cutout(index).size
         assert max(height, width) <= 512, entry.file
+
+
+def test_a_table_as_spreadsheets_save_it(tmp_path: Path) -> None:
+    folder = draw_cutouts(tmp_path / "cutouts")
+    table = folder / "cutouts.csv"
+    plain = open_library(str(folder)).entries
+    table.write_text(table.read_text(), encoding="utf-8-sig")
+    open_library.cache_clear()
+    assert open_library(str(folder)).entries == plain
+
+
+@pytest.mark.parametrize(("value", "unseen"), [("yes", True), ("Yes", True), (True, True), (False, False), ("", False)])
+def test_a_noun_is_held_out_however_yes_is_written(tmp_path: Path, value: object, unseen: bool) -> None:
+    names = ("owl", "pie", "egg", "cat", "dog")
+    for number, name in enumerate(names):
+        Image.fromarray(cutout(number, 1)).save(tmp_path / f"{name}.png")
+    rows = [{"file": f"{name}.png", "noun": name, "unseen": "no"} for name in names]
+    (tmp_path / "cutouts.json").write_text(
+        json.dumps([*rows[:3], {**rows[3], "unseen": "true"}, {**rows[4], "unseen": value}])
+    )
+    assert ("dog" in open_library(str(tmp_path)).unseen) == unseen
+    (tmp_path / "cutouts.json").write_text(json.dumps([*rows[:4], {**rows[4], "unseen": "maybe"}]))
+    open_library.cache_clear()
+    with pytest.raises(UserError, match=r"cutouts\.json:6: unseen is 'maybe': write yes or no"):
+        open_library(str(tmp_path))

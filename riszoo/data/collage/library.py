@@ -48,6 +48,7 @@ LARGEST_TABLE, LARGEST_SIDE, STORED_SIDE = 4 << 20, 8192, 512
 SIZES = range(1, 6)
 UNSEEN_SHARE = 6
 """One noun in so many is held out where a table says nothing of it."""
+YES_OR_NO = {"": False, "no": False, "false": False, "0": False, "yes": True, "true": True, "1": True}
 OPAQUE = 128
 IRREGULAR = {"fish": "fish", "sheep": "sheep", "deer": "deer", "mouse": "mice", "person": "people", "child": "children"}
 
@@ -201,7 +202,7 @@ def _rows(table: Path) -> list[dict[str, Any]]:
     try:
         if table.stat().st_size > LARGEST_TABLE:
             raise UserError(f"{table} is larger than {LARGEST_TABLE >> 20} MiB: give a table of cut-outs")
-        text = table.read_text(encoding="utf-8")
+        text = table.read_text(encoding="utf-8-sig")
         rows = json.loads(text) if table.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
     except (OSError, ValueError, csv.Error, RecursionError) as error:
         if isinstance(error, UserError):
@@ -225,7 +226,10 @@ def _entry(row: Mapping[str, Any], where: str) -> Entry:
         raise UserError(f"{where}: the size '{size[:20]}' is not a number from 1 to 5: correct it")
     kinds = tuple(_word(kind, where) for kind in values.get("kinds", "").split(";") if kind.strip())
     plural = _word(values.get("plural") or plural_of(noun), where)
-    return Entry(file, noun, plural, kinds, int(size), values.get("unseen", "") == "yes", values.get("sha256", ""))
+    unseen = YES_OR_NO.get(values.get("unseen", "").lower())
+    if unseen is None:
+        raise UserError(f"{where}: unseen is '{values['unseen'][:20]}': write yes or no")
+    return Entry(file, noun, plural, kinds, int(size), unseen, values.get("sha256", ""))
 
 
 def _word(text: str, where: str) -> str:
