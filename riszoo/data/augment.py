@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -12,7 +12,8 @@ from numpy.random import Generator
 from riszoo.data.ground_truth import GroundTruth
 from riszoo.data.images import resize
 from riszoo.data.masks import Bitmap, Mask, shrink
-from riszoo.data.record import Pixels, Record, Target
+from riszoo.data.record import Pixels, Record, Sentence
+from riszoo.errors import UserError
 
 Change = tuple[Pixels, list[Mask], list[str]]
 
@@ -59,6 +60,11 @@ class Augment:
     crop: float = 0.0
     smallest: float = 0.5
 
+    def __post_init__(self) -> None:
+        for name, share in asdict(self).items():
+            if not 0 <= share <= 1:
+                raise UserError(f"--data.augment.{name} {share:g}: give a number from 0 to 1")
+
     @property
     def active(self) -> bool:
         return max(self.flip, self.jitter, self.crop) > 0
@@ -78,24 +84,22 @@ def augmented(record: Record, positions: Sequence[tuple[int, int]], change: Augm
 
     `positions` are the indices of the target and of the sentence within the record.
     """
-    sentences = [sentence for _, sentence in record.sentences()]
+    sentences = record.sentences()
     indices = sorted({target for target, _ in positions})
     pixels, masks, texts = change(
         record.load(),
         [record.targets[index].segmentation.draw(GroundTruth()) for index in indices],
-        [sentences[within].text for _, within in positions],
+        [sentences[within][1].text for _, within in positions],
         np.random.default_rng(seed),
     )
-    reworded = {sentences[within].sentence_id: text for (_, within), text in zip(positions, texts, strict=True)}
+    reworded = {within: text for (_, within), text in zip(positions, texts, strict=True)}
+    words: list[list[Sentence]] = [[] for _ in record.targets]
+    for within, (index, sentence) in enumerate(sentences):
+        words[index].append(replace(sentence, text=reworded.get(within, sentence.text)))
     targets = list(record.targets)
     for index, mask in zip(indices, masks, strict=True):
-        targets[index] = _changed(targets[index], mask, reworded)
+        targets[index] = replace(targets[index], segmentation=Bitmap(mask), sentences=tuple(words[index]))
     return replace(record, targets=tuple(targets), load=lambda: pixels)
-
-
-def _changed(target: Target, mask: Mask, reworded: dict[str, str]) -> Target:
-    texts = (replace(sentence, text=reworded.get(sentence.sentence_id, sentence.text)) for sentence in target.sentences)
-    return replace(target, segmentation=Bitmap(mask), sentences=tuple(texts))
 
 
 def mirrored(text: str) -> str | None:

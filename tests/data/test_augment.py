@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from riszoo.data.augment import Augment, cropped, flipped, jittered, mirrored
+from riszoo.data.augment import Augment, augmented, cropped, flipped, jittered, mirrored
+from riszoo.data.masks import Bitmap
+from riszoo.data.record import Record, Sentence, Target
+from riszoo.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 MASK = np.zeros((40, 60), bool)
@@ -126,3 +129,18 @@ def test_the_same_generator_gives_the_same_change_and_off_means_off():
     off = Augment()(PIXELS, [MASK], ["left"], np.random.default_rng(5))
     assert off[0] is PIXELS
     assert off[1][0] is MASK
+
+
+@pytest.mark.parametrize("option", ["flip", "jitter", "crop", "smallest"])
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_shares_outside_their_limits_are_errors(option, value):
+    with pytest.raises(UserError, match=rf"--data\.augment\.{option} .*: give a number from 0 to 1"):
+        Augment(**{option: value})
+
+
+def test_sentences_with_one_id_are_each_reworded():
+    outline = Bitmap(MASK)
+    targets = tuple(Target(name, outline, (Sentence("5", f"{name} cup"),)) for name in ("left", "right"))
+    record = Record("1", (40, 60), targets, lambda: PIXELS)
+    changed = augmented(record, [(1, 1), (0, 0)], Augment(flip=1.0), 0)
+    assert [sentence.text for _, sentence in changed.sentences()] == ["right cup", "left cup"]
