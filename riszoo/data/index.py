@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from riszoo.data.masks import NoTarget, Polygons, Rles, Segmentation, Size, Union, Unlabelled
 from riszoo.data.readers.mask_files import MaskFile
-from riszoo.data.readers.validation import check_outlines, path_in
+from riszoo.data.readers.validation import PIXELS, SIDE, check_outlines, path_in
 from riszoo.data.record import Ints, Record, Sentence, Target
 
 FORMAT = "riszoo-index-3"
@@ -151,7 +152,7 @@ class Index:
         """As safetensors, written under a temporary name first, so that an index is complete or absent."""
         from safetensors.numpy import save_file
 
-        temporary = path.with_name(f"{path.name}.part")
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.part")  # several processes may prepare at once
         try:
             save_file(self.arrays, temporary, metadata={"about": json.dumps(self.about)})
             temporary.replace(path)
@@ -173,6 +174,7 @@ class Index:
             raise ValueError(str(error)) from error
         for pool in cls.POOLS:
             _check_ends(arrays[f"{pool}.ends"], len(arrays[pool]))
+        _check_rows(arrays)
         check_outlines(arrays["outline"], arrays["outline.ends"])
         return cls(arrays, about, path)
 
@@ -239,7 +241,7 @@ class _Builder:
         self.columns[name].extend((first, first + count))
 
     def add_string(self, pool: str, text: str) -> None:
-        self._add_item(pool, text.encode())
+        self._add_item(pool, text.encode("utf-8", "replace"))  # lone surrogates cannot be stored
 
     def _add_item(self, pool: str, content: bytes) -> None:
         self.columns[pool].frombytes(content)
@@ -256,6 +258,23 @@ class _Builder:
 def _check_ends(ends: Ints, length: int) -> None:
     if len(ends) == 0 or ends[0] != 0 or ends[-1] != length or (np.diff(ends) < 0).any():
         raise ValueError("its parts do not fit together")
+
+
+def _check_rows(arrays: dict[str, NDArray[Any]]) -> None:
+    """Raise ValueError for sizes that no image has, and for rows that name others which do not exist."""
+    sizes, targets = arrays["image_size"], len(arrays["target_id.ends"]) - 1
+    if len(sizes) and (sizes.min() < 1 or sizes.max() > SIDE or sizes.prod(axis=1, dtype=np.int64).max() > PIXELS):
+        raise ValueError("an image of it has an impossible size")
+    counts = {
+        "target_image": len(sizes),
+        "target_split": len(arrays["split.ends"]) - 1,
+        "target_annotations": len(arrays["annotation_kind"]) + 1,
+        "target_sentences": len(arrays["sentence_id.ends"]),
+    }
+    for name, count in counts.items():
+        rows = arrays[name]
+        if len(rows) != targets or (len(rows) and not 0 <= rows.min() <= rows.max() < count):
+            raise ValueError("its rows do not fit together")
 
 
 def _digest(arrays: dict[str, NDArray[Any]]) -> str:

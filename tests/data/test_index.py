@@ -92,6 +92,12 @@ def test_a_damaged_index_is_not_used(tmp_path, damage):
         ("outline.ends", 1, 3),
         ("text.ends", 1, 10**12),
         ("text.ends", 0, 1),
+        ("image_size", 0, 2_000_000_000),
+        ("image_size", 0, 0),
+        ("target_image", 0, 77),
+        ("target_split", 0, -1),
+        ("target_sentences", 0, 10**6),
+        ("target_annotations", 0, 10**9),
     ],
 )
 def test_an_index_that_was_tampered_with_never_reaches_the_mask_library(tmp_path, name, place, value):
@@ -171,3 +177,20 @@ def test_places_outside_a_split_are_index_errors(tmp_path):
     for place in (2, -3):
         with pytest.raises(IndexError):
             split[place]
+
+
+def test_processes_that_prepare_at_once_do_not_disturb_each_other(tmp_path, monkeypatch):
+    from safetensors import numpy as tensors
+
+    path, save, index = tmp_path / "x.index", tensors.save_file, Index.build([], [])
+
+    def as_another_process(arrays: dict, name: object, **more: dict) -> None:
+        save(arrays, name, **more)
+        monkeypatch.setattr(tensors, "save_file", save)
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        index.save(path)
+
+    monkeypatch.setattr(tensors, "save_file", as_another_process)
+    index.save(path)
+    assert Index.load(path).digest == index.digest
+    assert [file.name for file in tmp_path.iterdir()] == ["x.index"]
