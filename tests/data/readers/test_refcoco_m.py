@@ -76,3 +76,13 @@ def test_files_that_are_not_refcoco_m_are_errors(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(UserError, match="moondream on the Hugging Face hub"):
         open_split(get_reader("refcoco-m"), "val", options)
+
+
+@pytest.mark.parametrize("size", [(W, H), (10, 10)])
+def test_masks_of_one_image_have_one_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    other = rle((0, 0, 5, 4), size=size)
+    write(tmp_path / "refcoco-m", row(7, sample(1, rle((0, 0, 5, 4)), "cat"), sample(2, other, "dog")))
+    get_reader("refcoco-m").extract(tmp_path)
+    with pytest.warns(UserWarning, match="7#1: its mask is of another size"):
+        split = open_split(get_reader("refcoco-m"), "val", Options(root=str(tmp_path)))
+    assert list(split.texts()) == ["cat"]

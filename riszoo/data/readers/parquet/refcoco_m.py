@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from riszoo.data.masks import Rles
+from riszoo.data.masks import Rles, Size
 from riszoo.data.readers import validation
 from riszoo.data.readers.base import COCO_FOLDERS, Counts, Reader, Report, lower_tokens
 from riszoo.data.readers.parquet.tables import rows
@@ -52,9 +52,14 @@ class RefCOCOM(Reader):
         except (RecordError, OverflowError) as error:
             report(name, validation.reason(error))
             return
+        size: Size | None = None
         for number, sample in enumerate(samples):
             try:
-                yield _record(sample, image)
+                record = _record(sample, image)
+                size = size or record.size
+                if record.size != size:
+                    raise RecordError(f"its mask is of another size than that of the first sample, (h, w) = {size}")
+                yield record
             except (RecordError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 report(f"{image}#{number}", validation.reason(error))
 
