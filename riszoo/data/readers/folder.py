@@ -68,41 +68,40 @@ class Folder(Reader):
         sizes: dict[str, Size] = {}
         ids: dict[str, Key] = {}
         number = 0
-        for number, line in enumerate(_lines(files[0]), 1):
+        for number, (line, row) in enumerate(_lines(files[0]), 1):
             try:
-                _add(line, number, unit, files[0].parent, records, sizes, ids)
+                _add(row, number, unit, files[0].parent, records, sizes, ids)
             except (
                 RecordError, ImageError, LookupError, TypeError, ValueError, OverflowError, RecursionError
             ) as error:  # fmt: skip
-                report(f"{files[0].name}:{number}", validation.reason(error))
+                report(f"{files[0].name}:{line}", validation.reason(error))
         if number == 0:
             raise UserError(f"{files[0]} contains no sentence: {self.advice}")
         yield from records.values()
 
 
-def _lines(path: Path) -> Iterator[Any]:
-    """One row a line; a broken line is returned as text, which is then reported."""
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """The number of each line and its row; a broken line is returned as text, which is then reported."""
     validation.check_bytes(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
                 yield from _rows(path, file)
                 return
-            for line in filter(str.strip, file):
-                yield _parsed(line)
+            yield from ((number, _parsed(line)) for number, line in enumerate(file, 1) if line.strip())
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read line by line: {error}; save it as UTF-8 text") from error
 
 
-def _rows(path: Path, file: Iterable[str]) -> Iterator[Any]:
-    """The rows of a CSV file, whose first line must name its columns."""
+def _rows(path: Path, file: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    """The rows of a CSV file, each with the number of its last line; the first line must name the columns."""
     csv.field_size_limit(LONGEST)
     reader = csv.DictReader(file)
     columns = reader.fieldnames or ()
     missing = [name for name in ("image", "sentence") if not set(FIELDS[name]) & set(columns)]
     if columns and missing:
         raise UserError(f"{path} has no column {' and '.join(missing)}: begin it with the line image,sentence,mask")
-    yield from reader
+    yield from ((reader.line_num, row) for row in reader)
 
 
 def _parsed(line: str) -> Any:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from riszoo.errors import UserError
 from tests.support import data_trees as trees
-from tests.support.splits import ANY, areas, opened
+from tests.support.splits import ANY, areas, opened, opened_with_warnings
 
 
 @pytest.fixture
@@ -113,3 +113,11 @@ def test_a_sentence_that_a_comma_cuts_is_refused(own):
 def test_a_folders_splits_may_have_any_name(own):
     (own / "trainval.jsonl").write_text('{"image": "pics/a.png", "sentence": "the corner", "mask": "mask.png"}')
     assert len(opened("folder", "trainval", own)) == 1
+
+
+def test_invalid_lines_are_named_by_their_number_in_the_file(own):
+    good = '{"image": "pics/a.png", "sentence": "x", "mask": "none"}'
+    (own / "train.jsonl").write_text(f"\n\n{good}\n\nbroken\n")
+    assert "such as train.jsonl:5: " in opened_with_warnings("folder", "train", own)[1][0]
+    (own / "val.csv").write_text('image,sentence,mask\npics/a.png,"two\nlines",none\npics/gone.png,y,none\n')
+    assert "such as val.csv:4: " in opened_with_warnings("folder", "val", own)[1][0]
