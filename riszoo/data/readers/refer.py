@@ -76,7 +76,7 @@ class Refer(Reader):
         size = validation.size(image["height"], image["width"])
         named = _named_annotations(row)
         tags = _tags(named) if self._refs == "grefs" else ()
-        file = validation.text(image["file_name"])
+        file = validation.relative_path(image["file_name"])
         target = Target(
             str(validation.number(row["ref_id"])),
             _segmentation(named, number, annotations, size),

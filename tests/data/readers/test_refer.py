@@ -115,3 +115,14 @@ def test_grefcoco_none_one_and_several(tmp_path):
     assert [t.no_target for t in train[0].targets] == [False, True, False]
     assert [s.tags for _, s in train[0].sentences()] == [("multi",), ("none",), ("single",)]
     assert areas(opened("grefcoco", "val", root)) == {"3": 100}  # the crowd is left out
+
+
+def test_a_file_name_outside_the_image_folder_is_left_out_when_it_is_read(tmp_path):
+    root = trees.refcoco(tmp_path)
+    tables = json.loads((root / "refcoco/instances.json").read_text())
+    tables["images"][0]["file_name"] = str(root / "images/train2014" / trees.coco_name(1))
+    (root / "refcoco/instances.json").write_text(json.dumps(tables))
+    split, (warning,) = opened_with_warnings("refcoco", "train", root)
+    assert "3 invalid record(s)" in warning
+    assert "outside the folder" in warning
+    assert split.image_ids() == ["2"]
