@@ -96,6 +96,10 @@ class Reader(ABC):
             )
         return [path for path in found if path is not None]
 
+    def optional_files(self, files: list[Path]) -> list[Path]:
+        """What the records depend on beside a unit's files, as far as it exists."""
+        return []
+
     @property
     def advice(self) -> str:
         """What to do about missing files."""

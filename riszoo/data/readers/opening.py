@@ -69,6 +69,11 @@ def _open_unit(reader: Reader, split: str, unit: str, root: Path, options: Optio
     folder = image_folder(reader, root, options.images, index)
     exists = present(index, folder)
     missing = _missing(index, targets, exists)
+    if len(missing) == len(np.unique(index.target_image[targets])):
+        raise UserError(
+            f"{reader.name}: none of the {len(missing)} image(s) of {split} is in {folder}, such as {missing[0]}: put "
+            "them there, or name their folder with --data.images"
+        )
     _report(reader, split, index, missing, folder, options.strict)
     facts = {"by": reader.by, "missing_images": len(missing), "bad_records": len(index.problems)}
     return IndexSplit(
@@ -139,7 +144,7 @@ def open_index(reader: Reader, root: Path, unit: str, prepared: Path | None = No
     """The prepared index if it was made from these files, otherwise one built in memory."""
     path = reader.index_file(root, unit, prepared)
     files = reader.files(root, unit)
-    return load_prepared(path, files) or build_index(reader, files, unit)
+    return load_prepared(path, files + reader.optional_files(files)) or build_index(reader, files, unit)
 
 
 def build_index(reader: Reader, files: list[Path], unit: str) -> Index:
@@ -216,11 +221,11 @@ def _prepare_unit(reader: Reader, unit: str, root: Path, files: list[Path], fold
     path = reader.index_file(root, unit, folder)
     with warnings.catch_warnings():  # an outdated index is replaced at once
         warnings.simplefilter("ignore")
-        current = load_prepared(path, files)
+        current = load_prepared(path, files + reader.optional_files(files))
     if current:
         return path
     index = build_index(reader, files, unit)
-    index.about["files"] = [stamp(file) for file in files]
+    index.about["files"] = [stamp(file) for file in files + reader.optional_files(files)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         index.save(path)

@@ -15,6 +15,7 @@ from riszoo.data.readers.validation import RecordError, Table
 from riszoo.data.record import Record, Sentence, Target
 from riszoo.errors import UserError
 
+RANKS = "name_att_rel_count.json"
 FOLDERS = ("VGPhraseCut_v0", "phrasecut", "PhraseCut", "")
 
 
@@ -46,12 +47,15 @@ class PhraseCut(Reader):
         images = [folder / name for name in ("image_data_split3000.json", "image_data_split.json")]
         return [[folder / f"refer_{unit}.json", folder / f"refer_input_{unit}.json"], images]
 
+    def optional_files(self, files: list[Path]) -> list[Path]:
+        return [path for path in [files[0].with_name(RANKS)] if path.is_file()]
+
     def records(self, files: list[Path], unit: str, report: Report) -> Iterator[Record]:
         tasks = validation.load_json(files[0])
         if not isinstance(tasks, list):
             raise UserError(f"{files[0]} is not a JSON list: get the file again")
         images = validation.table(validation.load_json(files[1]), "image_id", files[1])
-        ranks = read_ranks(files[0].with_name("name_att_rel_count.json"))
+        ranks = read_ranks(files[0].with_name(RANKS))
         for index, task in enumerate(tasks):
             try:
                 yield _record(task, images, unit, ranks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,24 @@ def test_the_root_by_option_by_variable_and_by_default(tmp_path, monkeypatch):
 def test_missing_files_are_named_with_folder_and_publisher(tmp_path):
     with pytest.raises(UserError, match=r"refs\(unc\)\.p.* and instances\.json not found in .*refcoco\+.*Licheng Yu"):
         opened("refcoco+", "train", tmp_path)
+
+
+def test_a_split_without_any_image_is_an_error(tmp_path):
+    root = trees.refcoco(tmp_path)
+    for number in (1, 2):
+        (root / "images/train2014" / trees.coco_name(number)).unlink()
+    with pytest.raises(UserError, match=r"none of the 2 image\(s\) of train is in .*--data\.images"):
+        opened("refcoco", "train", root)
+    assert len(opened("refcoco", "val", root)) == 1
+
+
+@pytest.mark.parametrize("name", ["\ud800", "\udfff1"])
+def test_ids_that_utf_8_cannot_store_are_reported(tmp_path, name):
+    root = trees.grefcoco(tmp_path)
+    path = root / "grefcoco/grefs(unc).json"
+    rows = json.loads(path.read_text())
+    rows[0]["ref_id"] = name
+    path.write_text(json.dumps(rows))
+    split, (warning,) = opened_with_warnings("grefcoco", "train", root)
+    assert "1 invalid record(s) left out, such as ?" in warning
+    assert len(split.targets) == 2

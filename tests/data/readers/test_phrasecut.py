@@ -7,9 +7,11 @@ import json
 import pytest
 
 from riszoo.data.ground_truth import GroundTruth
+from riszoo.data.readers.catalogue import get_reader
+from riszoo.data.readers.opening import Options, prepare_indices
 from riszoo.errors import UserError
 from tests.support import data_trees as trees
-from tests.support.splits import ANY, opened
+from tests.support.splits import ANY, opened, opened_with_warnings
 
 OUTLINED = GroundTruth(engine="pillow")
 
@@ -51,3 +53,18 @@ def test_phrasecut_without_ground_truth_can_be_predicted(tmp_path):
     assert record.targets[0].sentences[0].text == "testing"
     with pytest.raises(UserError, match="predicted"):
         record.targets[0].segmentation.draw(ANY)
+
+
+def test_a_prepared_index_is_outdated_by_other_ranks(tmp_path):
+    root = trees.phrasecut(tmp_path)
+    ranks = root / "VGPhraseCut_v0/name_att_rel_count.json"
+    filed = ranks.read_text()
+    ranks.unlink()
+    prepare_indices(get_reader("phrasecut"), Options(root=str(root)))
+    assert not opened_with_warnings("phrasecut", "test", root)[1]
+    ranks.write_text(filed)
+    split, (warning,) = opened_with_warnings("phrasecut", "test", root)
+    assert "the annotations have changed since" in warning
+    assert "c20" in split[0].targets[0].sentences[0].tags
+    prepare_indices(get_reader("phrasecut"), Options(root=str(root)))
+    assert not opened_with_warnings("phrasecut", "test", root)[1]
