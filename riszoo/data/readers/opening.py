@@ -60,11 +60,13 @@ def open_split(reader: Reader, split: str, options: Options) -> IndexSplit | Con
 def _open_unit(reader: Reader, split: str, unit: str, root: Path, options: Options) -> IndexSplit:
     index = open_index(reader, root, unit, options.prepared_folder())
     targets = split_targets(reader, index, split)
-    if len(targets) == 0 and index.problems and not index.splits():
-        (record, reason), *_ = index.problems
-        raise UserError(f"{reader.name}: all {len(index.problems)} record(s) are invalid, such as {record}: {reason}")
     if len(targets) == 0:
-        raise UserError(f"{reader.name} has no split '{split}': its file contains {', '.join(sorted(index.splits()))}")
+        example = next((f"{record}: {reason}" for record, reason in index.problems), "")
+        if example and not index.splits():
+            raise UserError(f"{reader.name}: all {len(index.problems)} record(s) are invalid, such as {example}")
+        filed = ", ".join(sorted(index.splits()))
+        invalid = f"; {len(index.problems)} record(s) are invalid, such as {example}" if example else ""
+        raise UserError(f"{reader.name} has no split '{split}': its file contains {filed}{invalid}")
     masks = reader.masks_folder(reader.files(root, unit))
     folder = image_folder(reader, root, options.images, index)
     exists = present(index, folder)
