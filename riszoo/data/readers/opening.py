@@ -99,7 +99,7 @@ def held_out(readers: Iterable[Reader], options: Options) -> dict[str, list[str]
 
 
 def is_training(split: str) -> bool:
-    return split.startswith("train")
+    return split.startswith("train") or split.endswith("-train")
 
 
 def evaluation_keys(index: Index) -> Iterator[tuple[str, str]]:

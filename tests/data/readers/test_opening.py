@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from riszoo.data.readers.opening import Options
+from riszoo.data.readers.opening import Options, is_training
 from riszoo.errors import UserError
 from tests.support import data_trees as trees
 from tests.support.splits import opened, opened_with_warnings
@@ -109,3 +109,8 @@ def test_ids_that_utf_8_cannot_store_are_reported(tmp_path, name):
     split, (warning,) = opened_with_warnings("grefcoco", "train", root)
     assert "1 invalid record(s) left out, such as ?" in warning
     assert len(split.targets) == 2
+
+
+def test_splits_for_training_are_known_by_their_names():
+    splits = ("train", "trainval", "train-spatial", "general-train", "val", "testA", "unseen", "general")
+    assert [split for split in splits if is_training(split)] == list(splits[:4])
