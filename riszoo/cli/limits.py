@@ -89,6 +89,9 @@ PRECISION = "trainer.precision"
 NOT_SUPPORTED = ("bf16-true", "16-true", "64-true", "64")
 """Precisions for which Lightning converts each batch; those of riszoo contain frozen dataclasses, which it refuses."""
 
+CHECKPOINTS = {"trainer.barebones": "true", "trainer.enable_checkpointing": "false"}
+"""Values that would leave a training without checkpoints."""
+
 ROOTS = (
     *("model", "data", "trainer", "run", "seed_everything", "optimizer", "lr_scheduler"),
     *("config", "ckpt_path", "print_config", "help", "verbose", "weights_only", "return_predictions"),
@@ -105,6 +108,8 @@ def check_values(data: str, configs: list[Config], options: list[str]) -> None:
             check_number(name, value)
         if name == PRECISION and str(value) in NOT_SUPPORTED:
             raise UserError(f"--{name} {value} is not supported: choose 32-true, bf16-mixed or 16-mixed")
+        if CHECKPOINTS.get(name) == str(value).lower():
+            raise UserError(f"--{name} {value} is not supported: a training saves its checkpoints; leave it out")
         if name == "data.val_split" and "," in str(value):
             raise UserError(f"--split {str(value)[:60]}: fit and validate measure one split, and `riszoo test` several")
         if name in SPLITS:

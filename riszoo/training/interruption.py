@@ -1,7 +1,9 @@
-"""Signals that end a training: what is noted, what the user reads, and how a SLURM job is put back into its queue."""
+"""Signals that end a training: what is noted, what the user reads, and how a SLURM job is put back into its queue. A
+training claims its folder, so that it is not continued twice at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import signal
@@ -9,10 +11,39 @@ import subprocess
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from riszoo.errors import UserError
+from riszoo.training.runs import LOCK
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+_claims: list[IO[str]] = []
+
+
+def claim(folder: Path) -> None:
+    """Keep other processes from training in a run's folder until `release_claims` or the end of this one, and remove
+    what an interrupted one left of a checkpoint. Where the file system has no locks, nobody is kept out."""
+    handle = (folder / LOCK).open("w")
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # loading processes do not inherit it
+    except (BlockingIOError, PermissionError):
+        handle.close()
+        raise UserError(f"another process trains in {folder}: wait until it has ended, or stop it") from None
+    except OSError:
+        handle.close()
+    else:
+        _claims.append(handle)
+    for partial in folder.glob("checkpoints/*.partial"):
+        partial.unlink()
+
+
+def release_claims() -> None:
+    while _claims:
+        _claims.pop().close()
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error

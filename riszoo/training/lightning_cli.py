@@ -35,7 +35,7 @@ from riszoo.training.callbacks.prediction_files import PredictionWriter
 from riszoo.training.callbacks.progress import progress
 from riszoo.training.checkpoint_checks import check_class, check_model_class
 from riszoo.training.checkpoints import RISCheckpointIO, load_initial, model_section, read_checkpoint, run_names
-from riszoo.training.interruption import Interrupted, describe_stop, requeue_job, signal_of
+from riszoo.training.interruption import Interrupted, claim, describe_stop, release_claims, requeue_job, signal_of
 from riszoo.training.machine import keep_memory, leave_processors
 from riszoo.training.parser_errors import parser_error
 from riszoo.training.recorder import Recorder
@@ -191,16 +191,15 @@ class RISCLI(LightningCLI):
         if not is_rank_zero():
             return Path(os.environ.get(FOLDER, self.run.root))
         if self.request.folder is not None:
+            claim(self.request.folder)
             os.environ[FOLDER] = str(self.request.folder)
-            for partial in self.request.folder.glob("checkpoints/*.partial"):
-                partial.unlink()
             return self.request.folder
         if self.request.verb != "fit" and self.request.checkpoint is not None:
             folder = runs.folder_of(self.request.checkpoint)
             if runs.card(folder) is not None and os.access(folder, os.W_OK):
                 return folder
-        folder = runs.create(Path(self.run.root), f"{self.run.model}-{self.run.data}")
-        self.request.created = folder
+        folder = self.request.created = runs.create(Path(self.run.root), f"{self.run.model}-{self.run.data}")
+        claim(folder)
         os.environ[FOLDER] = str(folder)
         return folder
 
@@ -393,6 +392,7 @@ def main(request: Request) -> int:
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     finally:
+        release_claims()
         if request.created is not None:
             runs.remove_if_unused(request.created)
         os.environ.pop(FOLDER, None) if folder is None else os.environ.update({FOLDER: folder})

@@ -21,7 +21,8 @@ from riszoo.recipes import find, read_yaml
 
 CARD = "run.json"
 CONFIG = "config.yaml"
-DESCRIPTION = {CARD, CONFIG, "hparams.yaml"}
+LOCK = ".lock"
+DESCRIPTION = {CARD, CONFIG, LOCK, "hparams.yaml"}
 """What every run writes before its first step."""
 NAMES = ("model", "data", "scale")
 """What the section `run` of a run's configuration calls by name."""

@@ -117,6 +117,8 @@ FAST: list[tuple[str, str]] = [
     ("fit --model lts --model.optim.lr -1", "--model.optim.lr -1: give"),
     ("fit --model lts --model.optim.lr nan", "--model.optim.lr nan: give"),
     ("fit --model lts --trainer.precision bf16-true", "--trainer.precision bf16-true is not supported: choose 32-true"),
+    ("fit --model lts --trainer.barebones true", "--trainer.barebones true is not supported: a training saves"),
+    ("fit --model lts --trainer.enable_checkpointing=false", "a training saves its checkpoints; leave it out"),
     ("test --model lts --trainer.precision=64", "--trainer.precision 64 is not supported"),
     ("fit --model lts --model.optim.lr 1e400", "--model.optim.lr 1e400: give"),
     ("fit --model lts --model.optim.lr high", "--model.optim.lr high: give"),

@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,35 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
     missing = [row for row in curves("whole") if row not in curves("parts")]
     assert len(curves("whole")) == len(curves("parts")) + 1
     assert [row[0] for row in missing] == [str(step)], "only the loss of the interrupted step was not written"
+
+
+HOLD = """
+import fcntl, sys
+with open(sys.argv[1], "w") as handle:
+    fcntl.lockf(handle, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_training_is_not_continued_by_two_processes_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(trainer={"max_steps": 1}) == 0
+    (folder,) = Path("runs").iterdir()
+    partial = folder / "checkpoints" / "last.ckpt.partial"
+    partial.touch()
+    again = ["fit", "--ckpt_path", "last", "--trainer.max_steps", "2"]
+    capsys.readouterr()
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder / runs.LOCK)], stdin=-1, stdout=-1) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert main(again) == 2
+        other.stdin.close()
+    assert f"another process trains in {folder}" in capsys.readouterr().err
+    assert partial.exists()
+    assert main(again) == 0
+    assert not partial.exists()
+    assert checkpoint()["global_step"] == 2
 
 
 def test_a_training_stops_at_the_end_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
