@@ -176,7 +176,7 @@ def settings(configs: list[Config], options: list[str]) -> Iterator[tuple[str, A
         if word.startswith("--"):
             name, equals, value = word.removeprefix("--").partition("=")
             name = name.replace(".init_args.", ".")
-            if name in LIMITS or name in SPLITS or name == PRECISION:
+            if name in LIMITS or name in CHECKPOINTS or name in (*SPLITS, PRECISION):
                 yield name, value if equals else next(words, "")
 
 
