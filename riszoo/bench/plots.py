@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from riszoo import recipes
-from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, number_in, of_one_device, pages_of
+from riszoo.bench.rows import ACCURACY, SPEED, TYPES, Row, Table, number_in, of_one_device, pages_of
 from riszoo.files import write_atomically
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def all_plots(folder: Path) -> dict[str, Plot]:
     found: dict[str, Plot] = {}
     for data in dict.fromkeys(row["data"] for row in accuracy):
         own = [row for row in accuracy if row["data"] == row["trained"] == data and row["split"] == "val"]
-        means = _mean_miou(own)
+        means = _mean_miou(own, ACCURACY)
         costs = [row for row in speed if row["data"] == data and _name(row) in means]
         for column, unit in (("gflop_1_sentence", "GFLOP"), ("ms_1_sentence", "ms")):
             rows = of_one_device(costs) if unit == "ms" else costs
@@ -221,12 +221,12 @@ def _name(row: Row) -> str:
     return f"{row['model']} ({row['scale']})"
 
 
-def _mean_miou(rows: Iterable[Row], name: Callable[[Row], str] = _name) -> dict[str, float]:
+def _mean_miou(rows: Iterable[Row], table: Table, name: Callable[[Row], str] = _name) -> dict[str, float]:
     """Of each model over seeds."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row["mIoU"]:
-            values[name(row)].append(float(row["mIoU"]))
+            values[name(row)].append(number_in(row, "mIoU", table))
     return {name: statistics.fmean(found) for name, found in values.items()}
 
 
@@ -235,7 +235,7 @@ def _by_type(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["type"]].append(row)
-    return {kind: _mean_miou(found, _with_training) for kind, found in groups.items()}
+    return {kind: _mean_miou(found, TYPES, _with_training) for kind, found in groups.items()}
 
 
 def _with_training(row: Row) -> str:

@@ -58,8 +58,10 @@ def read_list(path: Path) -> list[Published]:
     for variant, about in recipes.read_yaml(path).items():
         try:
             found += [_entry(variant, about, data, one) for data, one in about["files"].items()]
-        except (AttributeError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: the entry '{variant}' is not complete ({error!r:.80}): correct it") from None
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: the entry '{variant}' is not complete or not right ({error!r:.80}): correct it"
+            ) from None
     return found
 
 

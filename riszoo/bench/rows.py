@@ -7,6 +7,7 @@ import fcntl
 import gzip
 import io
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,10 @@ PROVENANCE = (
     "command",
     "training_command",
 )
+
+
+LONGEST_CELL = 1 << 24
+"""Characters of a cell: `images.csv.gz` has a number for each image of a split in one."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ def read_csv(path: Path, columns: Iterable[str] = ()) -> list[Row]:
     """Every row of a file, which must have these columns; none if it does not exist."""
     if not path.is_file():
         return []
+    csv.field_size_limit(LONGEST_CELL)
     try:
         with (
             gzip.open(path, "rt", encoding="utf-8", newline="")
@@ -96,7 +102,7 @@ def read_csv(path: Path, columns: Iterable[str] = ()) -> list[Row]:
             else path.open(encoding="utf-8", newline="") as file
         ):
             rows = [{name: value or "" for name, value in row.items()} for row in csv.DictReader(file)]
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise UserError(f"{path} is not a readable CSV file ({error}): restore it") from None
     missing = next((column for column in columns if rows and column not in rows[0]), None)
     if missing is not None:

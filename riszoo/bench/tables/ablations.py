@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from riszoo.bench.plan import ablations
-from riszoo.bench.rows import Row
+from riszoo.bench.rows import TYPES, Row
 from riszoo.bench.tables.data_table import shown_text, without_empty_columns
 from riszoo.bench.tables.differences import Difference, paired_difference
 from riszoo.bench.tables.entries import ORIGINAL, mean, number
@@ -34,7 +34,8 @@ def ablation_tables(results: Results, name: str) -> str:
     """The measured tables of one file, then the commands that measure the others."""
     parts, commands = [f"**{name}**"], []
     for table, content in ablations(name).items():
-        measured = [row for row in results.accuracy if _is_of(row, name, table)]
+        variants = {f"{table}/{variant}" for variant in content["rows"]}
+        measured = [row for row in results.accuracy if _is_of(row, name, variants)]
         title = content.get("title", table)
         if not measured:
             commands.append(f"- {title}: `riszoo bench --ablation {name}/{table}`")
@@ -45,8 +46,10 @@ def ablation_tables(results: Results, name: str) -> str:
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
-def _is_of(row: Row, model: str, table: str) -> bool:
-    return row["model"] == model and row["protocol"] == ORIGINAL and row["variant"].startswith(f"{table}/")
+def _is_of(row: Row, model: str, variants: Collection[str]) -> bool:
+    """Whether a row measures one of a model's variants with its own sentences, under the protocol of the tables."""
+    plain = (row["model"], row["protocol"], row["control"]) == (model, ORIGINAL, "none")
+    return plain and row["variant"] in variants
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ class _Table:
             own = _of_column(self.rows(variant), column)
             cells += [shown_text(number(own, "mIoU")), self.difference(variant, column), *self.context(variant, column)]
             kinds = _of_column(self.of_scale(self.results.types, variant), column)
-            cells += [shown_text(number([row for row in kinds if row["type"] == kind], "mIoU")) for kind in KINDS]
+            by_kind = [[row for row in kinds if row["type"] == kind] for kind in KINDS]
+            cells += [shown_text(number(chosen, "mIoU", TYPES)) for chosen in by_kind]
         length = mean(self.rows(variant), "training_sentences")
         seeds = len({row["seed"] for row in self.rows(variant)})
         return [*cells, str(seeds), "" if length is None else f"{length:,.0f}"]
@@ -134,7 +138,8 @@ class _Table:
         parts = []
         if self.content.get("claim"):
             first = (rows[0]["data"], rows[0]["split"])
-            score = {variant: mean(_of_column(self.rows(variant), first), "mIoU") or 0.0 for variant in variants}
+            found = {variant: mean(_of_column(self.rows(variant), first), "mIoU") for variant in variants}
+            score = {variant: value for variant, value in found.items() if value is not None}
             parts.append(f"The paper's order, on its own data, best last: {', '.join(self.content['claim'])}.")
             parts.append(f"Measured: {', '.join(sorted(score, key=score.__getitem__))}.")
         if any(self.difference(variant, (row["data"], row["split"])) for variant in variants for row in rows[:1]):

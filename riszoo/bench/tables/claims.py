@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def claims(path: Path) -> list[Claim]:
     found: dict[tuple[str, ...], Claim] = {}
     for row in read_csv(path, (*IDENTITY, "paper", "year", "split", "metric", "value", "notes")):
         if row["trust"] != OMIT and row["metric"] != UNSTATED:
-            _check_trust(row, path)
+            _check(row, path)
             identity = tuple(row[name] for name in IDENTITY)
             claim = found.setdefault(identity, _empty(row))
             claim.values[row["metric"], row["split"]] = row["value"]
@@ -63,12 +64,24 @@ def claims(path: Path) -> list[Claim]:
     return _most_trusted(list(found.values()))
 
 
-def _check_trust(row: Row, path: Path) -> None:
+def _check(row: Row, path: Path) -> None:
+    about = f"of the row {row['method']}, {row['data']}, {row['split']}, {row['metric']}"
     if row["trust"] not in LEVELS:
         raise UserError(
-            f"{path}: '{row['trust']:.40}' in the column trust of the row {row['method']}, {row['data']}, "
-            f"{row['split']}, {row['metric']} is not a level: give 1 (least) to 5 (most), or {OMIT}"
+            f"{path}: '{row['trust']:.40}' in the column trust {about} is not a level: give 1 (least) to 5 (most), or "
+            f"{OMIT}"
         )
+    if not _is_number(row["value"].split(" ")[0]):
+        raise UserError(
+            f"{path}: '{row['value']:.40}' in the column value {about} is not a number: give percent, or remove the row"
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _empty(row: Row) -> Claim:

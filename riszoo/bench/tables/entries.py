@@ -12,7 +12,7 @@ from pathlib import Path
 
 from riszoo import recipes
 from riszoo.bench.published import LIST, PREFIX, Published, read_list
-from riszoo.bench.rows import ACCURACY, SPEED, Row, number_in, of_one_device
+from riszoo.bench.rows import ACCURACY, SPEED, Row, Table, number_in, of_one_device
 from riszoo.bench.tables.claims import FILE, Claim, claims
 
 CLAIMED, MEASURED, REPRODUCED = "claimed", "measured", "reproduced"
@@ -161,17 +161,17 @@ def _reproduced_entry(rows: Sequence[Row], variant: str, published: Published | 
     return replace(entry, claims=claimed, facts=entry.facts | facts)
 
 
-def number(rows: Sequence[Row], metric: str) -> Number | None:
+def number(rows: Sequence[Row], metric: str, table: Table = ACCURACY) -> Number | None:
     """One seed: the number and its interval. Several seeds: mean and standard deviation."""
     rows = [row for row in rows if row.get(metric)]
     if not rows:
         return None
-    values = [number_in(row, metric, ACCURACY) for row in rows]
-    leaked = any(number_in(row, "images_trained_on", ACCURACY) for row in rows if row.get("images_trained_on"))
+    values = [number_in(row, metric, table) for row in rows]
+    leaked = any(number_in(row, "images_trained_on", table) for row in rows if row.get("images_trained_on"))
     if len(values) > 1:
         return Number(f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}", None, leaked)
     low, high = (
-        number_in(rows[0], f"{metric}_{end}", ACCURACY) if rows[0].get(f"{metric}_{end}") else None
+        number_in(rows[0], f"{metric}_{end}", table) if rows[0].get(f"{metric}_{end}") else None
         for end in ("low", "high")
     )
     return Number(f"{values[0]:.2f}", None if low is None or high is None else (low, high), leaked)

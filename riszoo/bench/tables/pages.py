@@ -17,6 +17,7 @@ from riszoo.bench.tables.entries import MEASURED
 from riszoo.bench.tables.measurements import speed_table, summary_table
 from riszoo.bench.tables.overview import overview_table
 from riszoo.bench.tables.results import Results
+from riszoo.errors import UserError
 from riszoo.files import write_atomically
 
 MARKED = re.compile(r"(<!-- table:(\S+) -->\n).*?(<!-- /table:\2 -->)", re.DOTALL)
@@ -30,7 +31,7 @@ def render_pages(folder: Path, write: bool = True) -> list[Path]:
     if write and pages == folder:
         _extend_page(folder / README, results)
     for path in (*sorted(pages.glob("*.md")), folder.resolve().parent / README):
-        old = path.read_text(encoding="utf-8") if path.is_file() else ""
+        old = _text(path)
         new = MARKED.sub(lambda found: f"{found[1]}\n{table(results, found[2])}\n{found[3]}", old)
         if new != old:
             changed.append(path)
@@ -39,9 +40,17 @@ def render_pages(folder: Path, write: bool = True) -> list[Path]:
     return changed
 
 
+def _text(path: Path, default: str = "") -> str:
+    """The text of a page, or the default where there is none."""
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else default
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+
+
 def _extend_page(path: Path, results: Results) -> None:
     """Make the page of a folder of its own, and add markers for every measured table that it lacks."""
-    old = path.read_text(encoding="utf-8") if path.is_file() else HEADING
+    old = _text(path, HEADING)
     if not old.startswith(HEADING):  # a page that somebody has written
         return
     names = [*dict.fromkeys(entry.data for entry in results.entries if entry.kind == MEASURED)]

@@ -33,6 +33,6 @@ class Results:
             TYPES.read(folder),
             SPEED.read(folder),
             read_sums(folder),
-            notes.get("methods", {}),
-            notes.get("sources", {}),
+            notes.get("methods") or {},
+            notes.get("sources") or {},
         )

@@ -35,12 +35,15 @@ def main(argv: list[str]) -> int:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give --out the folder that contains accuracy.csv")
     from riszoo.bench.plots import write_plots
-    from riszoo.bench.tables import image_sums
+    from riszoo.bench.rows import ACCURACY, SPEED
+    from riszoo.bench.tables import claims, image_sums
     from riszoo.bench.tables.data_table import formatted
     from riszoo.bench.tables.matrix import formatted_matrix
     from riszoo.bench.tables.pages import render_pages
     from riszoo.bench.tables.results import Results
 
+    if not any((folder / file).is_file() for file in (ACCURACY.file, SPEED.file, claims.FILE)):
+        raise UserError(f"{folder} has no results: give --out the folder that contains accuracy.csv")
     if args.format:
         printed = formatted_matrix if args.matrix else formatted
         print(printed(Results.read(folder), args.data, args.format), end="")
