@@ -27,8 +27,15 @@ def _without_worker_traceback(message: str) -> str:
 
 
 def without_controls(text: str) -> str:
-    """Text of an untrusted file for a terminal, which would obey its control codes: they are written as \\x1b."""
-    return "".join(f"\\x{ord(one):02x}" if ord(one) < 32 or 127 <= ord(one) < 160 else one for one in text)
+    """Text of an untrusted file for a terminal, which would obey its control codes: they are written as \\x1b.
+
+    So are lone surrogates, which no terminal can show and which names of files and JSON may contain.
+    """
+    return "".join(f"\\x{ord(one):02x}" if _is_unprintable(ord(one)) else one for one in text)
+
+
+def _is_unprintable(code: int) -> bool:
+    return code < 32 or 127 <= code < 160 or 0xD800 <= code < 0xE000
 
 
 def reason(error: BaseException, most: int = 150) -> str:

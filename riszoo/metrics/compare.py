@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from riszoo.batch import Sample
-from riszoo.errors import UserError
+from riszoo.errors import UserError, without_controls
 from riszoo.metrics.bootstrap import (
     FIXED,
     fixed_point,
@@ -192,7 +192,7 @@ def _extreme_lines(paired: PairedSentences) -> list[str]:
 
 def _listed(paired: PairedSentences, title: str, rows: Sequence[int]) -> list[str]:
     gains = [(paired.samples[row], paired.gain[row]) for row in rows]
-    lines = [f"    {100 * gain:+7.2f}  {sample.sentence_id}  {sample.text}" for sample, gain in gains]
+    lines = [without_controls(f"    {100 * gain:+7.2f}  {sample.sentence_id}  {sample.text}") for sample, gain in gains]
     return [f"  {title}", *lines] if lines else []
 
 

@@ -18,7 +18,7 @@ from riszoo.data.images import FORMATS
 from riszoo.data.masks import Mask, Rles, Size, shrink
 from riszoo.data.readers import validation
 from riszoo.data.record import Record, Split
-from riszoo.errors import UserError
+from riszoo.errors import UserError, without_controls
 from riszoo.files import file_names
 from riszoo.metrics.bits import count_bits
 from riszoo.metrics.protocols import Protocol
@@ -124,7 +124,7 @@ class ScoredPredictions:
 
 def _first(words: Sequence[str]) -> str:
     shown = [word if len(word) <= SHOWN_CHARACTERS else f"{word[:SHOWN_CHARACTERS]}..." for word in words[:NAMED_IDS]]
-    return ", ".join(shown) + (", ..." if len(words) > NAMED_IDS else "")
+    return without_controls(", ".join(shown)) + (", ..." if len(words) > NAMED_IDS else "")
 
 
 def score(predictions: Mapping[str, MaskPrediction], split: Split, protocols: Sequence[Protocol]) -> ScoredPredictions:

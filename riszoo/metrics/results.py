@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -157,7 +158,8 @@ def _values(table: SentenceTable, protocol: Protocol) -> dict[str, Any]:
 
 
 def _no_target_from(table: SentenceTable, protocol: Protocol) -> str:
-    if len(table) and (table.head >= 0).all():
+    answers = table.head[~table.missing]
+    if len(answers) and (answers >= 0).all():
         return "head"
     return "empty mask" if protocol.min_mask_pixels == 1 else f"fewer than {protocol.min_mask_pixels} pixels"
 
@@ -234,8 +236,14 @@ def result_folder(path: Path) -> Path:
     for step in ("test", "validate"):
         found = [file.parent for file in path.glob(f"{step}-*/{METRICS}")]
         if found:
-            return max(found, key=lambda folder: folder.name[-len("20260101-000000") :])
+            return max(found, key=lambda folder: _time(folder.name))
     raise UserError(f"{path} contains no results: name a folder with {METRICS}, or test the run first")
+
+
+def _time(name: str) -> tuple[str, int]:
+    """When an evaluation was written, by its folder's name: `<verb>-<data>-<time>`, or `-<number>` behind the time."""
+    found = re.search(r"(\d{8}-\d{6})(?:-(\d+))?$", name)
+    return (found[1], int(found[2] or 0)) if found else ("", 0)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -282,7 +290,7 @@ def read_evaluation(folder: Path, split: str) -> Evaluation:
         columns = [*SHARED, *(name for protocol in protocols for name in _count_columns(protocol))]
         values = np.array([[int(line[name]) for name in columns] for line in lines], np.int64)
         samples = [_sample(line) for line in lines]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise UserError(f"{path} and {METRICS} do not belong together: evaluate the run again") from None
     return Evaluation(SentenceTable.sort(protocols, values.reshape(-1, len(columns))), samples, splits[split]["chosen"])
 
