@@ -231,7 +231,8 @@ def control_gaps(metrics: Mapping[str, Any]) -> str:
         for control, (gap, changed) in GAPS.items():
             if other := metrics["splits"].get(f"{name}-{control}"):
                 own, controlled = (next(iter(s["protocols"].values()))["values"]["mIoU"] for s in (split, other))
-                lines.append(f"{gap} on {name}: {own - controlled:.2f} (mIoU minus mIoU with {changed})")
+                if own is not None and controlled is not None:
+                    lines.append(f"{gap} on {name}: {own - controlled:.2f} (mIoU minus mIoU with {changed})")
     return "\n".join(lines)
 
 
