@@ -22,6 +22,8 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Inputs = dict[str, Any]
 WORD = re.compile(r"\w+|[^\w\s]")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
+"""The image files that are read: Pillow's others include PostScript, for which it starts another program."""
 
 
 class Placement(NamedTuple):
@@ -235,8 +237,9 @@ def main() -> None:
     args = parser.parse_args()
     from PIL import Image, ImageOps
 
+    Image.init()
     try:
-        with Image.open(args.image) as image:
+        with Image.open(args.image, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             pixels = as_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # a hostile file raises nearly anything
         parser.error(f"{args.image} cannot be read as an image: {error}")
