@@ -221,7 +221,9 @@ def as_rgb(image: Any) -> Array:
         greatest = float(levels.max(initial=0))
         top = next((top for top in (1.0, 255.0, 65535.0) if greatest <= top), greatest)
         top = 65535.0 if image.mode.startswith("I;") else top
-        image = Image.fromarray((levels.clip(0, top) * (255 / top)).round().astype(np.uint8))
+        grey = (levels.clip(0, top) * (255 / top)).round().astype(np.uint8)
+        grey[levels == image.info.get("transparency")] = 255
+        image = Image.fromarray(grey)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
