@@ -172,6 +172,12 @@ def test_info_describes_the_folder_of_a_repository(repository: Path, capsys: pyt
     assert "a checkpoint of riszoo of riszoo.models.lts.LTS" in capsys.readouterr().out
 
 
+def test_info_sends_no_control_codes_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"a\x1b[31m.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
+    assert main(["info", str(tmp_path / "a.safetensors")]) == 0
+    assert "names begin with a\\x1b[31m" in capsys.readouterr().out
+
+
 def test_push_and_pull_give_the_same_files(
     server: HubServer, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
