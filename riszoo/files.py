@@ -98,7 +98,7 @@ def _write_and_rename(path: Path, data: bytes) -> None:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` that gets its name when the block ends, and is removed where it fails."""
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists already: choose a new folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riszoo.errors import UserError
-from riszoo.files import Unpickler, file_names, write_atomically
+from riszoo.files import Unpickler, file_names, new_folder, write_atomically
 
 PATHS = [
     "../../../x",
@@ -56,6 +56,12 @@ def test_safe_and_unique_ids_are_their_own_file_names():
     ids = ["12.0", "IMG_1234-1", "2__10", "my photo (2)", "größe"]
     assert file_names(ids) == ids
     assert file_names(["a/b", "a_b", "c"]) == ["a_b~1", "a_b~2", "c"]
+
+
+def test_a_link_to_nothing_is_not_a_new_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("nowhere")
+    with pytest.raises(UserError, match="out exists already"), new_folder(tmp_path / "out"):
+        raise AssertionError("the work begins")
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from riszoo import recipes
 from riszoo.cli.parser import CommandParser
 from riszoo.cli.startup import fast_imports
+from riszoo.errors import without_controls
 from riszoo.inference.hub.fetch import is_address
 from riszoo.training import runs
 
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
         path = runs.existing(args.model, None)
         from riszoo.cli.weights.describe import described
 
-        print("\n".join(described(path)))
+        print("\n".join(map(without_controls, described(path))))
         return 0
     recipe = recipes.get("models", args.model)
     scale = recipes.checked_scale(args.model, args.data, args.scale or recipes.default_scale(args.data))

@@ -80,10 +80,15 @@ def as_rgb(image: Image.Image) -> Pixels:
 
 
 def _shallow(image: Image.Image) -> NDArray[np.uint8]:
-    """Greys of 16 bits or more, or fractions, as 8 bits: Pillow itself would cut off what is above 255."""
+    """Greys of 16 bits or more, or fractions, as 8 bits: Pillow itself would cut off what is above 255.
+
+    The one that a PNG names as transparent is white.
+    """
     levels = np.nan_to_num(np.asarray(image, np.float32))
     top = 65535.0 if image.mode.startswith("I;") else _range(float(levels.max(initial=0)))
-    return (levels.clip(0, top) * (255 / top)).round().astype(np.uint8)
+    grey = (levels.clip(0, top) * (255 / top)).round().astype(np.uint8)
+    grey[levels == image.info.get("transparency")] = 255
+    return grey
 
 
 def _range(greatest: float) -> float:

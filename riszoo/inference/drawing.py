@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from riszoo.errors import UserError
+from riszoo.errors import UserError, reason
 from riszoo.files import write_atomically
 
 Pixels = NDArray[np.uint8]  # (H0, W0, 3), RGB
@@ -207,6 +207,9 @@ def save(image: Image.Image, path: str | Path) -> Path:
     kind = Image.registered_extensions().get(path.suffix.lower(), "")
     if kind not in Image.SAVE:
         raise UserError(f"{path} has no suffix of an image format that can be written: name it {path.stem}.png")
-    image.save(file, kind)
+    try:
+        image.save(file, kind)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be written as {kind} ({reason(error)}): name it {path.stem}.png") from None
     write_atomically(path, file.getvalue())
     return path

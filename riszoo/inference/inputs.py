@@ -24,10 +24,7 @@ Sentences = str | Sequence[str] | Sequence[Sequence[str]]
 def pixels_of(image: ImageLike) -> Pixels:
     """(H0, W0, 3) uint8 from any image, upright by its EXIF orientation."""
     if isinstance(image, str | Path):
-        path = Path(image).expanduser()
-        if not path.is_file():
-            raise UserError(f"image {image} is not a file: give the path of an image file")
-        return decode(path, upright=True)
+        return decode(_file(Path(image)), upright=True)
     if isinstance(image, Tensor):
         image = _channels_last(image)
     if isinstance(image, np.ndarray):
@@ -40,6 +37,17 @@ def pixels_of(image: ImageLike) -> Pixels:
     if 0 in image.size:
         raise UserError(f"an image of {image.width} x {image.height} pixels is empty")
     return as_rgb(image)
+
+
+def _file(path: Path) -> Path:
+    """The file itself, or the one in a home folder that a `~` names; raises UserError where there is none."""
+    try:
+        found = path if path.is_file() else path.expanduser()
+        if found.is_file():
+            return found
+    except (OSError, RuntimeError):  # a name that is too long, or a home folder of nobody
+        pass
+    raise UserError(f"image {path} is not a file: give the path of an image file")
 
 
 def _channels_last(image: Tensor) -> np.ndarray[Any, Any]:

@@ -30,6 +30,7 @@ PLACES = ("--data.root", "--data.cutouts", "--data.grounds")
 """Options that say where a data set is."""
 CARD_TYPES = {"model": str, "data": str, "scale": str, "started": float}
 LARGEST_CARD = 1 << 20  # bytes
+LATEST = 253402300800  # seconds until the year 10000
 
 
 def create(root: Path, stem: str) -> Path:
@@ -81,6 +82,8 @@ def _read_card(path: Path) -> dict[str, Any] | str:
         value = content.get(name, kind())
         if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
             return f"'{name}' is {value!r:.40}"
+    if not 0 <= content.get("started", 0) < LATEST:
+        return f"'started' is {content['started']!r:.40}"
     return content
 
 

@@ -106,6 +106,13 @@ def test_a_failed_save_leaves_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("name", "height"), [("a.xbm", 5), ("a.webp", 20_000), ("a.jpg", 70_000)])
+def test_an_image_that_a_format_cannot_hold_is_refused(name: str, height: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"{name} cannot be written as \w+ \(.*\): name it a\.png"):
+        save(Image.new("RGB", (1, height)), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_sheet_of_a_split() -> None:
     split = ScenesSplit("general", 64)
     assert sheet(split, 3, columns=1).height == 3 * sheet(split, 1).height

@@ -9,14 +9,16 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from PIL import EpsImagePlugin
 
 from riszoo.batch import Geometry, View
 from riszoo.cli.main import main
-from riszoo.data.images import place_image, view_of
+from riszoo.data.images import KNOWN, place_image, view_of
 from riszoo.data.record import Pixels
 from riszoo.data.scenes import ScenesSplit
 from riszoo.errors import UserError
@@ -107,6 +109,20 @@ def test_the_runner_reports_an_image_that_cannot_be_read(
     with pytest.raises(SystemExit, match="2"):
         load_script(exported[1] / "run.py").main()
     assert f"{image} cannot be read as an image" in capsys.readouterr().err
+
+
+def test_the_runner_starts_no_program_for_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene().save(tmp_path / "cat.eps")
+    started = Mock(side_effect=OSError)
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", started)
+    monkeypatch.setattr("sys.argv", ["run.py", str(tmp_path / "cat.eps"), "the cat"])
+    with pytest.raises(SystemExit, match="2"):
+        runner.main()
+    assert "cannot identify image file" in capsys.readouterr().err
+    started.assert_not_called()
+    assert runner.FORMATS == KNOWN
 
 
 def test_the_runner_reports_a_folder_that_it_cannot_make(

@@ -20,6 +20,7 @@ import riszoo
 from riszoo.cli.main import main
 from riszoo.errors import UserError
 from riszoo.files import file_hash
+from riszoo.inference.hub.card import results_of, results_yaml
 from riszoo.inference.hub.fetch import Address, fetch, parse
 from riszoo.inference.hub.repository import check_repository, tensor_hashes
 from riszoo.model import RISModule
@@ -96,6 +97,30 @@ def test_results_have_the_form_of_the_hub(repository: Path) -> None:
     assert (entry.dataset_id, entry.task_id, entry.value) == ("user/scenes", "val_original_miou", 56.54)
 
 
+def a_test(run: Path, name: str, started: float, splits: dict[str, object], control: str = "none") -> None:
+    """A result of `riszoo test` of the checkpoint with this hash, with the mIoU of each split."""
+    folder = run / name
+    folder.mkdir(parents=True)
+    about = {"checkpoint": {"sha256": "0"}, "command": name, "commit": "abc", "device": "cpu", "started": started}
+    (folder / "run.json").write_text(json.dumps(about))
+    entries = {
+        split: {"chosen": {"control": control}, "protocols": {"original": {"values": {"mIoU": value, "n": 3.0}}}}
+        for split, value in splits.items()
+    }
+    (folder / "metrics.json").write_text(json.dumps({"splits": entries}))
+
+
+def test_the_results_are_those_of_the_newest_test_with_true_sentences(tmp_path: Path) -> None:
+    a_test(tmp_path, "test-scenes-20260101-000000", 1.0, {"val": 40.0})
+    a_test(tmp_path, "test-collage-20260102-000000", 2.0, {"val": 50.0, "empty": None})
+    a_test(tmp_path, "test-scenes-20260103-000000", 3.0, {"val-blank": 10.0}, control="blank")
+    results = results_of(tmp_path, "0")
+    assert results is not None
+    assert (results.command, [row[0] for row in results.rows]) == ("test-collage-20260102-000000", ["val", "empty"])
+    (entry,) = parse_eval_result_entries(yaml.safe_load(results_yaml(results, "user/collage")))
+    assert (entry.task_id, entry.value) == ("val_original_miou", 50.0)
+
+
 def test_a_model_is_loaded_from_a_folder(run: Path, repository: Path) -> None:
     own = from_checkpoint(runs.checkpoint(run))
     for loaded in (LTS.from_pretrained(repository), riszoo.load(str(repository)).model):
@@ -145,6 +170,12 @@ def test_a_copy_in_the_folder_of_repositories_is_used(
 def test_info_describes_the_folder_of_a_repository(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(repository)]) == 0
     assert "a checkpoint of riszoo of riszoo.models.lts.LTS" in capsys.readouterr().out
+
+
+def test_info_sends_no_control_codes_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"a\x1b[31m.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
+    assert main(["info", str(tmp_path / "a.safetensors")]) == 0
+    assert "names begin with a\\x1b[31m" in capsys.readouterr().out
 
 
 def test_push_and_pull_give_the_same_files(
@@ -209,6 +240,11 @@ def test_changed_weights_are_refused(repository: Path, tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=rf"1 tensors of the loaded model differ from config\.json, such as {name}"):
         check_repository(folder)
+    for damaged in ('{"tensors": [1]}', '{"tensors": 1}', "[" * 100_000):
+        (folder / "config.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"config\.json has no hashes of tensors"):
+            check_repository(folder)
+    shutil.copy(repository / "config.json", folder)
     save_file({"a.weight": torch.zeros(1)}, folder / "model.safetensors")
     with pytest.raises(UserError, match="is not a riszoo checkpoint"):
         check_repository(folder)

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 import riszoo
 from riszoo.data.images import as_rgb, decode
 from riszoo.errors import UserError
+from riszoo.inference.export import runner
 from riszoo.inference.inputs import pixels_of
 from riszoo.inference.predictor import SENTENCES, Predictor
 from riszoo.metrics.resample import foreground
@@ -99,6 +100,27 @@ def test_a_photo_is_turned_as_its_exif_tag_says(orientation: int, suffix: str) -
 def test_a_damaged_exif_tag_is_ignored() -> None:
     scene().save("a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert pixels_of("a.jpg").shape == (60, 90, 3)
+
+
+def test_a_name_that_begins_with_a_tilde_is_a_file_or_one_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    Path("home").mkdir()
+    for name in ("~cat.png", "home/dog.png"):
+        scene().save(name)
+    assert pixels_of("~cat.png").shape == pixels_of("~/dog.png").shape == (60, 90, 3)
+    for absent in ("~nobody.png", "~/cat.png", "a" * 300):
+        with pytest.raises(UserError, match=f"image {absent} is not a file"):
+            pixels_of(absent)
+
+
+def test_a_transparent_grey_of_16_bits_is_white() -> None:
+    head = struct.pack(">IIBBBBB", 3, 1, 16, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" + struct.pack(">3H", 0, 1, 65535))
+    chunks = [(b"IHDR", head), (b"tRNS", struct.pack(">H", 0)), (b"IDAT", rows), (b"IEND", b"")]
+    Path("a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+    assert decode(Path("a.png"))[0, :, 0].tolist() == [255, 0, 255]
+    with Image.open("a.png") as image:
+        assert np.array_equal(runner.as_rgb(image), decode(Path("a.png")))
 
 
 def test_transparent_parts_are_white() -> None:

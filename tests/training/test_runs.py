@@ -33,12 +33,17 @@ GOOD = {"model": "lts", "data": "scenes", "started": 1}
         b"[" * 100_000,
         json.dumps({**GOOD, "started": "yesterday"}).encode(),
         json.dumps({**GOOD, "started": None}).encode(),
+        json.dumps({**GOOD, "started": 1e300}).encode(),
+        json.dumps({**GOOD, "started": float("nan")}).encode(),
         json.dumps({**GOOD, "model": ["lts"]}).encode(),
         json.dumps({**GOOD, "data": 3}).encode(),
         json.dumps({**GOOD, "note": "x" * (1 << 20)}).encode(),
     ],
-    ids=["binary", "empty", "list", "null", "deep", "text for a number", "none", "list for text", "number", "huge"],
-)
+    ids=[
+        "binary", "empty", "list", "null", "deep", "text for a number", "none", "no time", "nan", "list for text",
+        "number", "huge",
+    ],
+)  # fmt: skip
 def test_a_damaged_run_is_skipped_and_named_once(
     damaged: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,10 +61,11 @@ class Results:
         except (OSError, ValueError, RecursionError):
             return []
         own = {entry["id"] for entry in self.entries}
+        masks = {path.stem for path in folder.glob("*.png") if path.is_file()} - own
         return [
             entry
             for entry in (entries if isinstance(entries, list) else [])
-            if isinstance(entry, dict) and entry.get("id") not in own and (folder / f"{entry.get('id')}.png").is_file()
+            if isinstance(entry, dict) and isinstance(entry.get("id"), str) and entry["id"] in masks
         ]
 
 

@@ -22,6 +22,8 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Inputs = dict[str, Any]
 WORD = re.compile(r"\w+|[^\w\s]")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
+"""The image files that are read: Pillow's others include PostScript, for which it starts another program."""
 
 
 class Placement(NamedTuple):
@@ -219,7 +221,9 @@ def as_rgb(image: Any) -> Array:
         greatest = float(levels.max(initial=0))
         top = next((top for top in (1.0, 255.0, 65535.0) if greatest <= top), greatest)
         top = 65535.0 if image.mode.startswith("I;") else top
-        image = Image.fromarray((levels.clip(0, top) * (255 / top)).round().astype(np.uint8))
+        grey = (levels.clip(0, top) * (255 / top)).round().astype(np.uint8)
+        grey[levels == image.info.get("transparency")] = 255
+        image = Image.fromarray(grey)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -235,8 +239,9 @@ def main() -> None:
     args = parser.parse_args()
     from PIL import Image, ImageOps
 
+    Image.init()
     try:
-        with Image.open(args.image) as image:
+        with Image.open(args.image, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             pixels = as_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # a hostile file raises nearly anything
         parser.error(f"{args.image} cannot be read as an image: {error}")

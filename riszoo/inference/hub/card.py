@@ -35,28 +35,32 @@ class Results:
 
 
 def results_of(run: Path, sha256: str) -> Results | None:
-    """The newest test in a run's folder of the checkpoint with this hash; None where there is none."""
-    for file in sorted(run.glob(TESTS), reverse=True):
+    """The newest test in a run's folder of the checkpoint with this hash, on any data; None where there is none."""
+    found: list[tuple[float, str, Results]] = []
+    for file in run.glob(TESTS):
         try:
             about = json.loads(file.read_bytes())
             if about["checkpoint"]["sha256"] == sha256:
                 metrics = json.loads((file.parent / "metrics.json").read_bytes())
-                return Results(about["command"], about["commit"], about["device"], _rows(metrics))
+                results = Results(about["command"], about["commit"], about["device"], _rows(metrics))
+                found += [(float(about.get("started", 0)), file.parent.name, results)] if results.rows else []
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{file.parent} is not a result of `riszoo test` ({error!s:.80}): remove it") from None
-    return None
+    return max(found, key=lambda each: each[:2])[2] if found else None
 
 
 def _rows(metrics: dict[str, Any]) -> list[Row]:
+    """The values of each split and protocol, without those under changed sentences (a control)."""
     return [
         (split, protocol, each["values"])
         for split, part in metrics["splits"].items()
+        if part.get("chosen", {}).get("control", "none") == "none"
         for protocol, each in part["protocols"].items()
     ]
 
 
 def results_yaml(results: Results, dataset: str) -> str:
-    """The content of a file in `.eval_results/`: the mIoU of each split and protocol."""
+    """The content of a file in `.eval_results/`: the mIoU of each split and protocol that has one."""
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     entries = [
@@ -67,6 +71,7 @@ def results_yaml(results: Results, dataset: str) -> str:
             notes=f"mIoU in percent, split {split}, protocol {protocol} of riszoo, {values['n']:.0f} sentences",
         )
         for split, protocol, values in results.rows
+        if values["mIoU"] is not None
     ]
     content: str = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
     return content

@@ -99,8 +99,8 @@ def check_repository(folder: Path, model: str = "") -> None:
         if not (folder / file).is_file():
             raise UserError(f"{folder} has no {file}: it is not a repository that `riszoo hub push` has written")
     try:
-        expected: Hashes = json.loads((folder / CONFIG).read_bytes())["tensors"]
-    except (ValueError, KeyError, TypeError) as error:
+        expected: Hashes = dict(json.loads((folder / CONFIG).read_bytes())["tensors"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{folder / CONFIG} has no hashes of tensors ({error!s:.80}): fetch the repository again"
         ) from None
