@@ -22,7 +22,7 @@ from riszoo.errors import UserError
 from riszoo.files import file_hash
 from riszoo.inference.hub.card import results_of, results_yaml
 from riszoo.inference.hub.fetch import Address, fetch, parse
-from riszoo.inference.hub.repository import check_repository, tensor_hashes
+from riszoo.inference.hub.repository import CardOptions, check_repository, tensor_hashes, write_repository
 from riszoo.model import RISModule
 from riszoo.models.lts import LTS
 from riszoo.training import runs
@@ -176,6 +176,17 @@ def test_info_sends_no_control_codes_to_the_terminal(tmp_path: Path, capsys: pyt
     save_file({"a\x1b[31m.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
     assert main(["info", str(tmp_path / "a.safetensors")]) == 0
     assert "names begin with a\\x1b[31m" in capsys.readouterr().out
+
+
+def test_a_published_checkpoint_without_batch_counters_becomes_a_repository(run: Path, tmp_path: Path) -> None:
+    content = torch.load(runs.checkpoint(run), weights_only=True)
+    state = content["state_dict"]
+    content["state_dict"] = {name: value for name, value in state.items() if "num_batches_tracked" not in name}
+    assert len(content["state_dict"]) < len(state)
+    content["riszoo"]["published"] = {"format": "lts", "file": "lts.pth", "ignored": []}
+    torch.save(content, tmp_path / "published.ckpt")
+    write_repository(tmp_path / "published.ckpt", tmp_path / "repository", CardOptions("mit"), "lts")
+    assert len(weights_of(tmp_path / "repository")) == len(content["state_dict"])
 
 
 def test_push_and_pull_give_the_same_files(

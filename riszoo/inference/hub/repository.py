@@ -106,7 +106,7 @@ def check_repository(folder: Path, model: str = "") -> None:
         ) from None
     stored = read_checkpoint(folder / WEIGHTS)["state_dict"]
     loaded = from_checkpoint(folder / WEIGHTS, model).state_dict()
-    found = tensor_hashes({name: value.to(stored[name].dtype) for name, value in loaded.items()})
+    found = tensor_hashes({name: loaded[name].to(value.dtype) for name, value in stored.items()})
     wrong = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
     if wrong:
         raise UserError(
