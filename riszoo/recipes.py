@@ -215,7 +215,7 @@ def resolve(model: str, data: str, scale: str | None = None) -> Config:
     scale = checked_scale(model, data, scale or default_scale(data))
     section = scales(model, data)[scale]
     base, overrides = shared_options(data, scale)
-    layers = [*_data_layers(data, base, section, scale), *_model_layers(recipe.content, section, base, recipe.path)]
+    layers = [*_data_layers(data, base, section, scale), *_model_layers(recipe, section, base, scale)]
     if scale == "paper":
         layers.append(recipe.content.get("sets", {}).get(data, {}))
     options = _combined(layers, overrides)
@@ -259,13 +259,20 @@ def _data_layers(data: str, *sections: str) -> list[Config]:
     return [content.get(section) or {} for section in ("common", *sections)]
 
 
-def _model_layers(content: Config, section: str, base: str, path: Path) -> list[Config]:
-    """A model recipe's `common` and section; at a shared scale, the model options of `base` only."""
+def _model_layers(recipe: Recipe, section: str, base: str, scale: str) -> list[Config]:
+    """A model recipe's `common` and section; at a shared scale, the model options of `base` only.
+
+    A section of a shared scale has those for a `base`, and those for a scale that is like it.
+    """
+    content = recipe.content
     if not base:
         return [content.get("common", {}), content[section]]
     if "model" in content[section]:
-        raise UserError(f"{path}: '{section}' has options of its own; put them under '{base}', the data set's scale")
-    layers = [content.get("common", {}), content.get(base) or {}, content[section].get(base) or {}]
+        raise UserError(
+            f"{recipe.path}: '{section}' has options of its own; put them under '{base}', the data set's scale"
+        )
+    own = content[section]
+    layers = [content.get("common", {}), content.get(base) or {}, own.get(base) or {}, own.get(scale) or {}]
     return [{"model": layer.get("model", {})} for layer in layers]
 
 

@@ -59,6 +59,20 @@ def test_a_recipe_cannot_change_what_is_shared(tmp_path: Path, monkeypatch: pyte
     assert (mine["data"], mine["trainer"]) == (usual["data"], usual["trainer"])
 
 
+def test_a_scale_like_it_has_what_it_changes_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = dict(recipes.get("models", "lts").content)
+    own = {"tiny": {"model": {"pool": "max", "width": 8}}, "photo": {"model": {"pool": "mean", "size": 32}}}
+    other["controlled"] = recipes.merge(other["controlled"], own)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "other.yaml").write_text(yaml.safe_dump(other))
+    folders = recipes.folders()
+    monkeypatch.setattr(recipes, "folders", lambda: (*folders, tmp_path))
+    for scale, pool in (("controlled", "max"), ("photo", "mean"), ("photo-random", "max")):
+        options = recipes.resolve("other", "collage", scale)["model"]["init_args"]
+        usual = recipes.resolve("lts", "collage", scale)["model"]["init_args"]
+        assert options == usual | {"pool": pool, "width": 8}, scale
+
+
 def test_the_budget_on_scenes_is_the_tiny_one() -> None:
     tiny, controlled = (recipes.resolve("vipa", "scenes", scale) for scale in ("tiny", "controlled"))
     assert (controlled["data"], controlled["trainer"]) == (tiny["data"], tiny["trainer"])

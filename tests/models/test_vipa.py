@@ -13,6 +13,7 @@ from riszoo.batch import Words
 from riszoo.encoders.base import TextConfig, VisionConfig
 from riszoo.encoders.text import build_text
 from riszoo.encoders.vision import build_vision
+from riszoo.errors import UserError
 from riszoo.models.vipa.expression import (
     Expression,
     Pooled,
@@ -163,6 +164,34 @@ def test_every_fusion_works_with_any_vision_encoder(fusion: str, vision: str) ->
     total_loss(model, batch).backward()
     assert model(batch).logits.shape == (4, 1, 16, 16)
     assert all(p.grad is not None for name, p in model.named_parameters() if not name.startswith("vision"))
+
+
+def test_early_fusion_may_begin_in_a_later_stage() -> None:
+    section = {**SMALL["init_args"], "fusion": {**SMALL["init_args"]["fusion"], "start": 1}}
+    model = Entry("vipa", {**SMALL, "init_args": section}).build().double()
+    stages = len(model.vision.channels)
+    assert len(model.fusion.stage_attention) == stages - 1
+    assert len(model.text.later_layers) == stages - 2
+    batch = batch_of(model, 2, 2)
+    total_loss(model, batch).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    model.eval()
+    features = model.encode_image(batch.images, batch.valid)
+    torch.testing.assert_close(
+        features.maps, model.vision(model.normalise(batch.images, batch.valid))[:2], rtol=1e-12, atol=1e-12
+    )
+    words = model.encode_text(model.tokenize(batch.texts))
+    visual = features.per_sentence(batch.image_index)
+    nn.init.normal_(model.fusion.stage_gate[0].gate[2].weight)
+    maps, _ = model.fusion(visual, words, model.vision, model.text)
+    assert torch.equal(maps[0], visual.maps[0]), "the first stage sees no language"
+    assert all((one[0] - one[1]).abs().max() > 1e-6 for one in maps[1:]), "the later ones do"
+
+
+@pytest.mark.parametrize("start", [-1, 9])
+def test_a_stage_that_does_not_exist_is_refused(start: int) -> None:
+    with pytest.raises(UserError, match=f"fusion.start is {start}: give a stage from 0 to"):
+        small(fusion={"start": start})
 
 
 def test_permuting_the_cues_permutes_the_expression() -> None:

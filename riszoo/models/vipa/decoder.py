@@ -76,20 +76,22 @@ class PixelDecoder(nn.Module):
         self.classify.bias.data.copy_(torch.tensor([0.0, RARE]))  # type: ignore[union-attr]
 
     def forward(
-        self, maps: list[Tensor], cells: Tensor, expression: Tensor, mask: Tensor, image_index: Tensor | None = None
+        self, maps: list[Tensor], cells: Tensor, expression: Tensor, mask: Tensor, image_index: list[Tensor | None]
     ) -> Tensor:
         """Maps from fine to coarse, the valid `cells` (N, hw) of the coarsest, the expression (N, L, d) and its valid
         rows (N, L) -> the target's logit minus the background's, (N, 1, h, w) on the finest grid.
 
-        With the image of each sentence, `image_index`, all maps but the coarsest are those of images."""
+        `image_index` has, for each map but the coarsest, the image of each sentence where the map is that of images.
+        """
         x = self.project_in(maps[-1])  # (N, d, h, w)
         _, d, h, w = x.shape
         pixels, position = to_tokens(x), sine_2d(h, w, d, x)  # (N, hw, d), (hw, d)
         for layer in self.layers:
             pixels = layer(pixels, position, cells, expression, mask)
         x = self.project_out(to_grid(pixels, (h, w)))  # (N, C, h, w)
-        for index, (top_down, fine) in enumerate(zip(self.top_down, reversed(maps[:-1]), strict=True)):
-            x = top_down(x, fine, image_index)
+        finer = zip(reversed(maps[:-1]), reversed(image_index), strict=True)
+        for index, (top_down, (fine, images)) in enumerate(zip(self.top_down, finer, strict=True)):
+            x = top_down(x, fine, images)
             if index < len(self.finer_attention):
                 pixels = self.finer_attention[index](to_tokens(x), mask[:, None], expression)
                 x = to_grid(pixels, x.shape[-2:])

@@ -27,10 +27,12 @@ class Fusion:
     """Section 3.3. Early fusion runs `layers` of the text encoder before it, and one more with each later stage.
 
     An attention head has about `head_width` channels; pixels attend to words in at least `min_width` channels.
-    `position` adds a sine code to the map at which pixels first meet words, with weights that start at zero.
+    `position` adds a sine code to the map at which pixels first meet words, with weights that start at zero. Early
+    fusion begins in the vision stage `start`: the earlier ones, of which the first is 0, see no language.
     """
 
     kind: Literal["none", "late", "early"] = "early"
+    start: int = 0
     layers: int = 6
     head_width: int = 64
     min_width: int = 256
@@ -155,12 +157,15 @@ class WordToPixelAttention(nn.Module):
 
 
 class EarlyFusion(NoFusion):
-    """In every stage the pixels attend to the words; before every later stage the words attend to its pixels."""
+    """In every stage from `start` on the pixels attend to the words; before every later one the words attend to its
+    pixels."""
 
     def __init__(self, options: Fusion, vision: VisionEncoder, text: TextEncoder) -> None:
-        channels, words = vision.channels, text.width
+        channels, words, self.start = vision.channels[options.start :], text.width, options.start
+        if options.start < 0 or not channels:
+            raise UserError(f"fusion.start is {options.start}: give a stage from 0 to {len(vision.channels) - 1}")
         super().__init__(options, channels[0])
-        entering = [channels_entering(vision, stage) for stage in range(1, len(channels))]
+        entering = [channels_entering(vision, stage) for stage in range(options.start + 1, len(vision.channels))]
         split_text(text, options.layers, len(entering))
         self.stage_attention = nn.ModuleList(PixelToWordAttention(c, words, options) for c in channels)
         self.stage_norm = nn.ModuleList(nn.LayerNorm(c) for c in channels)
@@ -170,40 +175,43 @@ class EarlyFusion(NoFusion):
         self.word_attention = nn.ModuleList(WordToPixelAttention(words, c, options) for c in entering)
 
     def language_free_maps(self, x: Tensor, vision: VisionEncoder) -> list[Tensor]:
-        """The first stage, before language enters."""
-        return [vision.blocks(0, vision.down(0, vision.stem(x)))]
+        """The stages before language enters, the last of them the one in which it does."""
+        maps: list[Tensor] = []
+        for stage in range(self.start + 1):
+            x = vision.blocks(stage, vision.down(stage, maps[-1] if maps else vision.stem(x)))
+            maps.append(x)
+        return maps
 
     def forward(
         self, visual: Features, words: Words, vision: VisionEncoder, text: TextEncoder
     ) -> tuple[list[Tensor], Words]:
-        x = self.position(visual.maps[0])
-        states = words.states  # both after the first stage of their encoder: nothing is fused yet
-        maps: list[Tensor] = []
-        for stage in range(len(vision.channels)):
-            if stage:
-                x = self._down(stage, x, states, words.mask, vision)
-                states = self._language_stage(stage, states, words.mask, x, visual, text)
+        *maps, entered = visual.maps
+        x = self.position(entered)
+        states = words.states  # nothing is fused yet
+        for index, stage in enumerate(range(self.start, len(vision.channels))):
+            if index:
+                x = self._down(index - 1, vision.down(stage, x), states, words.mask)
+                states = self._language_stage(index - 1, states, words.mask, x, visual, text)
                 x = vision.blocks(stage, x)
             pixels, size = to_tokens(x), x.shape[-2:]
-            fused = self.stage_attention[stage](pixels, states, words.mask)  # (N, hw, C)
-            maps.append(to_grid(self.stage_norm[stage](fused), size))
-            if stage < len(self.stage_gate):
-                x = to_grid(self.stage_gate[stage](pixels, fused), size)
+            fused = self.stage_attention[index](pixels, states, words.mask)  # (N, hw, C)
+            maps.append(to_grid(self.stage_norm[index](fused), size))
+            if index < len(self.stage_gate):
+                x = to_grid(self.stage_gate[index](pixels, fused), size)
         return maps, words.with_states(states)
 
-    def _down(self, stage: int, x: Tensor, states: Tensor, mask: Tensor, vision: VisionEncoder) -> Tensor:
-        """The step to this stage's grid, after which the pixels attend to the words again."""
-        x = vision.down(stage, x)
+    def _down(self, index: int, x: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """On the grid of a later stage the pixels attend to the words again."""
         pixels = to_tokens(x)
-        fused = self.down_attention[stage - 1](pixels, states, mask)
-        return to_grid(self.down_gate[stage - 1](pixels, fused), x.shape[-2:])
+        fused = self.down_attention[index](pixels, states, mask)
+        return to_grid(self.down_gate[index](pixels, fused), x.shape[-2:])
 
     def _language_stage(
-        self, stage: int, states: Tensor, mask: Tensor, x: Tensor, visual: Features, text: TextEncoder
+        self, index: int, states: Tensor, mask: Tensor, x: Tensor, visual: Features, text: TextEncoder
     ) -> Tensor:
         """The words attend to the pixels that enter the vision stage, then pass one layer of the text encoder."""
         cells = valid_cells(visual.valid, visual.size, (x.shape[-2], x.shape[-1])).flatten(1)
-        return text.run_layer(stage - 1, self.word_attention[stage - 1](states, to_tokens(x), cells), mask)
+        return text.run_layer(index, self.word_attention[index](states, to_tokens(x), cells), mask)
 
 
 def channels_entering(vision: VisionEncoder, stage: int) -> int:

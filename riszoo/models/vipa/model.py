@@ -111,8 +111,8 @@ class VIPA(RISModule):
             heads=heads,
         )
         self.decoder = PixelDecoder(decoder, [self.channels_at(stride) for stride in strides], width, heads)
-        last = len(self.vision.channels) - 1  # the only map that language changes without early fusion
-        self.finer_of_image = fusion.kind != "early" and last not in map(self.level_at, strides[:-1])
+        # levels from this one on are changed by language: without early fusion, only the last one
+        self.first_fused = fusion.start if fusion.kind == "early" else len(self.vision.channels) - 1
         self.no_target_head = nn.Linear(width, 1) if no_target.enabled else None
         if frozen_embeddings:
             self.text.freeze_embeddings()
@@ -126,12 +126,15 @@ class VIPA(RISModule):
         maps, fused_words = self.fusion(visual, words, self.vision, self.text)  # each (N, C, h, w); (N, L, C)
         grid = self.map_at(maps, self.veg_stride)  # F_v (N, C, h, w)
         expression = self.expression(grid, words, fused_words, self._cells(visual, self.veg_stride))  # E_V (N, L, d)
-        *finer, coarsest = self.strides
-        own = features.maps if self.finer_of_image else maps
-        pyramid = [*(self.map_at(own, stride) for stride in finer), self.map_at(maps, coarsest)]
+        of_image = [self.level_at(stride) < self.first_fused for stride in self.strides[:-1]]
+        pyramid = [
+            self.map_at(features.maps if shared else maps, stride)
+            for stride, shared in zip(self.strides, [*of_image, False], strict=True)
+        ]
         rows, mask = self.context(expression.states, expression.mask, image_index)
-        shared = image_index if self.finer_of_image else None
-        logits = self.decoder(pyramid, self._cells(visual, coarsest), rows, mask, shared)  # (N, 1, h, w)
+        cells = self._cells(visual, self.strides[-1])
+        index = [image_index if shared else None for shared in of_image]
+        logits = self.decoder(pyramid, cells, rows, mask, index)  # (N, 1, h, w)
         evidence, aux = explain(expression, words, (grid.shape[-2], grid.shape[-1]))
         return Output(logits, evidence, self._no_target(expression), aux)
 
