@@ -188,6 +188,27 @@ def test_early_fusion_may_begin_in_a_later_stage() -> None:
     assert all((one[0] - one[1]).abs().max() > 1e-6 for one in maps[1:]), "the later ones do"
 
 
+def test_maps_of_images_and_of_sentences_meet_in_the_decoder() -> None:
+    """With sentences of several images in any order, each has the logits that it has alone."""
+    model = small(fusion={"start": 2}).double().eval()
+    for residual in [*model.fusion.stage_gate, *model.fusion.down_gate]:
+        nn.init.normal_(residual.gate[2].weight)
+    batch = batch_of(model, 2, 2)
+    features, words = model.encode_image(batch.images, batch.valid), model.encode_text(model.tokenize(batch.texts))
+    index = torch.tensor([1, 0, 1, 0])
+    together = model.decode(features, index, words).logits
+    for sentence, image in enumerate(index.tolist()):
+        one = model.encode_image(batch.images[[image]], batch.valid[[image]])
+        alone = model.decode(one, torch.tensor([0]), model.encode_text(model.tokenize([batch.texts[sentence]]))).logits
+        torch.testing.assert_close(together[[sentence]], alone, rtol=1e-7, atol=1e-7)
+    assert (together[0] - together[1]).abs().max() > 1e-6
+
+
+def test_a_stage_behind_all_used_maps_is_refused() -> None:
+    with pytest.raises(UserError, match=r"fusion.start is 2, but the maps of strides 4, 8, 8 .* lower fusion.start"):
+        small(fusion={"start": 2}, strides=[4, 8])
+
+
 @pytest.mark.parametrize("start", [-1, 9])
 def test_a_stage_that_does_not_exist_is_refused(start: int) -> None:
     with pytest.raises(UserError, match=f"fusion.start is {start}: give a stage from 0 to"):

@@ -28,7 +28,8 @@ class Fusion:
 
     An attention head has about `head_width` channels; pixels attend to words in at least `min_width` channels.
     `position` adds a sine code to the map at which pixels first meet words, with weights that start at zero. Early
-    fusion begins in the vision stage `start`: the earlier ones, of which the first is 0, see no language.
+    fusion begins after the blocks of the vision stage `start`: the earlier ones, of which the first is 0, see no
+    language. In the last stage pixels still attend to the words, but no word to the pixels.
     """
 
     kind: Literal["none", "late", "early"] = "early"

@@ -113,12 +113,18 @@ class VIPA(RISModule):
         self.decoder = PixelDecoder(decoder, [self.channels_at(stride) for stride in strides], width, heads)
         # levels from this one on are changed by language: without early fusion, only the last one
         self.first_fused = fusion.start if fusion.kind == "early" else len(self.vision.channels) - 1
+        used = (*strides, veg.stride) if kv == "ve" else strides
+        if fusion.kind == "early" and max(map(self.level_at, used)) < fusion.start:
+            raise UserError(
+                f"fusion.start is {fusion.start}, but the maps of strides {', '.join(map(str, used))} (strides, "
+                "veg.stride) are of earlier stages, which see no language: lower fusion.start"
+            )
         self.no_target_head = nn.Linear(width, 1) if no_target.enabled else None
         if frozen_embeddings:
             self.text.freeze_embeddings()
 
     def backbone(self, images: Tensor, valid: Tensor) -> Features:
-        """The maps that fusion allows to be computed before language enters: all, or those of the first stage."""
+        """The maps that fusion allows to be computed before language enters: all, or those up to `fusion.start`."""
         return Features(self.fusion.language_free_maps(self.normalise(images, valid), self.vision), valid, self.size)
 
     def decode(self, features: Features, image_index: Tensor, words: Words) -> Output:
