@@ -84,7 +84,7 @@ def test_photo_and_photo_random_differ_in_weights_and_how_they_are_tuned() -> No
     assert pretrained == random
     for model in ("lts", "risam", "vipa"):
         one, other = (recipes.resolve(model, "collage", scale) for scale in ("photo", "photo-random"))
-        assert one["trainer"]["max_steps"] == other["trainer"]["max_steps"] == 2400
+        assert one["trainer"]["max_steps"] == other["trainer"]["max_steps"] == 1500
         assert one["model"]["init_args"]["vision"]["weights"] == f"package:{MOBILENET}"
 
 
