@@ -267,13 +267,23 @@ def _model_layers(recipe: Recipe, section: str, base: str, scale: str) -> list[C
     content = recipe.content
     if not base:
         return [content.get("common", {}), content[section]]
-    if "model" in content[section]:
+    own = content[section] or {}
+    if "model" in own:
         raise UserError(
             f"{recipe.path}: '{section}' has options of its own; put them under '{base}', the data set's scale"
         )
-    own = content[section]
+    known = own.keys() if own.keys() <= {base, scale} else _names_in_shared(section)
+    for name in own.keys() - known:
+        raise UserError(f"{recipe.path}: {unknown_name('scale', name, sorted(known), of=section)}")
     layers = [content.get("common", {}), content.get(base) or {}, own.get(base) or {}, own.get(scale) or {}]
     return [{"model": layer.get("model", {})} for layer in layers]
+
+
+def _names_in_shared(section: str) -> set[str]:
+    """What a section of a shared scale may have: default scales of data sets, and scales that are like it."""
+    sources = [get("data", name) for name in names("data")]
+    like = {scale for source in sources for scale in source.scales if section_like(source.content, scale) == section}
+    return {default_scale(source.name) for source in sources} | like - {section}
 
 
 def _combined(layers: Iterable[Config], overrides: Config) -> Config:

@@ -40,7 +40,7 @@ def train(
     request = Request.read("fit", _words({**named, **(options or {})}))
     _start(request)
     folder = request.folder or request.created
-    if folder is None:
+    if folder is None or not folder.is_dir():
         raise UserError(f"the training of '{model}' left no run folder: see its messages")
     return folder
 

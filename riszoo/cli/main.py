@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from typing import Any, NamedTuple
 
@@ -120,6 +121,8 @@ def sentence(error: UserError) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """The console script: exit code 0 for success, 2 for a user error, which is printed as one sentence."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # a sign that the terminal lacks becomes '?'
     try:
         return dispatch(sys.argv[1:] if argv is None else argv)
     except BrokenPipeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from riszoo.data.images import FORMATS
 from riszoo.data.masks import Mask, Rles, Size, shrink
 from riszoo.data.readers import validation
 from riszoo.data.record import Record, Split
-from riszoo.errors import UserError, without_controls
+from riszoo.errors import LONGEST_NAME, UserError, without_controls
 from riszoo.files import file_names
 from riszoo.metrics.bits import count_bits
 from riszoo.metrics.protocols import Protocol
@@ -49,7 +50,7 @@ def read_predictions(path: Path) -> dict[str, MaskPrediction]:
     try:
         if path.is_file():
             validation.check_bytes(path)
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_pairs_hook=partial(_without_repeats, path))
     except OSError:
         raise UserError(f"{path} cannot be read: give a folder of PNG masks or a JSON file of RLEs") from None
     except UserError:
@@ -57,6 +58,15 @@ def read_predictions(path: Path) -> dict[str, MaskPrediction]:
     except (ValueError, RecursionError, MemoryError):
         raise UserError(f"{path} is not valid JSON: give a list of {{id, segmentation}}, or a folder of PNGs") from None
     return _from_json(content, path)
+
+
+def _without_repeats(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of JSON's names and values; a repeated name would hide a prediction."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        repeated = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise UserError(f"{path} has '{repeated[:LONGEST_NAME]}' twice in one object: keep one of them")
+    return found
 
 
 def _from_json(content: Any, path: Path) -> dict[str, MaskPrediction]:

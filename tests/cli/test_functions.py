@@ -41,3 +41,10 @@ def test_a_wrong_name_raises_a_user_error() -> None:
         riszoo.train("ltz")
     with pytest.raises(UserError, match="unknown protocol 'nope'"):
         riszoo.evaluate("lts", protocols="nope")
+
+
+def test_a_trial_that_keeps_nothing_has_no_folder_to_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_images(monkeypatch)
+    model = CONFIG["model"]["class_path"]
+    with pytest.raises(UserError, match=f"the training of '{model}' left no run folder"):
+        riszoo.train(model, options={"config": json.dumps(CONFIG), "trainer.fast_dev_run": True})

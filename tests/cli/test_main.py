@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -324,6 +325,15 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     output = capsys.readouterr().out
     assert all(verb in output for verb in VERBS)
+
+
+def test_a_terminal_without_a_sign_shows_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    benchmarks = recipes.folders()[0].parent / "benchmarks"
+    assert main(["tables", "--out", str(benchmarks), "--format", "markdown", "--data", "scenes"]) == 0
+    assert b"| measured | original | lts |" in written.getvalue()
+    assert b" ? " in written.getvalue()
 
 
 def test_data_show(tmp_path: Path) -> None:

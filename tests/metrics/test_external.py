@@ -137,6 +137,8 @@ def test_a_file_may_contain_the_prediction_of_a_no_target_head(blobs: Blobs, tmp
         ('{"s0": {"size": [2, 2], "counts": [1.5]}}', "not a list of whole numbers"),
         ('{"s0": {"size": [2, 2], "counts": [3]}}', "do not add up"),
         ('[{"id": 1, "segmentation": {"size": [1, 1], "counts": [1]}, "no_target": 2}]', "'no_target' is 2"),
+        ('{"a": {"size": [1, 1], "counts": [1]}, "a": {"size": [1, 1], "counts": [0, 1]}}', "'a' twice in one object"),
+        ('[{"id": 1, "segmentation": {"size": [1, 1], "size": [1, 1], "counts": [1]}}]', "'size' twice in one object"),
         ('[{"id": 1, "segmentation": {"size": [1, 1], "counts": [1]}}, {"id": "1", "segmentation": {"size": [1, 1],'
          ' "counts": [1]}}]', "two predictions for sentence '1'"),
     ],

@@ -115,15 +115,36 @@ def test_a_class_of_ones_own_gets_the_same_setting() -> None:
     }
 
 
-def test_options_beside_the_sections_of_a_shared_scale_are_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        ({"model": {"pool": "mean"}}, r"'controlled' has options of its own; put them under 'tiny'"),
+        ({"foto": {"model": {"pool": "mean"}}}, r"controlled has no scale 'foto': did you mean 'photo'\?"),
+    ],
+)
+def test_a_wrong_section_of_a_shared_scale_is_reported(
+    section: dict[str, Any], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = {**recipes.get("models", "lts").content, "controlled": {"model": {"pool": "mean"}}}
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "mine.yaml").write_text(yaml.safe_dump(content))
-    monkeypatch.setattr(recipes, "plugin_folders", lambda: (tmp_path,))
-    with pytest.raises(UserError, match=r"mine\.yaml: 'controlled' has options of its own; put them under 'tiny'"):
+    _plug_in(tmp_path, monkeypatch, section)
+    with pytest.raises(UserError, match=rf"mine\.yaml: {reason}"):
         of("mine", "scenes")
+
+
+@pytest.mark.parametrize("section", [None, {"photo": {"model": {"pool": "mean"}}, "paper": {}}])
+def test_a_section_of_a_shared_scale_may_be_for_other_data(
+    section: dict[str, Any] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _plug_in(tmp_path, monkeypatch, section)
+    assert of("mine", "scenes")["model"]["init_args"].get("pool") != "mean"
+
+
+def _plug_in(folder: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any] | None) -> None:
+    """A recipe `mine` like that of LTS, with such a section `controlled`."""
+    (folder / "models").mkdir()
+    (folder / "models" / "mine.yaml").write_text(
+        yaml.safe_dump({**recipes.get("models", "lts").content, "controlled": section})
+    )
+    monkeypatch.setattr(recipes, "plugin_folders", lambda: (folder,))
 
 
 # -- the command line -------------------------------------------------------------------------------------------------
