@@ -51,10 +51,15 @@ def unknown_name(what: str, name: str, known: Iterable[str], of: str = "") -> Us
         of: what it should be one of, such as a model's name
     """
     known = list(known)
-    nearest = difflib.get_close_matches(name, known, 1, NEAR)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose from {', '.join(known) or 'none'}"
+    nearest = nearest_name(name, known)
+    hint = f"did you mean '{nearest}'?" if nearest else f"choose from {', '.join(known) or 'none'}"
     subject = f"{of} has no {what}" if of else f"unknown {what}"
     return UserError(f"{subject} '{name[:LONGEST_NAME]}': {hint}")
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like another one; None where none is like it."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1, NEAR)), None)
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:

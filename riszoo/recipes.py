@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from riszoo.errors import UserError, unknown_name
+from riszoo.errors import UserError, nearest_name, unknown_name
 from riszoo.signatures import options_of
 
 Config = dict[str, Any]
@@ -28,7 +28,7 @@ LARGEST_FILE, LARGEST_DEPTH, MOST_VALUES = 8 << 20, 64, 500_000
 """Limits of a YAML file: bytes, nesting, and values once its aliases are expanded."""
 NOT_SCALES = {
     *("title", "class_path", "checkpoints", "reference", "specification", "assumed"),
-    *("common", "sets", "scale", "splits"),
+    *("common", "sets", "scale", "splits", "other_splits"),
 }
 
 
@@ -199,10 +199,14 @@ def checked_scale(model: str, data: str, scale: str) -> str:
 
 
 def check_splits(data: str, splits: Iterable[str]) -> None:
-    """Raise UserError for a split that the data set does not have. A recipe without `splits` accepts every name."""
-    known: list[str] = get("data", data).content.get("splits") or []
+    """Raise UserError for a split that the data set does not have. A recipe without `splits` accepts every name.
+
+    One whose files may contain `other_splits` refuses only names that look like a known one mistyped.
+    """
+    content = get("data", data).content
+    known: list[str] = content.get("splits") or []
     for split in splits if known else ():
-        if split not in known:
+        if split not in known and not (content.get("other_splits") and nearest_name(split, known) is None):
             raise unknown_name("split", split, known, of=data)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,18 +162,18 @@ def export_parser() -> CommandParser:
 def export(argv: list[str]) -> int:
     """Write splits of a data set in REFER's layout, for repositories that read RefCOCO."""
     args = export_parser().parse_args(argv)
-    names = args.splits.split(",")
+    names = list(dict.fromkeys(args.splits.split(",")))
     recipes.check_splits(args.data, names)
     if args.images is not None and args.images < 1:
         raise UserError(f"--images {args.images}: give at least 1")
     from riszoo.data.writers.refer import write_refer
 
-    known: list[str] = recipes.get("data", args.data).content.get("splits") or names
-    data = load_data(args.data, args.root)
-    written = write_refer({known.index(name) + 1: data.split(name) for name in names}, args.out, args.images)
+    known: list[str] = recipes.get("data", args.data).content.get("splits") or []
+    data, out = load_data(args.data, args.root), args.out.expanduser()
+    written = write_refer([data.split(name) for name in names], known, out, args.images)
     for split, sentences in written.items():
         print(f"{split}: {sentences} sentences")
-    print(f"read it:  riszoo fit --model lts --data refcoco --data.root {args.out}")
+    print(f"look at it:  {shlex.join(['riszoo', 'data', 'show', 'refcoco', '--split', names[0], '--root', str(out)])}")
     return 0
 
 

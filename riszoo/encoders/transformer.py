@@ -6,6 +6,8 @@ N sentences   L tokens   C width of a state
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -203,7 +205,8 @@ def _pretrained(model_class: Any, config: Any, source: dict[str, Any]) -> Any:
     name = source["pretrained_model_name_or_path"]
     pooler = _without_pooler(model_class)
     try:
-        model, report = model_class.from_pretrained(**source, config=config, output_loading_info=True, **pooler)
+        with _quiet():
+            model, report = model_class.from_pretrained(**source, config=config, output_loading_info=True, **pooler)
     except OSError as error:
         raise _not_found(name) from error
     except RuntimeError as error:
@@ -216,6 +219,22 @@ def _pretrained(model_class: Any, config: Any, source: dict[str, Any]) -> Any:
             f"the weights of {name} lack {len(missing)} tensors of the encoder ({missing[0]}); give complete weights"
         )
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar and its table of tensors, such as a pooler's, that the model leaves out."""
+    from transformers.utils import logging
+
+    verbosity, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bar:
+            logging.enable_progress_bar()
 
 
 def weight_file(name: str) -> Path | None:

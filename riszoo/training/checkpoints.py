@@ -6,7 +6,7 @@ records the file's name and SHA-256 instead, and reading it takes these weights 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,14 +64,24 @@ class RISCheckpointIO(TorchCheckpointIO):
         return content
 
 
+def pretrained_files(model: nn.Module) -> dict[str, Path]:
+    """The files that the weights of the encoders began with, by the encoder's name in the model."""
+    encoders = {name: child for name, child in model.named_children() if isinstance(child, Encoder)}
+    return {name: encoder.weight_file for name, encoder in encoders.items() if encoder.weight_file is not None}
+
+
 def weight_files(model: nn.Module) -> dict[str, Path]:
     """The weight files of the encoders that are frozen in part or in whole, by the encoder's name in the model."""
-    encoders = {name: child for name, child in model.named_children() if isinstance(child, Encoder)}
     return {
-        name: encoder.weight_file
-        for name, encoder in encoders.items()
-        if encoder.weight_file is not None and any(not p.requires_grad for p in encoder.parameters())
+        name: path
+        for name, path in pretrained_files(model).items()
+        if any(not p.requires_grad for p in model.get_submodule(name).parameters())
     }
+
+
+def hashes(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Name and hash of weight files, by encoder."""
+    return {name: {"file": path.name, "sha256": cached_hash(path)} for name, path in files.items()}
 
 
 def file_weights(model: nn.Module, encoders: Iterable[str]) -> dict[str, Tensor]:
@@ -93,8 +103,7 @@ def drop_file_weights(checkpoint: dict[str, Any], model: nn.Module) -> dict[str,
         for key in STATES
         if key in checkpoint
     }
-    recorded = {name: {"file": path.name, "sha256": cached_hash(path)} for name, path in files.items()}
-    return {**checkpoint, **states, "riszoo": {**checkpoint.get("riszoo", {}), "weight_files": recorded}}
+    return {**checkpoint, **states, "riszoo": {**checkpoint.get("riszoo", {}), "weight_files": hashes(files)}}
 
 
 def add_file_weights(checkpoint: dict[str, Any], model: nn.Module) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from riszoo.metrics.console import render
 from riszoo.metrics.results import Evaluation, write_results
 from riszoo.model import RISModule
 from riszoo.training import runs
+from riszoo.training.checkpoints import hashes, pretrained_files
 from riszoo.training.provenance import circumstances, image_hashes
 
 IMAGES_PER_SPLIT = 4
@@ -50,6 +51,7 @@ class Recorder(Callback):
         self.earlier_seconds = 0.0  # of the training that is continued, up to its checkpoint
         self.trained_on = np.zeros(0, dtype=np.int64)
         self.training: dict[str, Any] = {}  # how the model's weights were trained
+        self.weight_files: dict[str, dict[str, str]] = {}  # what the encoders' weights began with, in the first process
         self.images: list[Image.Image] = []
         self.evidence: dict[str, evidence.EvidenceTable] = {}  # of this process, by split
 
@@ -62,6 +64,8 @@ class Recorder(Callback):
         self.training = {"train_sets": f"{split.dataset}/{split.name}", "leakage_filter": data.leakage_filter}
         if data.cache_features is not None:
             self.training["trained_on_cache_features"] = data.cache_features
+        if trainer.is_global_zero:
+            self.weight_files = hashes(pretrained_files(pl_module))
         self._write_card(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -111,6 +115,7 @@ class Recorder(Callback):
             "devices": trainer.world_size,
             **circumstances(trainer.strategy.root_device),
             **_feature_cache(trainer),
+            **({"pretrained": self.weight_files} if self.weight_files else {}),
             **training,
         }
         write_atomically(self.folder / runs.CARD, json.dumps(card, indent=2) + "\n")

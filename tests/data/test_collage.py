@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from riszoo.data.collage import PLANS, CollageSplit
-from riszoo.data.collage.library import FOLDERS, STAMPS, open_library, plural_of
+from riszoo.data.collage.library import FOLDERS, STAMPS, open_library, plural_of, singular_of
 from riszoo.data.collage.render import photographs
 from riszoo.data.collage.split import VERSION
 from riszoo.data.generated.guessing import guesses
@@ -23,7 +24,7 @@ from riszoo.data.ground_truth import GroundTruth
 from riszoo.errors import UserError
 from riszoo.files import file_hash
 from tests.support.collage_reader import read
-from tests.support.cutouts import NOUNS, UNSEEN, cutout, draw_cutouts
+from tests.support.cutouts import UNSEEN, cutout, draw_cutouts
 from tests.support.scene_oracles import blind
 
 GOLDEN_DRAWN = "2ba3d76bc16b81d0c13e98a9671907443a890f966670a4d8399269934580fa32-e02e654e9033d5a1"
@@ -174,17 +175,59 @@ def test_names_of_files_and_folders_describe_cutouts_without_a_table(tmp_path: P
         Image.fromarray(cutout(number, 1)).save(tmp_path / file)
     library = open_library(str(tmp_path))
     assert [entry.names for entry in library.entries] == [
-        ("owl", "birds", "animals"), ("sea gull", "birds", "animals"), ("egg", "food"), ("pie", "food"),
+        ("owl", "bird", "animal"), ("sea gull", "bird", "animal"), ("egg", "food"), ("pie", "food"),
     ]  # fmt: skip
     assert len(library.unseen) == 1
+
+
+def test_a_folder_named_after_anything_is_no_kind(tmp_path: Path) -> None:
+    for number, noun in enumerate(("owl", "egg", "pie", "cup")):
+        (tmp_path / "objects").mkdir(exist_ok=True)
+        Image.fromarray(cutout(number, 1)).save(tmp_path / "objects" / f"{noun}.png")
+    assert all(entry.kinds == () for entry in open_library(str(tmp_path)).entries)
 
 
 def test_a_json_table_describes_cutouts(tmp_path: Path) -> None:
     folder = draw_cutouts(tmp_path / "cutouts")
     rows = list(csv.DictReader((folder / "cutouts.csv").open()))
+    library = open_library(str(folder))
     (folder / "cutouts.csv").unlink()
-    (folder / "cutouts.json").write_text(json.dumps(rows))
-    assert {entry.noun for entry in open_library(str(folder)).entries} == {*NOUNS}
+    listed = [{**row, "kinds": row["kinds"].split(";")} for row in rows]
+    (folder / "cutouts.json").write_text(json.dumps(listed))
+    open_library.cache_clear()
+    assert open_library(str(folder)).entries == library.entries
+    (folder / "cutouts.json").write_text(json.dumps([*rows, {"file": "owl-1.png"}]))
+    open_library.cache_clear()
+    with pytest.raises(UserError, match=rf"cutouts\.json, row {len(rows) + 1} has no noun; it has file: give file and"):
+        open_library(str(folder))
+
+
+def test_a_table_is_read_whatever_its_capitals_and_blanks(tmp_path: Path) -> None:
+    folder = draw_cutouts(tmp_path / "cutouts")
+    plain = open_library(str(folder)).entries
+    header, *rows = (folder / "cutouts.csv").read_text().splitlines()
+    hashes = [file_hash(folder / row.split(",")[0]).upper() for row in rows]
+    header = ", ".join(name.capitalize() for name in header.split(","))
+    table = [
+        f"{header}, Medium, SHA256",
+        *(f"{row}, Photograph, {digest}" for row, digest in zip(rows, hashes, strict=True)),
+    ]
+    (folder / "cutouts.csv").write_text("\n".join(table))
+    open_library.cache_clear()
+    library = open_library(str(folder))
+    assert [replace(entry, sha256="") for entry in library.entries] == list(plain)
+    assert library.cutout(0).opaque
+    Image.fromarray(cutout(0, 3)).save(folder / library.entries[1].file)
+    with pytest.raises(UserError, match=r"differs from the file that the table describes: correct .*cutouts\.csv, or"):
+        library.cutout(1)
+
+
+def test_a_table_separated_otherwise_names_what_it_has(tmp_path: Path) -> None:
+    folder = draw_cutouts(tmp_path / "cutouts")
+    table = folder / "cutouts.csv"
+    table.write_text(table.read_text().replace(",", ";"))
+    with pytest.raises(UserError, match=r"cutouts\.csv:2 has no file; it has file;noun"):
+        open_library(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -192,8 +235,10 @@ def test_a_json_table_describes_cutouts(tmp_path: Path) -> None:
     [
         ("../owl.png,owl,bird,2,", "below the folder"),
         ("owl-1.png,owl <b>,bird,2,", "not a noun"),
+        ("owl-1.png,owl,objects,2,", "sentences say 'objects' of anything"),
+        ("owl-1.png,Thing,bird,2,", "sentences say 'Thing' of anything"),
         ("owl-1.png,owl,bird,9,", "from 1 to 5"),
-        ("gone.png,owl,bird,2,", "is missing"),
+        ("gone.png,owl,bird,2,", r"gone\.png is missing: correct .*cutouts\.csv, or the file"),
     ],
 )
 def test_a_wrong_table_is_an_error_that_names_the_row(row: str, message: str, tmp_path: Path) -> None:
@@ -215,9 +260,15 @@ def test_broken_and_changed_images_are_errors(tmp_path: Path) -> None:
         library.cutout(1)
 
 
-def test_no_cutouts_and_unknown_splits_are_errors_that_say_what_to_do(folder: str) -> None:
-    with pytest.raises(UserError, match="apt-get install tuxpaint-stamps-default"):
+def test_no_cutouts_and_unknown_splits_are_errors_that_say_what_to_do(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"at /nowhere: .*apt-get install tuxpaint-stamps-default"):
         CollageSplit("val", cutouts="/nowhere")
+    monkeypatch.setenv("RISZOO_CUTOUTS", "/gone")
+    with pytest.raises(UserError, match="no folder of cut-outs at /gone, which RISZOO_CUTOUTS names: "):
+        CollageSplit("val")
+    assert CollageSplit("val", cutouts=folder).cutouts == folder
     with pytest.raises(UserError, match=r"no split 'vall': did you mean 'val'"):
         CollageSplit("vall", cutouts=folder)
 
@@ -228,6 +279,16 @@ def test_photographs_can_be_the_ground(folder: str, tmp_path: Path) -> None:
     assert (record.load() == (10, 200, 30)).all(-1).mean() > 0.2
     with pytest.raises(UserError, match="no photographs"):
         CollageSplit("val", cutouts=folder, grounds="/nowhere")
+
+
+def test_folders_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "lawns").mkdir()
+    Image.new("RGB", (30, 20)).save(tmp_path / "lawns" / "lawn.png")
+    draw_cutouts(tmp_path / "cutouts")
+    split = CollageSplit("val", 96, cutouts="~/cutouts", grounds="~/lawns")
+    assert split.cutouts == str(tmp_path / "cutouts")
+    assert split[0].load().shape == (96, 96, 3)
 
 
 def test_an_image_has_another_version_when_a_file_without_a_hash_changes(tmp_path: Path) -> None:
@@ -269,6 +330,9 @@ def test_plurals() -> None:
     assert [plural_of(word) for word in words] == [
         "owls", "foxes", "sea lions", "strawberries", "toys", "big fish", "mice",
     ]  # fmt: skip
+    words += ("animal", "box", "glass", "horse", "pie", "peach", "bus", "zebra", "person", "tomato")
+    assert [singular_of(plural_of(word)) for word in words] == list(words)
+    assert [singular_of(word) for word in words] == list(words)
 
 
 def test_the_table_of_stamps_is_complete() -> None:
@@ -313,5 +377,5 @@ def test_a_noun_is_held_out_however_yes_is_written(tmp_path: Path, value: object
     assert ("dog" in open_library(str(tmp_path)).unseen) == unseen
     (tmp_path / "cutouts.json").write_text(json.dumps([*rows[:4], {**rows[4], "unseen": "maybe"}]))
     open_library.cache_clear()
-    with pytest.raises(UserError, match=r"cutouts\.json:6: unseen is 'maybe': write yes or no"):
+    with pytest.raises(UserError, match=r"cutouts\.json, row 5: unseen is 'maybe': write yes or no"):
         open_library(str(tmp_path))

@@ -312,6 +312,18 @@ def test_a_bert_folder_gives_its_ids_and_words_of_several_pieces(folders: dict[s
     assert right.tokenize(["man " * 20]).ids[0].tolist() == [2, 5, 5, 5, 5, 5, 5, 5]
 
 
+def test_nothing_is_printed_of_a_pooler_that_is_left_out(
+    folders: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    build_text(TextConfig(str(folders["bert"]), "pretrained", length=8))
+    assert capfd.readouterr() == ("", "")
+    assert logging.get_verbosity() == verbosity
+    assert logging.is_progress_bar_enabled()
+
+
 def test_a_bert_folder_gives_the_states_of_transformers(folders: dict[str, Path]) -> None:
     from transformers import BertModel
 

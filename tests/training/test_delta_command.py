@@ -15,6 +15,7 @@ from riszoo.cli.main import main
 from riszoo.encoders.adapters import added_names
 from riszoo.encoders.base import VisionConfig
 from riszoo.encoders.sam import build_sam
+from riszoo.files import file_hash
 from tests.support.risam_small import BERT, WORDS
 from tests.support.sam_reference import TOY, save_sam
 
@@ -78,7 +79,9 @@ def test_a_checkpoint_of_the_trained_part_is_put_back_over_its_file(run: Path) -
     added = {f"vision.{name}" for name in added_names(build_sam(VisionConfig(**VISION), (128, 128)))}
     for states in ("state_dict", "current_model_state"):
         assert {name for name in content[states] if name.startswith("vision.")} == added
-    assert content["riszoo"]["weight_files"]["vision"]["file"] == "sam.pth"
+    recorded = content["riszoo"]["weight_files"]
+    assert recorded["vision"] == {"file": "sam.pth", "sha256": file_hash(run.parents[1] / "sam.pth")}
+    assert json.loads((run / "run.json").read_text())["pretrained"] == recorded
     assert measure(run) == 0
     assert counts(run, "test") == counts(run, "validate")
     (folder,) = run.glob("test-scenes-*")

@@ -3,7 +3,7 @@
 The stamps of Tux Paint (Debian's package tuxpaint-stamps-default) are described by `stamps.csv` beside this file. Any
 other folder may contain `cutouts.csv` or `cutouts.json` with the columns `file`, `noun` and, if known, `plural`,
 `kinds` (separated by semicolons, nearest first), `size` (1 to 5), `medium`, `unseen` and `sha256`. Without such a file,
-the name of an image is its noun and the names of its folders are its kinds.
+the name of an image is its noun and the names of its folders, in the singular, are its kinds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Level = NDArray[np.uint8]  # (h, w, 4): premultiplied RGB and alpha
 
 VARIABLE = "RISZOO_CUTOUTS"
 PACKAGE = "tuxpaint-stamps-default"
-AGAIN = f"correct the table of cut-outs, or install {PACKAGE} 2022.06.04 again"
+AGAIN = f"install {PACKAGE} 2022.06.04 again"
 FOLDERS = (
     "/usr/share/tuxpaint/stamps",
     "/usr/local/share/tuxpaint/stamps",
@@ -50,7 +50,13 @@ UNSEEN_SHARE = 6
 """One noun in so many is held out where a table says nothing of it."""
 YES_OR_NO = {"": False, "no": False, "false": False, "0": False, "yes": True, "true": True, "1": True}
 OPAQUE = 128
-IRREGULAR = {"fish": "fish", "sheep": "sheep", "deer": "deer", "mouse": "mice", "person": "people", "child": "children"}
+ANYTHING = ("thing", "object")
+"""Words for whatever there is."""
+IRREGULAR = {
+    **{"fish": "fish", "sheep": "sheep", "deer": "deer", "mouse": "mice", "goose": "geese", "wolf": "wolves"},
+    **{"person": "people", "child": "children", "man": "men", "woman": "women"},
+    **{"leaf": "leaves", "knife": "knives", "tomato": "tomatoes", "potato": "potatoes"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,8 @@ class Library:
     def cutout(self, index: int) -> Cutout:
         """The pixels of a cut-out."""
         if index not in self._cutouts:
-            self._cutouts[index] = _read_cutout(self.folder / self.entries[index].file, self.entries[index].sha256)
+            entry = self.entries[index]
+            self._cutouts[index] = _read_cutout(self.folder / entry.file, entry.sha256, _advice(self.folder))
         return self._cutouts[index]
 
 
@@ -151,7 +158,7 @@ def open_library(folder: str) -> Library:
     entries = _entries(root)
     for entry in entries:
         if not (root / entry.file).is_file():
-            raise UserError(f"{root / entry.file} is missing: {AGAIN}")
+            raise UserError(f"{root / entry.file} is missing: {_advice(root)}")
     if len({entry.noun for entry in entries}) < 4:
         raise UserError(f"{root} has cut-outs of fewer than four nouns: add PNG files with transparency")
     return Library(root, _with_held_out(entries))
@@ -159,12 +166,15 @@ def open_library(folder: str) -> Library:
 
 def find_folder(folder: str | None = None) -> str:
     """The folder of cut-outs: the one given, that of the variable RISZOO_CUTOUTS, or the installed stamps."""
-    candidates = [folder] if folder else [os.environ.get(VARIABLE) or "", *FOLDERS]
-    found = next((one for one in candidates if one and Path(one).is_dir()), None)
+    named = os.environ.get(VARIABLE)
+    given = folder or named
+    candidates = [str(Path(given).expanduser())] if given else FOLDERS
+    found = next((one for one in candidates if Path(one).is_dir()), None)
     if found is None:
+        where = f" at {folder}" if folder else f" at {named}, which {VARIABLE} names" if named else ""
         raise UserError(
-            f"no folder of cut-outs{f' at {folder}' if folder else ''}: install the stamps of Tux Paint "
-            f"(apt-get install {PACKAGE}), or give your own folder with --data.cutouts or {VARIABLE}"
+            f"no folder of cut-outs{where}: install the stamps of Tux Paint (apt-get install {PACKAGE}), or give your "
+            f"own folder with --data.cutouts or {VARIABLE}"
         )
     return found
 
@@ -183,22 +193,51 @@ def plural_of(noun: str) -> str:
     return " ".join([*before, ending])
 
 
+def singular_of(word: str) -> str:
+    """The noun whose plural a word is, by the usual rules; a word that is no plural itself."""
+    *before, last = word.split(" ")
+    irregular = {plural: noun for noun, plural in IRREGULAR.items()}
+    if last in irregular:
+        ending = irregular[last]
+    elif re.search(r"..[^aeiou]ies$", last):
+        ending = last[:-3] + "y"
+    elif re.search(r"(ss|[^aeo]us|x|ch|sh)es$", last):
+        ending = last[:-2]
+    elif re.search(r"..[^isu]s$", last):  # not bus, glass or iris
+        ending = last[:-1]
+    else:
+        ending = last
+    return " ".join([*before, ending])
+
+
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
 def _entries(root: Path) -> list[Entry]:
     """The photographs of a folder, by its own table, by that of the stamps, or by the names of files and folders."""
-    table = next((root / name for name in TABLES if (root / name).is_file()), None)
+    table = _own_table(root)
     if table is None and (root / _rows(STAMPS)[0]["file"]).is_file():
         table = STAMPS
     if table is None:
         return [_from_name(root, file) for file in sorted(root.rglob("*")) if file.suffix.lower() in SUFFIXES]
-    rows = [(row, f"{table}:{line}") for line, row in enumerate(_rows(table), 2)]
-    return [_entry(row, where) for row, where in rows if row.get("medium", "photograph") == "photograph"]
+    number = "{}, row {}" if table.suffix == ".json" else "{}:{}"
+    first = 1 if table.suffix == ".json" else 2
+    rows = [(row, number.format(table, line)) for line, row in enumerate(_rows(table), first)]
+    return [_entry(row, where) for row, where in rows if row.get("medium", "").lower() in ("", "photograph")]
 
 
-def _rows(table: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV or JSON file."""
+def _own_table(root: Path) -> Path | None:
+    return next((root / name for name in TABLES if (root / name).is_file()), None)
+
+
+def _advice(root: Path) -> str:
+    """What to do about a file that is not as the table says."""
+    table = _own_table(root)
+    return f"correct {table}, or the file" if table is not None else AGAIN
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    """The rows of a CSV or JSON file as text; names of columns without capitals, a list joined by semicolons."""
     try:
         if table.stat().st_size > LARGEST_TABLE:
             raise UserError(f"{table} is larger than {LARGEST_TABLE >> 20} MiB: give a table of cut-outs")
@@ -212,24 +251,33 @@ def _rows(table: Path) -> list[dict[str, Any]]:
         ) from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{table} has no rows: give one for each cut-out, with its file and noun")
-    return rows
+    return [{str(name).strip().lower(): _text(value) for name, value in row.items()} for row in rows]
 
 
-def _entry(row: Mapping[str, Any], where: str) -> Entry:
+def _text(value: Any) -> str:
+    """A cell's value as text; that of an empty cell is empty."""
+    if isinstance(value, list):
+        return ";".join(map(_text, value))
+    return "" if value is None else str(value).strip()
+
+
+def _entry(row: Mapping[str, str], where: str) -> Entry:
     """The cut-out of a row."""
-    values = {name: str(value).strip() for name, value in row.items() if value is not None}
-    noun, file = _word(values.get("noun", ""), where), values.get("file", "")
-    if not file or Path(file).is_absolute() or ".." in Path(file).parts or Path(file).suffix.lower() not in SUFFIXES:
+    for name in ("file", "noun"):
+        if not row.get(name):
+            raise UserError(f"{where} has no {name}; it has {', '.join(row)[:120]}: give file and noun of each cut-out")
+    noun, file = _word(row["noun"], where), row["file"]
+    if Path(file).is_absolute() or ".." in Path(file).parts or Path(file).suffix.lower() not in SUFFIXES:
         raise UserError(f"{where}: the file '{file[:80]}' is not a PNG or WebP below the folder: correct it")
-    size = values.get("size") or "3"
+    size = row.get("size") or "3"
     if size not in map(str, SIZES):
         raise UserError(f"{where}: the size '{size[:20]}' is not a number from 1 to 5: correct it")
-    kinds = tuple(_word(kind, where) for kind in values.get("kinds", "").split(";") if kind.strip())
-    plural = _word(values.get("plural") or plural_of(noun), where)
-    unseen = YES_OR_NO.get(values.get("unseen", "").lower())
+    kinds = tuple(_word(kind, where) for kind in row.get("kinds", "").split(";") if kind.strip())
+    plural = _word(row.get("plural") or plural_of(noun), where)
+    unseen = YES_OR_NO.get(row.get("unseen", "").lower())
     if unseen is None:
-        raise UserError(f"{where}: unseen is '{values['unseen'][:20]}': write yes or no")
-    return Entry(file, noun, plural, kinds, int(size), unseen, values.get("sha256", ""))
+        raise UserError(f"{where}: unseen is '{row['unseen'][:20]}': write yes or no")
+    return Entry(file, noun, plural, kinds, int(size), unseen, row.get("sha256", "").lower())
 
 
 def _word(text: str, where: str) -> str:
@@ -237,14 +285,17 @@ def _word(text: str, where: str) -> str:
     word = " ".join(text.split())
     if not re.fullmatch(r"[A-Za-z][A-Za-z' -]{0,39}", word):
         raise UserError(f"{where}: '{text[:60]}' is not a noun of one or a few English words: correct it")
+    if singular_of(word.lower()) in ANYTHING:
+        raise UserError(f"{where}: sentences say '{word}' of anything: give another noun or kind, or leave it out")
     return word
 
 
 def _from_name(root: Path, file: Path) -> Entry:
-    """A cut-out described by its path: animals/birds/owl-2.png is an owl, birds, animals."""
+    """A cut-out described by its path: animals/birds/owl-2.png is an owl, a bird, an animal."""
     path = file.relative_to(root)
-    kinds = ";".join(_plain(folder) for folder in reversed(path.parent.parts))
-    return _entry({"file": path.as_posix(), "noun": _plain(path.stem), "kinds": kinds}, str(file))
+    kinds = [singular_of(_plain(folder)) for folder in reversed(path.parent.parts)]
+    described = ";".join(kind for kind in kinds if kind not in ANYTHING)
+    return _entry({"file": path.as_posix(), "noun": _plain(path.stem), "kinds": described}, str(file))
 
 
 def _plain(name: str) -> str:
@@ -263,7 +314,7 @@ def _with_held_out(entries: Sequence[Entry]) -> Sequence[Entry]:
 # -- pixels -----------------------------------------------------------------------------------------------------------
 
 
-def _read_cutout(path: Path, sha256: str) -> Cutout:
+def _read_cutout(path: Path, sha256: str, advice: str) -> Cutout:
     """Decode a cut-out. Everything after Pillow's decoder, which is exact, is integer arithmetic."""
     try:
         blob = path.read_bytes()
@@ -276,7 +327,7 @@ def _read_cutout(path: Path, sha256: str) -> Cutout:
     except Exception as error:  # a hostile file raises nearly anything
         raise UserError(f"{path} cannot be read as a cut-out ({type(error).__name__}): replace the file") from error
     if sha256 and hashlib.sha256(blob).hexdigest() != sha256:
-        raise UserError(f"{path} differs from the file that the table describes: {AGAIN}")
+        raise UserError(f"{path} differs from the file that the table describes: {advice}")
     solid = pixels[..., 3] >= OPAQUE
     rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
     if len(rows) < 2 or len(columns) < 2:

@@ -140,7 +140,7 @@ def _photograph(folder: str, choice: float, size: tuple[int, int]) -> Pixels:
 @lru_cache(maxsize=4)
 def photographs(folder: str) -> tuple[Path, ...]:
     """The photographs of a folder and of those inside it, sorted."""
-    files = tuple(sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in PHOTOGRAPHS))
+    files = tuple(sorted(path for path in Path(folder).expanduser().rglob("*") if path.suffix.lower() in PHOTOGRAPHS))
     if not files:
         raise UserError(f"--data.grounds {folder} has no photographs: give a folder with JPEG, PNG or WebP files")
     return files

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 from riszoo.data.collage.layout import Collage
+from riszoo.data.collage.library import ANYTHING
 from riszoo.data.generated.logic import Form, Kind, kind
 from riszoo.data.generated.phrases import NOT, PLACED, Wording, words_of
 from riszoo.data.generated.rng import RandomStream, WeightedChoices
@@ -26,7 +27,6 @@ GENERAL = {**{name: 0.45 * weight for name, weight in SINGLE.items()}, "plural":
 
 DESCRIBED = WeightedChoices({"noun": 7, "kind": 3})
 GROUPED = WeightedChoices({"noun": 5, "kind": 4, "thing": 3})
-THINGS = ("thing", "object")
 VOWELS = "aeiouAEIOU"
 
 
@@ -37,7 +37,7 @@ class CollageWording(Wording):
         self.plurals = plurals
 
     def noun_phrase(self, values: tuple[str, ...], rng: RandomStream, plural: bool, last: bool) -> str:
-        word = values[0] if values else rng.pick(THINGS)
+        word = values[0] if values else rng.pick(ANYTHING)
         return self._plural(word) if plural else word
 
     def lacking(self, value: str, rng: RandomStream, plural: bool) -> str:
@@ -51,7 +51,7 @@ class CollageWording(Wording):
     def vocabulary(self) -> list[str]:
         """Every word that can occur in a sentence, sorted."""
         return words_of(
-            [*THINGS, *(self._plural(word) for word in THINGS), *self.plurals, *self.plurals.values(), "a an"]
+            [*ANYTHING, *(self._plural(word) for word in ANYTHING), *self.plurals, *self.plurals.values(), "a an"]
         )
 
 

@@ -1,15 +1,16 @@
 """A data set in REFER's layout: refs(unc).p beside instances.json, and images, as RefCOCO is filed.
 
-Ids are stable: those of a split start at a multiple of `BLOCK` that follows from its position in the recipe, and count
-images, targets and sentences in its own order. Rows also keep riszoo's ids, as `target_id` and `sentence_id`. Masks are
-run lengths in a list, which REFER's own reader decodes.
+Ids are stable: those of a split start at a multiple of `BLOCK` that follows from its position in the recipe, or from
+its name where the recipe lists no splits, and count images, targets and sentences in its own order. Rows also keep
+riszoo's ids, as `target_id` and `sentence_id`. Masks are run lengths in a list, which REFER's own reader decodes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ from riszoo.files import new_folder
 
 DATASET, PARTITION = "refcoco", "unc"
 IMAGES = "images/mscoco/images/train2014"
-BLOCK = 10_000_000
+BLOCK, BLOCKS = 10_000_000, 200
+"""Ids of a split, and the number of such blocks: all ids fit into 32 bits."""
+USUAL = ("train", "val", "test", "testA", "testB")
+"""Splits whose blocks are the first where the recipe lists none."""
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 
 Row = dict[str, Any]
@@ -40,23 +44,38 @@ class _Tables:
     annotations: list[Row] = field(default_factory=list)
 
 
-def write_refer(splits: Mapping[int, Split], out: Path, limit: int | None = None) -> dict[str, int]:
-    """Write splits, given by their positions in the recipe, to a new folder; returns the sentences of each.
+def write_refer(splits: Sequence[Split], known: Sequence[str], out: Path, limit: int | None = None) -> dict[str, int]:
+    """Write splits to a new folder, which appears when it is complete; returns the sentences of each.
 
-    `limit` is the number of images of each split. The folder appears when it is complete.
+    `known` are the splits that the recipe lists; `limit` is the number of images of each split.
     """
+    blocks = _blocks([split.name for split in splits], known)
     tables, written = _Tables(), {}
     try:
         with new_folder(out) as folder:
             (folder / IMAGES).mkdir(parents=True)
-            for position, split in splits.items():
+            for split in splits:
                 before = len(tables.refs)
-                _add_split(tables, split, position * BLOCK, folder / IMAGES, limit)
+                _add_split(tables, split, blocks[split.name] * BLOCK, folder / IMAGES, limit)
                 written[split.name] = sum(len(row["sentences"]) for row in tables.refs[before:])
             _write_tables(tables, folder / DATASET)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror}): choose another folder") from error
     return written
+
+
+def _blocks(names: Sequence[str], known: Sequence[str]) -> dict[str, int]:
+    """The block of ids of each split; equal for a name whatever else is exported."""
+    usual = known or USUAL
+    blocks: dict[str, int] = {}
+    for name in names:
+        hashed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+        block = usual.index(name) + 1 if name in usual else len(usual) + 1 + hashed % (BLOCKS - len(usual))
+        if block in blocks.values():
+            other = next(first for first, taken in blocks.items() if taken == block)
+            raise UserError(f"--splits {name} and {other} have the same ids: export them into two folders")
+        blocks[name] = block
+    return blocks
 
 
 def _write_tables(tables: _Tables, folder: Path) -> None:

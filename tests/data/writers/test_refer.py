@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco
 
 from riszoo.cli.main import main
@@ -15,6 +18,7 @@ from riszoo.data.readers.catalogue import get_reader
 from riszoo.data.readers.opening import Options, open_split
 from riszoo.data.readers.validation import load_pickle
 from riszoo.data.scenes import ScenesSplit
+from riszoo.data.writers.refer import BLOCK
 
 COUNT = 3
 
@@ -63,6 +67,58 @@ def test_ids_do_not_depend_on_what_else_is_exported(tree: Path, tmp_path: Path) 
     alone = {ref["target_id"]: ref["ref_id"] for ref in load_pickle(out / "refcoco/refs(unc).p")}
     together = {ref["target_id"]: ref["ref_id"] for ref in load_pickle(tree / "refcoco/refs(unc).p")}
     assert alone.items() <= together.items()
+
+
+def test_ids_of_ones_own_splits_follow_from_their_names(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    root.mkdir()
+    Image.new("RGB", (8, 6)).save(root / "a.png")
+    mask = {"size": [6, 8], "counts": [5, 9, 34]}
+    for name in ("val", "night"):
+        line = {"image": "a.png", "mask": mask, "sentences": ["the left one"]}
+        (root / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+    ids = {}
+    for names in ("val,night", "night", "night,val"):
+        out = tmp_path / names
+        assert main(["data", "export", "folder", "--root", str(root), "--splits", names, "--out", str(out)]) == 0
+        for ref in load_pickle(out / "refcoco/refs(unc).p"):
+            assert ids.setdefault(ref["split"], ref["ref_id"]) == ref["ref_id"]
+    assert ids["val"] == 2 * BLOCK
+    assert 0 < ids["night"] < 2**31 - BLOCK
+
+
+def test_masks_for_an_exported_split_are_scored(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    split = open_split(get_reader("refcoco"), "general", Options(root=str(tree)))
+    entries = [
+        {"id": sentence.sentence_id, "segmentation": run_lengths(target.segmentation.draw(GroundTruth()))}
+        for image in range(len(split))
+        for target in split[image].targets
+        for sentence in target.sentences
+    ]
+    (tmp_path / "masks.json").write_text(json.dumps(entries))
+    scored = ["score", str(tmp_path / "masks.json"), "--data", "refcoco", "--root", str(tree)]
+    assert main([*scored, "--split", "general"]) == 0
+    (result,) = json.loads((tmp_path / "masks-score" / "metrics.json").read_text())["splits"].values()
+    assert result["protocols"]["original"]["values"]["mIoU"] == 100
+    capsys.readouterr()
+    assert main([*scored, "--split", "unseen", "--out", str(tmp_path / "other")]) == 2
+    assert "refcoco has no split 'unseen': its file contains general, testA, val" in capsys.readouterr().err
+
+
+def run_lengths(mask: Any) -> dict[str, Any]:
+    encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(map(int, encoded["size"])), "counts": encoded["counts"].decode("ascii")}
+
+
+def test_the_command_that_an_export_prints_can_be_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = ["--splits", "general,general", "--images", "1", "--out", "~/of scenes"]
+    assert main(["data", "export", "scenes", *options]) == 0
+    said = capsys.readouterr().out.splitlines()[-1].removeprefix("look at it:  riszoo ")
+    assert main([*shlex.split(said), "--count", "1", "--out", str(tmp_path / "sheet.png")]) == 0
+    assert (tmp_path / "sheet.png").is_file()
 
 
 def test_an_export_leaves_the_folders_beside_it_alone(tmp_path: Path) -> None:
