@@ -27,6 +27,8 @@ SIZE = (4.6, 3.3)
 BAR = 0.055
 """Inches for each of the bars above each other, where they need a higher plot; the rest of it takes `MARGIN`."""
 MARGIN = 1.5
+TITLE = 46
+"""Characters of a title that fit; a longer one is smaller."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def render(form: Form, title: str, draw: Callable[[Axes], None], data: Any, bars
         width, height = SIZE
         figure = Figure(figsize=(width, max(height, MARGIN + BAR * bars)), layout="constrained")
         axes = figure.add_subplot()
-        figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold", color=scheme.title)
+        fontsize = 11 * min(1, TITLE / max(1, len(title)))
+        figure.suptitle(title, x=0.02, ha="left", fontsize=fontsize, fontweight="bold", color=scheme.title)
         draw(axes)
         _add_legend(figure, axes)
         file, about = io.BytesIO(), {"Title": title, "Description": json.dumps(data)}

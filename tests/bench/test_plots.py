@@ -45,6 +45,15 @@ def test_plots_are_drawn_for_measured_rows(tmp_path: Path) -> None:
     assert stale == ["scenes-ms.svg", "scenes-ms.png", "scenes-ms-dark.png"]
 
 
+def test_a_long_title_is_not_cut(tmp_path: Path) -> None:
+    """The text of the first rows ends before the edge, at which nothing but the ground is left."""
+    drawn = plots.by_type("collage, photo-random, val: mIoU by type of sentence", {"lts": {"place": 40.0}})
+    with Image.open(io.BytesIO(drawn.file("light png"))) as image:
+        title = np.asarray(image.convert("L"))[: image.height // 10].astype(int)
+    assert np.ptp(title) > 100
+    assert np.ptp(title[:, -10:]) == 0
+
+
 def test_a_cost_that_is_missing_is_named(tmp_path: Path) -> None:
     rows.upsert(tmp_path, rows.ACCURACY, [ROW | {"seed": 0, "mIoU": 40.0}])
     rows.upsert(tmp_path, rows.SPEED, [ROW | {"device": "cpu", "gflop_1_sentence": 0.3}])
