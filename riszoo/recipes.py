@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from riszoo.errors import UserError, nearest_name, unknown_name
+from riszoo.errors import UserError, unknown_name
 from riszoo.signatures import options_of
 
 Config = dict[str, Any]
@@ -199,14 +199,14 @@ def checked_scale(model: str, data: str, scale: str) -> str:
 
 
 def check_splits(data: str, splits: Iterable[str]) -> None:
-    """Raise UserError for a split that the data set does not have. A recipe without `splits` accepts every name.
+    """Raise UserError for a split that the data set does not have.
 
-    One whose files may contain `other_splits` refuses only names that look like a known one mistyped.
+    A recipe without `splits`, or whose files may contain `other_splits`, accepts every name: opening the files decides.
     """
     content = get("data", data).content
-    known: list[str] = content.get("splits") or []
+    known: list[str] = [] if content.get("other_splits") else content.get("splits") or []
     for split in splits if known else ():
-        if split not in known and not (content.get("other_splits") and nearest_name(split, known) is None):
+        if split not in known:
             raise unknown_name("split", split, known, of=data)
 
 
@@ -272,13 +272,15 @@ def _model_layers(recipe: Recipe, section: str, base: str, scale: str) -> list[C
     if not base:
         return [content.get("common", {}), content[section]]
     own = content[section] or {}
+    if not isinstance(own, dict):
+        raise UserError(f"{recipe.path}: '{section}' must be a mapping from scales to options, not {own!s:.60}")
     if "model" in own:
         raise UserError(
             f"{recipe.path}: '{section}' has options of its own; put them under '{base}', the data set's scale"
         )
     known = own.keys() if own.keys() <= {base, scale} else _names_in_shared(section)
     for name in own.keys() - known:
-        raise UserError(f"{recipe.path}: {unknown_name('scale', name, sorted(known), of=section)}")
+        raise UserError(f"{recipe.path}: {unknown_name('scale', str(name), sorted(known), of=section)}")
     layers = [content.get("common", {}), content.get(base) or {}, own.get(base) or {}, own.get(scale) or {}]
     return [{"model": layer.get("model", {})} for layer in layers]
 

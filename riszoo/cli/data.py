@@ -166,7 +166,14 @@ def export(argv: list[str]) -> int:
     recipes.check_splits(args.data, names)
     if args.images is not None and args.images < 1:
         raise UserError(f"--images {args.images}: give at least 1")
+    from riszoo.data.readers.catalogue import get_reader
     from riszoo.data.writers.refer import write_refer
+
+    for name in names:
+        if not get_reader("refcoco").has(name, name):
+            raise UserError(
+                f"--splits {name}: readers of this layout join it from other splits: give train,val instead"
+            )
 
     known: list[str] = recipes.get("data", args.data).content.get("splits") or []
     data, out = load_data(args.data, args.root), args.out.expanduser()

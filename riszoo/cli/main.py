@@ -21,6 +21,8 @@ class Verb(NamedTuple):
 LIGHTNING = "riszoo.training.lightning_cli"
 """The module whose verbs are LightningCLI's subcommands."""
 
+NO_HOME = "Could not determine home directory."
+"""What Path.expanduser says of ~nobody/folder."""
 LONGEST = 390
 """Characters of an error's sentence, at most."""
 
@@ -132,6 +134,8 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         user_error = find_user_error(error)
+        if user_error is None and str(error) == NO_HOME:
+            user_error = UserError("a path begins with ~ and the name of nobody on this machine: correct it")
         if user_error is None and isinstance(error, OSError) and error.strerror:
             where = f"{str(error.filename)[:LONGEST_NAME]}: " if error.filename else ""
             user_error = UserError(f"{where}{error.strerror}")

@@ -205,6 +205,8 @@ def _pretrained(model_class: Any, config: Any, source: dict[str, Any]) -> Any:
     name = source["pretrained_model_name_or_path"]
     pooler = _without_pooler(model_class)
     try:
+        if may_download():
+            weight_file(name)  # downloads it with a progress bar
         with _quiet():
             model, report = model_class.from_pretrained(**source, config=config, output_loading_info=True, **pooler)
     except OSError as error:

@@ -62,10 +62,11 @@ def read_predictions(path: Path) -> dict[str, MaskPrediction]:
 
 def _without_repeats(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of JSON's names and values; a repeated name would hide a prediction."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        repeated = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
-        raise UserError(f"{path} has '{repeated[:LONGEST_NAME]}' twice in one object: keep one of them")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise UserError(f"{path} has '{name[:LONGEST_NAME]}' twice in one object: keep one of them")
+        found[name] = value
     return found
 
 

@@ -67,7 +67,8 @@ class RISCheckpointIO(TorchCheckpointIO):
 def pretrained_files(model: nn.Module) -> dict[str, Path]:
     """The files that the weights of the encoders began with, by the encoder's name in the model."""
     encoders = {name: child for name, child in model.named_children() if isinstance(child, Encoder)}
-    return {name: encoder.weight_file for name, encoder in encoders.items() if encoder.weight_file is not None}
+    files = {name: Path(child.weight_file) for name, child in encoders.items() if child.weight_file is not None}
+    return {name: path for name, path in files.items() if path.is_file()}
 
 
 def weight_files(model: nn.Module) -> dict[str, Path]:

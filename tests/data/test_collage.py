@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from riszoo.data.collage import PLANS, CollageSplit
-from riszoo.data.collage.library import FOLDERS, STAMPS, open_library, plural_of, singular_of
+from riszoo.data.collage.library import FOLDERS, STAMPS, open_library
+from riszoo.data.collage.nouns import plural_of, singular_of
 from riszoo.data.collage.render import photographs
 from riszoo.data.collage.split import VERSION
 from riszoo.data.generated.guessing import guesses
@@ -180,10 +181,11 @@ def test_names_of_files_and_folders_describe_cutouts_without_a_table(tmp_path: P
     assert len(library.unseen) == 1
 
 
-def test_a_folder_named_after_anything_is_no_kind(tmp_path: Path) -> None:
+def test_a_folder_named_after_anything_or_after_the_noun_is_no_kind(tmp_path: Path) -> None:
     for number, noun in enumerate(("owl", "egg", "pie", "cup")):
-        (tmp_path / "objects").mkdir(exist_ok=True)
-        Image.fromarray(cutout(number, 1)).save(tmp_path / "objects" / f"{noun}.png")
+        folder = tmp_path / "objects" / f"{noun}s"
+        folder.mkdir(parents=True)
+        Image.fromarray(cutout(number, 1)).save(folder / f"{noun}-1.png")
     assert all(entry.kinds == () for entry in open_library(str(tmp_path)).entries)
 
 
@@ -222,6 +224,29 @@ def test_a_table_is_read_whatever_its_capitals_and_blanks(tmp_path: Path) -> Non
         library.cutout(1)
 
 
+def test_words_of_ones_own_table_have_no_capitals(tmp_path: Path) -> None:
+    folder = draw_cutouts(tmp_path / "cutouts")
+    plain = open_library(str(folder)).entries
+    header, *rows = (folder / "cutouts.csv").read_text().splitlines()
+    words = [",".join([cells[0], *map(str.capitalize, cells[1:])]) for cells in (row.split(",") for row in rows)]
+    (folder / "cutouts.csv").write_text("\n".join([header, *words]))
+    open_library.cache_clear()
+    assert open_library(str(folder)).entries == plain
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("file,noun,kind", r"cutouts\.csv:2 has 'kind': did you mean 'kinds'\?"),
+        ("file,noun,Noun", r"cutouts\.csv has two columns 'noun': keep one of them"),
+    ],
+)
+def test_a_column_that_would_be_ignored_is_an_error(header: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "cutouts.csv").write_text(f"{header}\na.png,owl,bird\n")
+    with pytest.raises(UserError, match=message):
+        open_library(str(tmp_path))
+
+
 def test_a_table_separated_otherwise_names_what_it_has(tmp_path: Path) -> None:
     folder = draw_cutouts(tmp_path / "cutouts")
     table = folder / "cutouts.csv"
@@ -236,7 +261,9 @@ def test_a_table_separated_otherwise_names_what_it_has(tmp_path: Path) -> None:
         ("../owl.png,owl,bird,2,", "below the folder"),
         ("owl-1.png,owl <b>,bird,2,", "not a noun"),
         ("owl-1.png,owl,objects,2,", "sentences say 'objects' of anything"),
-        ("owl-1.png,Thing,bird,2,", "sentences say 'Thing' of anything"),
+        ("owl-1.png,Thing,bird,2,", "sentences say 'thing' of anything"),
+        ("owl-1.png,owl,bird,animal,2,", r"cutouts\.csv:\d+ has 6 cells for 5 columns: quote a cell with a comma"),
+        (",owl,bird,2,", r"cutouts\.csv:\d+ has no file: give file and noun of each cut-out"),
         ("owl-1.png,owl,bird,9,", "from 1 to 5"),
         ("gone.png,owl,bird,2,", r"gone\.png is missing: correct .*cutouts\.csv, or the file"),
     ],
@@ -330,6 +357,7 @@ def test_plurals() -> None:
     assert [plural_of(word) for word in words] == [
         "owls", "foxes", "sea lions", "strawberries", "toys", "big fish", "mice",
     ]  # fmt: skip
+    words += ("cookie", "lens", "clothes", "christmas", "rhinoceros", "shelf")
     words += ("animal", "box", "glass", "horse", "pie", "peach", "bus", "zebra", "person", "tomato")
     assert [singular_of(plural_of(word)) for word in words] == list(words)
     assert [singular_of(word) for word in words] == list(words)

@@ -119,11 +119,13 @@ def test_a_class_of_ones_own_gets_the_same_setting() -> None:
     ("section", "reason"),
     [
         ({"model": {"pool": "mean"}}, r"'controlled' has options of its own; put them under 'tiny'"),
+        (["photo"], r"'controlled' must be a mapping from scales to options, not \['photo'\]"),
+        ({1: {"model": {}}}, "controlled has no scale '1'"),
         ({"foto": {"model": {"pool": "mean"}}}, r"controlled has no scale 'foto': did you mean 'photo'\?"),
     ],
 )
 def test_a_wrong_section_of_a_shared_scale_is_reported(
-    section: dict[str, Any], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    section: Any, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _plug_in(tmp_path, monkeypatch, section)
     with pytest.raises(UserError, match=rf"mine\.yaml: {reason}"):
@@ -138,7 +140,7 @@ def test_a_section_of_a_shared_scale_may_be_for_other_data(
     assert of("mine", "scenes")["model"]["init_args"].get("pool") != "mean"
 
 
-def _plug_in(folder: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any] | None) -> None:
+def _plug_in(folder: Path, monkeypatch: pytest.MonkeyPatch, section: Any) -> None:
     """A recipe `mine` like that of LTS, with such a section `controlled`."""
     (folder / "models").mkdir()
     (folder / "models" / "mine.yaml").write_text(

@@ -71,7 +71,8 @@ FAST: list[tuple[str, str]] = [
     ("test --model lts --split val,testC", "scenes has no split 'testC'"),
     ("validate --model lts --split tesst", "scenes has no split 'tesst'"),
     ("predict --model lts --data refcocog --split testA", "refcocog has no split 'testA'"),
-    ("test --model lts --data refcoco --split testC", "refcoco has no split 'testC'"),
+    ("test --model lts --data refcoco+ --split testC", "refcoco+ has no split 'testC'"),
+    ("data export scenes --splits nope --out x", "scenes has no split 'nope'"),
     ("test --model lts --split ''", "--split is empty"),
     ("fit --model lts --split val,testA", "--split val,testA: fit and validate measure one split"),
     ("fit --model lts --data.train_split trian", "did you mean 'train'"),
@@ -266,6 +267,8 @@ FAST: list[tuple[str, str]] = [
 """Command lines as a shell would take them."""
 
 LOADED: list[tuple[str, str]] = [
+    ("data export refcoco --splits trainval --out x", "--splits trainval: readers of this layout join it from other"),
+    ("data export scenes --splits val --images 1 --out ~nobody123/x", "a path begins with ~ and the name of nobody"),
     ("predict --model lts --protocol original,lavt480", "--protocol names 2, and predict writes one mask"),
     ("predict --model lts --control none,shuffled", "--control names 2, and predict writes one mask"),
     ("fit --model lts --model.optim.betas [1.5,0.9]", "--model.optim.betas [1.5, 0.9]: give two numbers"),

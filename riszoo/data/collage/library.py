@@ -19,14 +19,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from riszoo.data.collage.nouns import ANYTHING, plural_of, singular_of
 from riszoo.data.generated.rng import RandomStream
-from riszoo.errors import UserError
+from riszoo.errors import LONGEST_NAME, UserError, nearest_name
 from riszoo.files import states_hash
 
 Level = NDArray[np.uint8]  # (h, w, 4): premultiplied RGB and alpha
@@ -46,17 +47,12 @@ TABLES = ("cutouts.csv", "cutouts.json")
 SUFFIXES = (".png", ".webp")
 LARGEST_TABLE, LARGEST_SIDE, STORED_SIDE = 4 << 20, 8192, 512
 SIZES = range(1, 6)
+WORDS = {"noun", "plural", "kinds"}
 UNSEEN_SHARE = 6
 """One noun in so many is held out where a table says nothing of it."""
 YES_OR_NO = {"": False, "no": False, "false": False, "0": False, "yes": True, "true": True, "1": True}
 OPAQUE = 128
-ANYTHING = ("thing", "object")
-"""Words for whatever there is."""
-IRREGULAR = {
-    **{"fish": "fish", "sheep": "sheep", "deer": "deer", "mouse": "mice", "goose": "geese", "wolf": "wolves"},
-    **{"person": "people", "child": "children", "man": "men", "woman": "women"},
-    **{"leaf": "leaves", "knife": "knives", "tomato": "tomatoes", "potato": "potatoes"},
-}
+COLUMNS = ("file", "noun", "plural", "kinds", "size", "medium", "unseen", "sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,51 +175,21 @@ def find_folder(folder: str | None = None) -> str:
     return found
 
 
-def plural_of(noun: str) -> str:
-    """The plural of a noun by the usual rules."""
-    *before, last = noun.split(" ")
-    if last in IRREGULAR:
-        ending = IRREGULAR[last]
-    elif re.search(r"(s|x|z|ch|sh)$", last):
-        ending = last + "es"
-    elif re.search(r"[^aeiou]y$", last):
-        ending = last[:-1] + "ies"
-    else:
-        ending = last + "s"
-    return " ".join([*before, ending])
-
-
-def singular_of(word: str) -> str:
-    """The noun whose plural a word is, by the usual rules; a word that is no plural itself."""
-    *before, last = word.split(" ")
-    irregular = {plural: noun for noun, plural in IRREGULAR.items()}
-    if last in irregular:
-        ending = irregular[last]
-    elif re.search(r"..[^aeiou]ies$", last):
-        ending = last[:-3] + "y"
-    elif re.search(r"(ss|[^aeo]us|x|ch|sh)es$", last):
-        ending = last[:-2]
-    elif re.search(r"..[^isu]s$", last):  # not bus, glass or iris
-        ending = last[:-1]
-    else:
-        ending = last
-    return " ".join([*before, ending])
-
-
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
 def _entries(root: Path) -> list[Entry]:
     """The photographs of a folder, by its own table, by that of the stamps, or by the names of files and folders."""
     table = _own_table(root)
-    if table is None and (root / _rows(STAMPS)[0]["file"]).is_file():
+    if table is None and (root / _rows(STAMPS)[0].values["file"]).is_file():
         table = STAMPS
     if table is None:
         return [_from_name(root, file) for file in sorted(root.rglob("*")) if file.suffix.lower() in SUFFIXES]
-    number = "{}, row {}" if table.suffix == ".json" else "{}:{}"
-    first = 1 if table.suffix == ".json" else 2
-    rows = [(row, number.format(table, line)) for line, row in enumerate(_rows(table), first)]
-    return [_entry(row, where) for row, where in rows if row.get("medium", "").lower() in ("", "photograph")]
+    rows = [row for row in _rows(table) if row.values.get("medium", "").lower() in ("", "photograph")]
+    if table != STAMPS:  # which has names such as Easter egg
+        for row in rows:
+            row.values.update({name: row.values[name].lower() for name in WORDS & row.values.keys()})
+    return [_entry(row.values, row.where) for row in rows]
 
 
 def _own_table(root: Path) -> Path | None:
@@ -236,22 +202,59 @@ def _advice(root: Path) -> str:
     return f"correct {table}, or the file" if table is not None else AGAIN
 
 
-def _rows(table: Path) -> list[dict[str, str]]:
+class Row(NamedTuple):
+    """A row of a table: its cells by the names of their columns, and where it is."""
+
+    values: dict[str, str]
+    where: str
+
+
+def _rows(table: Path) -> list[Row]:
     """The rows of a CSV or JSON file as text; names of columns without capitals, a list joined by semicolons."""
     try:
         if table.stat().st_size > LARGEST_TABLE:
             raise UserError(f"{table} is larger than {LARGEST_TABLE >> 20} MiB: give a table of cut-outs")
         text = table.read_text(encoding="utf-8-sig")
-        rows = json.loads(text) if table.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
+        rows = _json_rows(text, table) if table.suffix == ".json" else _csv_rows(text, table)
     except (OSError, ValueError, csv.Error, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
             f"{table} cannot be read ({type(error).__name__}): give CSV or JSON with file and noun"
         ) from None
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+    if not rows:
         raise UserError(f"{table} has no rows: give one for each cut-out, with its file and noun")
-    return [{str(name).strip().lower(): _text(value) for name, value in row.items()} for row in rows]
+    for row in rows:
+        for name in row.values:
+            meant = nearest_name(name, COLUMNS)
+            if meant not in (None, *row.values):
+                raise UserError(f"{row.where} has '{name[:LONGEST_NAME]}': did you mean '{meant}'?")
+    return rows
+
+
+def _json_rows(text: str, table: Path) -> list[Row]:
+    content = json.loads(text)
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        return []
+    return [
+        Row({name.strip().lower(): _text(value) for name, value in row.items()}, f"{table}, row {number}")
+        for number, row in enumerate(content, 1)
+    ]
+
+
+def _csv_rows(text: str, table: Path) -> list[Row]:
+    reader = csv.reader(io.StringIO(text), skipinitialspace=True)
+    header = [name.strip().lower() for name in next(reader, [])]
+    repeated = next((name for name in header if header.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError(f"{table} has two columns '{repeated[:LONGEST_NAME]}': keep one of them")
+    rows = []
+    for cells in filter(None, reader):
+        where = f"{table}:{reader.line_num}"
+        if len(cells) > len(header):
+            raise UserError(f"{where} has {len(cells)} cells for {len(header)} columns: quote a cell with a comma")
+        rows.append(Row(dict(zip(header, map(str.strip, cells), strict=False)), where))
+    return rows
 
 
 def _text(value: Any) -> str:
@@ -265,7 +268,8 @@ def _entry(row: Mapping[str, str], where: str) -> Entry:
     """The cut-out of a row."""
     for name in ("file", "noun"):
         if not row.get(name):
-            raise UserError(f"{where} has no {name}; it has {', '.join(row)[:120]}: give file and noun of each cut-out")
+            others = "" if name in row else f"; it has {', '.join(row)[:120]}"
+            raise UserError(f"{where} has no {name}{others}: give file and noun of each cut-out")
     noun, file = _word(row["noun"], where), row["file"]
     if Path(file).is_absolute() or ".." in Path(file).parts or Path(file).suffix.lower() not in SUFFIXES:
         raise UserError(f"{where}: the file '{file[:80]}' is not a PNG or WebP below the folder: correct it")
@@ -293,9 +297,10 @@ def _word(text: str, where: str) -> str:
 def _from_name(root: Path, file: Path) -> Entry:
     """A cut-out described by its path: animals/birds/owl-2.png is an owl, a bird, an animal."""
     path = file.relative_to(root)
-    kinds = [singular_of(_plain(folder)) for folder in reversed(path.parent.parts)]
-    described = ";".join(kind for kind in kinds if kind not in ANYTHING)
-    return _entry({"file": path.as_posix(), "noun": _plain(path.stem), "kinds": described}, str(file))
+    noun = _plain(path.stem)
+    kinds = dict.fromkeys(singular_of(_plain(folder)) for folder in reversed(path.parent.parts))
+    described = ";".join(kind for kind in kinds if kind not in (noun, *ANYTHING))
+    return _entry({"file": path.as_posix(), "noun": noun, "kinds": described}, str(file))
 
 
 def _plain(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 from riszoo.data.collage.layout import Collage
-from riszoo.data.collage.library import ANYTHING
+from riszoo.data.collage.nouns import ANYTHING
 from riszoo.data.generated.logic import Form, Kind, kind
 from riszoo.data.generated.phrases import NOT, PLACED, Wording, words_of
 from riszoo.data.generated.rng import RandomStream, WeightedChoices

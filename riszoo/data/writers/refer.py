@@ -1,8 +1,8 @@
 """A data set in REFER's layout: refs(unc).p beside instances.json, and images, as RefCOCO is filed.
 
-Ids are stable: those of a split start at a multiple of `BLOCK` that follows from its position in the recipe, or from
-its name where the recipe lists no splits, and count images, targets and sentences in its own order. Rows also keep
-riszoo's ids, as `target_id` and `sentence_id`. Masks are run lengths in a list, which REFER's own reader decodes.
+Ids are stable: those of a split start at a multiple of `BLOCK` that follows from its position in the recipe (or in
+`USUAL`), or from its name where it is not listed, and count images, targets and sentences in its own order. Rows also
+keep riszoo's ids, as `target_id` and `sentence_id`. Masks are run lengths in a list, which REFER's own reader decodes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from riszoo.files import new_folder
 
 DATASET, PARTITION = "refcoco", "unc"
 IMAGES = "images/mscoco/images/train2014"
-BLOCK, BLOCKS = 10_000_000, 200
+BLOCK, BLOCKS = 2_000_000, 1_000
 """Ids of a split, and the number of such blocks: all ids fit into 32 bits."""
 USUAL = ("train", "val", "test", "testA", "testB")
 """Splits whose blocks are the first where the recipe lists none."""

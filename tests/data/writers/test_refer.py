@@ -110,11 +110,12 @@ def run_lengths(mask: Any) -> dict[str, Any]:
     return {"size": list(map(int, encoded["size"])), "counts": encoded["counts"].decode("ascii")}
 
 
+@pytest.mark.parametrize("splits", ["general,general", "unseen", "train-spatial,val"])
 def test_the_command_that_an_export_prints_can_be_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    splits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    options = ["--splits", "general,general", "--images", "1", "--out", "~/of scenes"]
+    options = ["--splits", splits, "--images", "1", "--out", "~/of scenes"]
     assert main(["data", "export", "scenes", *options]) == 0
     said = capsys.readouterr().out.splitlines()[-1].removeprefix("look at it:  riszoo ")
     assert main([*shlex.split(said), "--count", "1", "--out", str(tmp_path / "sheet.png")]) == 0
