@@ -155,7 +155,7 @@ from riszoo.cli.main import main
 from riszoo.errors import UserError
 assert main(["segment", "--model", "ltx", "--image", "a", "--text", "b"]) == 2
 assert main(["segment", "--model", "lts", "--image", "a", "--text", "b"]) == 2
-for line in ("test --model lts --split vall", "fit --model lts --data refcoco --split testD",
+for line in ("test --model lts --split vall", "fit --model lts --data refcoco+ --split testD",
              "data show scenes --split vall"):
     assert main(line.split()) == 2
 assert riszoo.__version__
