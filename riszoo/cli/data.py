@@ -171,10 +171,7 @@ def export(argv: list[str]) -> int:
 
     for name in names:
         if not get_reader("refcoco").has(name, name):
-            raise UserError(
-                f"--splits {name}: readers of this layout join it from other splits: give train,val instead"
-            )
-
+            raise UserError(f"--splits {name}: readers of this layout join it from other splits: give those instead")
     known: list[str] = recipes.get("data", args.data).content.get("splits") or []
     data, out = load_data(args.data, args.root), args.out.expanduser()
     written = write_refer([data.split(name) for name in names], known, out, args.images)
